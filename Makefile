@@ -1,0 +1,75 @@
+# Everything one does here, as targets. `make` alone lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := 0.13.9
+DEMO := build/demo
+LAB := build/lab
+unexport PYTHONDONTWRITEBYTECODE
+export UV_PYTHON_DOWNLOADS := never
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export MLFLOW_DISABLE_TELEMETRY := true
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: help setup lock demo run test test-fast lint notebooks nbval bench lab clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "expected Python 3.11 or newer; got " + sys.version.split()[0] + ": set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+
+$(VENV)/.ready: $(BIN)/uv requirements.lock pyproject.toml
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup: $(VENV)/.ready ## make .venv with the locked packages; does nothing when that is done
+
+lock: $(BIN)/uv ## resolve pyproject.toml anew into requirements.lock (universal, hashed, no addresses)
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet -o requirements.lock
+
+demo: setup ## six synthetic months, end to end: shift, alarm, retrain, reports
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/demo $(DEMO)
+
+run: setup ## one month of the publisher's: make run SERVICE=green MONTH=2023-03
+	@test -n "$(SERVICE)" -a -n "$(MONTH)" || { echo "expected: make run SERVICE=green MONTH=2023-03" >&2; exit 2; }
+	$(BIN)/taxi run --service $(SERVICE) --month $(MONTH)
+
+test: setup ## every test, the notebooks among them; those on real months where ../shared/data/tlc is there
+	$(BIN)/python -m pytest
+	$(MAKE) --no-print-directory nbval
+
+test-fast: setup ## the inner loop: under a minute
+	$(BIN)/python -m pytest -m "not slow and not real" -n 2 -q
+
+lint: setup ## style, types, workflows
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/zizmor --offline --quiet .github/workflows
+
+$(LAB)/.ready: $(VENV)/.ready params.yaml $(wildcard taxi/*.py)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/lab $(LAB)
+	@touch $@
+
+notebooks: $(LAB)/.ready ## execute notebooks/ on the sample source and write their outputs back
+	@. $(LAB)/env && $(BIN)/python -m taxi.notebooks notebooks
+
+nbval: $(LAB)/.ready ## check that the committed notebooks' outputs are what the code makes
+	@. $(LAB)/env && $(BIN)/python -m pytest --nbval --nbval-current-env -p no:cacheprovider -q notebooks
+
+lab: $(LAB)/.ready ## JupyterLab on the notebooks, with sample months to play with
+	@. $(LAB)/env && $(BIN)/jupyter lab --notebook-dir=notebooks
+
+bench: setup ## measure: where the seconds of a month go
+	$(BIN)/python -m benchmarks.month
+
+clean: ## remove what was built (never data/, reports/ or mlflow.db)
+	rm -rf build $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info

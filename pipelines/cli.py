@@ -1,0 +1,250 @@
+"""The ``taxi`` command. Logs and progress go to stderr; what a command answers goes to stdout."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from taxi.config import NOTEBOOKS, Settings, load_settings, parse_service
+from taxi.errors import MonthRefused, NotPublished, TaxiError, UsageError
+from taxi.months import iterate_months, parse_month
+
+EXIT_CODES = {UsageError: 2, NotPublished: 3, MonthRefused: 4}
+STATUS_CODES = {"done": 0, "not-published": 3, "refused": 4}
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Predict how long a New York taxi trip will take: ingest a month, explore, monitor, train, compare, promote.\n\n"
+    "A first session, without a network:\n\n"
+    "  taxi sample --out build/source --service green --from 2024-01 --to 2024-03\n\n"
+    "  taxi backfill --service green --from 2024-01 --to 2024-03 --source build/source\n\n"
+    "Exit codes: 0 done, 2 wrong usage, 3 not published, 4 refused by its acceptance rules, 1 anything else.\n\n"
+    "Places: TAXI_SOURCE, TAXI_DATA, TAXI_REPORTS, MLFLOW_TRACKING_URI.",
+)
+Service = Annotated[str, typer.Option(help="green or yellow.")]
+Month = Annotated[str, typer.Option(help="The month of pickup, as YYYY-MM.")]
+Source = Annotated[
+    str | None,
+    typer.Option(envvar="TAXI_SOURCE", help="https address, s3://…, file://… or a folder. Default: the TLC's site."),
+]
+First = Annotated[str, typer.Option("--from", help="First month, as YYYY-MM.")]
+Last = Annotated[str, typer.Option("--to", help="Last month, as YYYY-MM; included.")]
+AsJson = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object.")]
+NoVersion = Annotated[bool, typer.Option("--no-version", help="Do not take a DVC snapshot.")]
+
+
+def _say(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result, allow_nan=False), flush=True)
+
+
+def _begin(source: str | None = None) -> Settings:
+    from pipelines.runtime import prepare_prefect, prepare_process
+
+    settings = load_settings(source)
+    prepare_process(settings)
+    prepare_prefect()
+    return settings
+
+
+def _minutes(scores: dict[str, Any] | None, name: str) -> str:
+    return f"{scores['metrics'][name]:.3f}" if scores and scores["metrics"] else "–"
+
+
+def _summary(results: list[dict[str, Any]], reports: Path) -> None:
+    columns = ("month", "status", "kept", "refused", "champion RMSE", "MAE", "challenger RMSE", "promoted", "verdict")
+    table = Table(*columns, title="minutes, on trips that neither model had seen")
+    for result in results:
+        rows, champion, challenger = result["rows"], result["champion"], result["challenger"]
+        table.add_row(
+            f"{result['service']} {result['month']}",
+            result["status"] + (" (before)" if result.get("finished_before") else ""),
+            f"{rows['kept']:,}",
+            f"{rows['quarantined']:,}",
+            _minutes(champion, "rmse"),
+            _minutes(champion, "mae"),
+            _minutes(challenger, "rmse"),
+            "yes" if result["promoted"] else "no",
+            ", ".join([result["verdict"] or "–", *result["alarms"]]),
+        )
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    console.print(table)
+    for result in results[-1:]:
+        console.print(f"{result['month']}: {result['reason']}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Open {reports / 'index.html'}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.callback()
+def _logging(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False) -> None:
+    plain = logging.StreamHandler(sys.stderr)
+    plain.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    rich = RichHandler(console=Console(stderr=True), show_path=False)
+    logging.basicConfig(level=logging.WARNING, handlers=[rich if sys.stderr.isatty() else plain])
+    for name in ("taxi", "pipelines"):
+        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+@app.command()
+def run(
+    service: Service, month: Month, source: Source = None, json_: AsJson = False, no_version: NoVersion = False
+) -> None:
+    """Run one month, from the publisher to its reports: the main job."""
+    parse_service(service), parse_month(month)
+    settings = _begin(source)
+    from pipelines.monthly import monthly
+
+    result = monthly(service, month, settings.source, not no_version)
+    _summary([result], settings.reports) if not json_ else _say(result, True)
+    raise typer.Exit(STATUS_CODES[result["status"]])
+
+
+@app.command()
+def backfill(
+    service: Service, first: First, last: Last, source: Source = None, json_: AsJson = False,
+    no_version: NoVersion = False,
+) -> None:
+    """Run many months, oldest first; those that are finished already cost nothing."""
+    parse_service(service), list(iterate_months(first, last))
+    settings = _begin(source)
+    from pipelines.backfill import backfill as flow
+
+    result = flow(service, first, last, settings.source, not no_version)
+    _summary(result["months"], settings.reports) if not json_ else _say(result, True)
+    raise typer.Exit(max(STATUS_CODES[month["status"]] for month in result["months"]))
+
+
+@app.command()
+def ingest(service: Service, month: Month, source: Source = None, json_: AsJson = False) -> None:
+    """Fetch one month and split it into kept trips and quarantine: step 1 alone."""
+    parse_service(service), parse_month(month)
+    settings = _begin(source)
+    from pipelines.ingest import ingest as flow
+    from taxi.month import refused_result, unpublished_result
+
+    try:
+        result = flow(service, month, settings.source) | {"status": "done"}
+    except NotPublished as error:
+        result = unpublished_result(service, month, str(error)) | {"warnings": []}
+    except MonthRefused as error:
+        result = refused_result(settings.month(service, month), str(error), {}) | {"warnings": []}
+    if json_:
+        _say({name: result[name] for name in ("service", "month", "status", "rows", "warnings")}, True)
+    else:
+        rows = result["rows"]
+        print(f"{service} {month}: {result['status']}; {rows['raw']:,} rows, {rows['kept']:,} kept,", end=" ")
+        print(f"{rows['quarantined']:,} in quarantine {rows['reasons']}")
+        for line in [*result["warnings"], *([result["reason"]] if result["status"] != "done" else [])]:
+            print(f"  {line}")
+    raise typer.Exit(STATUS_CODES[result["status"]])
+
+
+@app.command()
+def clean(service: Service, month: Month) -> None:
+    """Split the raw month that is on hand into kept trips and quarantine, without asking the publisher."""
+    from taxi.acceptance import clean_month
+    from taxi.config import load_params
+
+    settings = load_settings()
+    summary = clean_month(settings.month(parse_service(service), parse_month(month)), load_params())
+    print(f"{service} {month}: {summary['rows']['kept']:,} of {summary['rows']['raw']:,} rows kept")
+
+
+def _literal(text: str) -> tuple[str, Any]:
+    name, found, value = text.partition("=")
+    if not found:
+        raise UsageError(f"expected a parameter as name=value; got {text!r}")
+    import yaml
+
+    return name, yaml.safe_load(value)
+
+
+@app.command()
+def notebook(
+    name: Annotated[str, typer.Argument(help=", ".join(NOTEBOOKS))],
+    service: Service,
+    month: Month,
+    parameter: Annotated[list[str] | None, typer.Option("-p", help="name=value; may be repeated.")] = None,
+) -> None:
+    """Execute one notebook for a month that was ingested, as the flow runs it."""
+    if name not in NOTEBOOKS:
+        raise UsageError(f"no notebook {name!r}; there are {', '.join(NOTEBOOKS)}")
+    parse_service(service), parse_month(month)
+    from pipelines.runtime import prepare_process
+    from taxi.steps import execute_notebook
+
+    settings = load_settings()
+    prepare_process(settings)
+    extra = dict(map(_literal, parameter or []))
+    print(execute_notebook(settings, service, month, name, extra))
+
+
+@app.command()
+def sample(
+    out: Annotated[Path, typer.Option(help="Folder to write the source to.")],
+    service: Service,
+    first: First,
+    last: Last,
+    rows: Annotated[int, typer.Option(min=1, help="Trips in a month.")] = 20_000,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 7,
+    shift: Annotated[str | None, typer.Option(help="The month from which roads are slower and demand is lower.")] = None,
+) -> None:
+    """Write a synthetic city's trips in the TLC's layout, faults included."""
+    from taxi.sample import write_sample
+
+    shifted = parse_month(shift) if shift else None
+    months = list(iterate_months(first, last))
+    for path in write_sample(out, parse_service(service), months, rows=rows, seed=seed, shift_month=shifted):
+        print(path)
+
+
+@app.command()
+def status(service: Annotated[str | None, typer.Option(help="green or yellow; both by default.")] = None) -> None:
+    """Show the months on hand, the champion, and the last verdicts."""
+    from taxi.config import SERVICES
+    from taxi.files import read_json
+    from taxi.registry import champion_now
+
+    settings = load_settings()
+    for one in [parse_service(service)] if service else SERVICES:
+        on_hand = settings.months_on_hand(one)
+        champion = champion_now(settings.tracking_uri, one)
+        held = f"{len(on_hand)} months on hand, {on_hand[0]} to {on_hand[-1]}" if on_hand else "no months on hand"
+        ruling = f"champion {one}/{champion.number}, trained to {champion.trained_to}" if champion else "no champion yet"
+        print(f"{one}: {held}; {ruling}")
+        for kept in sorted((settings.reports / one).glob("????-??/month.json"))[-6:]:
+            result = read_json(kept)
+            words = ", ".join([result["verdict"] or "–", *result["alarms"]])
+            print(f"  {result['month']}  {result['status']:8}  {words:32}  {result['reason']}")
+
+
+@app.command()
+def lineage(
+    version: Annotated[str, typer.Argument(help="SERVICE/NUMBER, for example green/3.")], json_: AsJson = False
+) -> None:
+    """Go from a model version back to raw bytes, code and report."""
+    from taxi.registry import lineage as trace
+
+    found = trace(load_settings().tracking_uri, version)
+    print(json.dumps(found, indent=None if json_ else 1, allow_nan=False))
+
+
+def main() -> None:
+    """Run the command line; every failure becomes one explained line on stderr and its exit code."""
+    try:
+        app()
+    except TaxiError as error:
+        code = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
+        print(f"taxi: {error}", file=sys.stderr)
+        sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

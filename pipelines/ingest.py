@@ -1,0 +1,43 @@
+"""Step 1 as a flow: fetch what was published, keep its bytes, split it into kept trips and quarantine."""
+
+from typing import Any
+
+from prefect import flow, task
+
+from taxi.acceptance import clean_month
+from taxi.config import Settings, load_params, load_settings
+from taxi.errors import MonthRefused
+from taxi.files import read_json
+from taxi.reports import write_refusal
+from taxi.source import fetch_month, fetch_zones, open_source
+from taxi.versioning import keep_edition
+
+
+@task(name="fetch", task_run_name="fetch-{service}-{month}", timeout_seconds=3600)
+def fetch(settings: Settings, service: str, month: str) -> str:
+    """Bring the published month and the zone files; return what came of it: new, same, republished, unchecked."""
+    source = open_source(settings.source)
+    fetch_zones(source, settings.zones)
+    paths = settings.month(service, month)
+    return fetch_month(
+        source, service, month, paths, before_replace=lambda raw: keep_edition(settings.root, raw)
+    ).outcome
+
+
+@task(name="clean", task_run_name="clean-{service}-{month}", timeout_seconds=3600)
+def clean(settings: Settings, service: str, month: str) -> dict[str, Any]:
+    """Split the month into kept trips and quarantine; raise MonthRefused, with its evidence page written."""
+    params, paths = load_params(settings.root / "params.yaml"), settings.month(service, month)
+    try:
+        return clean_month(paths, params)
+    except MonthRefused:
+        write_refusal(paths, read_json(paths.acceptance))
+        raise
+
+
+@flow(name="ingest", flow_run_name="ingest-{service}-{month}")
+def ingest(service: str, month: str, source: str | None = None) -> dict[str, Any]:
+    """Fetch one month and split it; returns the acceptance summary with ``edition``."""
+    settings = load_settings(source)
+    edition = fetch(settings, service, month)
+    return clean(settings, service, month) | {"edition": edition}

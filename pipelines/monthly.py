@@ -1,0 +1,164 @@
+"""A month from the publisher to its reports: the order of the steps, each a Prefect task that leaves files."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from pipelines.ingest import clean, fetch
+from taxi.config import NOTEBOOKS, Params, Settings, load_params, load_settings
+from taxi.errors import MonthRefused, NotPublished
+from taxi.files import locked, read_json, remove, write_json
+from taxi.month import finished_month, month_result, refused_result, unpublished_result
+from taxi.notebooks import run_notebook
+from taxi.plan import Plan, make_plan, write_plan
+from taxi.promotion import should_train
+from taxi.registry import champion_before, download_model, prepare, record_month
+from taxi.reports import build_gallery
+from taxi.steps import finished_step, month_fingerprint, step_fingerprint
+from taxi.training import refit_winner
+from taxi.versioning import snapshot
+
+_LOG = logging.getLogger(__name__)
+
+
+@task(name="plan", task_run_name="plan-{service}-{month}", cache_policy=NO_CACHE)
+def plan_month(settings: Settings, service: str, month: str) -> Plan:
+    """Take the champion that was in use before the month out of the registry, and write down what is to be done."""
+    prepare(settings.tracking_uri)
+    params, paths = load_params(settings.root / "params.yaml"), settings.month(service, month)
+    version = champion_before(settings.tracking_uri, service, month)
+    folder = paths.models / "incumbent"
+    if version is None:
+        remove(folder)
+    else:
+        download_model(settings.tracking_uri, version, folder)
+    incumbent = version and {
+        "version": version.number,
+        "trained_from": version.trained_from,
+        "trained_to": version.trained_to,
+        "metrics": version.metrics,
+    }
+    plan = make_plan(service, month, settings.months_on_hand(service), params.model.window_months, incumbent)
+    write_plan(paths, plan)
+    return plan
+
+
+@task(name="notebook", task_run_name="{notebook}", cache_policy=NO_CACHE, timeout_seconds=7200)
+def run_step(settings: Settings, plan: Plan, notebook: str) -> dict[str, Any]:
+    """Execute one notebook for the plan's month, unless it was made from the same inputs; return its result."""
+    paths = settings.month(plan.service, plan.month)
+    fingerprint = step_fingerprint(settings, plan, notebook)
+    if (done := finished_step(paths, notebook, fingerprint)) is not None:
+        _LOG.info("%s %s: %s is done already", plan.service, plan.month, notebook)
+        return done
+    run = run_notebook(
+        settings.root / "notebooks" / f"{notebook}.ipynb",
+        paths.reports / f"{notebook}.html",
+        {"service": plan.service, "month": plan.month},
+        cwd=settings.root,
+        fingerprint=fingerprint,
+    )
+    _LOG.info("%s %s: %s in %.1f s", plan.service, plan.month, notebook, run.seconds)
+    return read_json(run.result_path)
+
+
+@task(name="refit", task_run_name="refit-{plan.service}-{plan.month}", cache_policy=NO_CACHE, timeout_seconds=7200)
+def refit(settings: Settings, plan: Plan, params: Params) -> None:
+    """Fit the winner's recipe on the window that includes the month."""
+    refit_winner(settings, plan, params)
+
+
+@task(name="register", task_run_name="register-{plan.service}-{plan.month}", cache_policy=NO_CACHE, retries=2)
+def register(settings: Settings, plan: Plan, params: Params, steps: dict[str, Any], fingerprint: str) -> dict[str, Any]:
+    """Keep the month's run and models in MLflow; move the aliases; safe to repeat."""
+    return record_month(settings, plan, params, steps, fingerprint)
+
+
+@task(name="publish", task_run_name="publish-{service}-{month}", cache_policy=NO_CACHE)
+def publish(settings: Settings, service: str, month: str, result: dict[str, Any], version: bool) -> None:
+    """Write the month's result, rebuild the gallery, leave Prefect artifacts, take the DVC snapshot."""
+    write_json(settings.month(service, month).reports / "month.json", result)
+    gallery = build_gallery(settings.reports)
+    key = f"{service}-{month}"
+    create_link_artifact(link=gallery.as_uri(), link_text=f"reports of {service} {month}", key=key)
+    rows = [{"name": name, "value": str(result[name])} for name in ("status", "verdict", "promoted", "reason")]
+    create_table_artifact(table=rows, key=f"{key}-result")
+    if version and (skipped := snapshot(settings.root, settings.data, settings.reports)):
+        _LOG.warning("not versioned by DVC: %s", skipped)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - begun, 2)
+
+
+def _models(
+    settings: Settings, plan: Plan, params: Params, steps: dict[str, Any], clock: _Clock
+) -> tuple[bool, str]:
+    for name in NOTEBOOKS[:3]:
+        with clock.step(name):
+            steps[name] = run_step(settings, plan, name)
+    train, reason = should_train(steps["03-monitor"]["alarms"], plan.incumbent, plan.month, params.retrain)
+    if not train:
+        for name in NOTEBOOKS[3:]:
+            for leftover in settings.month(plan.service, plan.month).reports.glob(f"{name}.*"):
+                remove(leftover)
+        return False, reason
+    for name in NOTEBOOKS[3:]:
+        with clock.step(name):
+            steps[name] = run_step(settings, plan, name)
+    if steps["05-compare"]["promote"]:
+        with clock.step("refit"):
+            refit(settings, plan, params)
+    return True, reason
+
+
+def _run(settings: Settings, service: str, month: str, version: bool) -> dict[str, Any]:
+    params, clock, steps = load_params(settings.root / "params.yaml"), _Clock(), {}
+    try:
+        with clock.step("fetch"):
+            edition = fetch(settings, service, month)
+        with clock.step("clean"):
+            accepted = clean(settings, service, month)
+    except NotPublished as error:
+        return unpublished_result(service, month, str(error))
+    except MonthRefused as error:
+        result = refused_result(settings.month(service, month), str(error), clock.seconds)
+        publish(settings, service, month, result, version)
+        return result
+    with clock.step("plan"):
+        plan = plan_month(settings, service, month)
+    trained, why = _models(settings, plan, params, steps, clock)
+    fingerprint = month_fingerprint(settings, plan, params)
+    with clock.step("register"):
+        versions = register(settings, plan, params, steps, fingerprint)
+    result = month_result(settings, plan, accepted, steps, versions, trained, why) | {
+        "edition": edition,
+        "fingerprint": fingerprint,
+    }
+    with clock.step("publish"):
+        publish(settings, service, month, result | {"seconds": dict(clock.seconds)}, version)
+    return result | {"seconds": clock.seconds}
+
+
+@flow(name="monthly", flow_run_name="monthly-{service}-{month}", validate_parameters=True)
+def monthly(service: str, month: str, source: str | None = None, version: bool = True) -> dict[str, Any]:
+    """Run one month, steps 1 to 7; returns the object that ``taxi run --json`` prints."""
+    settings = load_settings(source)
+    with locked(settings.data / ".locks" / f"{service}-{month}.lock"):
+        if (done := finished_month(settings, service, month)) is not None:
+            _LOG.info("%s %s is finished already; nothing to do", service, month)
+            return done
+        return _run(settings, service, month, version)

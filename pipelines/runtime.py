@@ -1,0 +1,88 @@
+"""What a process that runs flows needs before Prefect is imported: its home, quiet telemetry, no orphans of the dead."""
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from taxi.config import TELEMETRY_OFF, Settings
+from taxi.files import locked, remove_staging
+
+PARENT_MARK = "TAXI_PARENT"
+_LOG = logging.getLogger(__name__)
+
+
+def prepare_process(settings: Settings) -> None:
+    """Set the environment that children inherit, and clear away what killed runs left: processes and staged files."""
+    defaults = {
+        **TELEMETRY_OFF,
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    end_orphans()
+    os.environ[PARENT_MARK] = _mark(psutil.Process())
+    os.environ.update(
+        TAXI_DATA=str(settings.data),
+        TAXI_REPORTS=str(settings.reports),
+        TAXI_SOURCE=settings.source,
+        MLFLOW_TRACKING_URI=settings.tracking_uri,
+    )
+    for folder in (settings.data, settings.reports):
+        for path in remove_staging(folder):
+            _LOG.info("removed %s, left by a run that was killed", path)
+
+
+def _mark(process: psutil.Process) -> str:
+    return f"{process.pid}:{process.create_time():.2f}"
+
+
+def _lives(mark: str) -> bool:
+    try:
+        return _mark(psutil.Process(int(mark.split(":")[0]))) == mark
+    except psutil.NoSuchProcess:
+        return False
+
+
+def end_orphans() -> list[int]:
+    """End kernels and embedded servers whose `taxi` process no longer lives; return their process ids."""
+    ended = []
+    for process in psutil.process_iter():
+        try:
+            mark = process.environ().get(PARENT_MARK)
+            if mark and process.pid != os.getpid() and not _lives(mark):
+                process.kill()
+                ended.append(process.pid)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    if ended:
+        _LOG.warning("ended %d processes that a killed run had left: %s", len(ended), ended)
+    return ended
+
+
+def prefect_home() -> Path:
+    """Return Prefect's home folder (PREFECT_HOME, by default ~/.prefect)."""
+    return Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect").expanduser()
+
+
+def prepare_prefect() -> None:
+    """Create Prefect's database once where no server is set, one process at a time: a fresh one fails under many."""
+    if os.environ.get("PREFECT_API_URL"):
+        return
+    home = prefect_home()
+    stamp = home / "taxi-database-ready"
+    if stamp.exists() and (home / "prefect.db").exists():
+        return
+    with locked(home / "taxi-database.lock"):
+        if stamp.exists() and (home / "prefect.db").exists():
+            return
+        command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"Prefect could not create its database in {home}:\n{done.stdout}{done.stderr}")
+        stamp.touch()

@@ -1,0 +1,241 @@
+"""Where things lie and what is decided by ``params.yaml``: the only place that reads the environment."""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from taxi.errors import UsageError
+
+TLC_SITE = "https://d37ci6vzurychx.cloudfront.net"
+SERVICES = ("green", "yellow")
+NOTEBOOKS = ("01-explore", "02-features", "03-monitor", "04-train", "05-compare")
+TELEMETRY_OFF = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DVC_NO_ANALYTICS": "1",
+}
+
+
+def parse_service(text: str) -> str:
+    """Return ``text`` if it names a service whose months this project reads; raise UsageError otherwise."""
+    if text not in SERVICES:
+        raise UsageError(f"expected a service, one of {', '.join(SERVICES)}; got {text!r}")
+    return text
+
+
+def find_root(start: Path | None = None) -> Path:
+    """Return the nearest folder, from ``start`` (default: the working folder) upwards, that holds ``params.yaml``.
+
+    Outside any checkout it is the checkout that this package is installed from.
+    """
+    here = (start or Path.cwd()).resolve()
+    installed = Path(__file__).resolve().parent.parent
+    for folder in (here, *here.parents, installed):
+        if (folder / "params.yaml").is_file() and (folder / "notebooks").is_dir():
+            return folder
+    raise UsageError(f"expected to be inside a checkout that has params.yaml and notebooks/; {here} is in none")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Places and addresses of one run, resolved to absolute paths."""
+
+    root: Path
+    source: str
+    data: Path
+    reports: Path
+    tracking_uri: str
+
+    def month(self, service: str, month: str) -> "MonthPaths":
+        """Return where the files of one month of one service lie."""
+        return MonthPaths(self.data, self.reports, parse_service(service), month)
+
+    def months_on_hand(self, service: str) -> list[str]:
+        """Return the months whose trips were accepted and kept, oldest first."""
+        return sorted(p.stem for p in (self.data / "trips" / service).glob("????-??.parquet"))
+
+    @property
+    def zones(self) -> Path:
+        """Folder with the publisher's zone files."""
+        return self.data / "zones"
+
+
+def load_settings(source: str | None = None) -> Settings:
+    """Read TAXI_SOURCE, TAXI_DATA, TAXI_REPORTS and MLFLOW_TRACKING_URI; relative folders count from the root."""
+    root = find_root()
+    place = {name: Path(os.environ.get(f"TAXI_{name.upper()}") or name) for name in ("data", "reports")}
+    return Settings(
+        root=root,
+        source=source or os.environ.get("TAXI_SOURCE") or TLC_SITE,
+        data=(root / place["data"]).resolve(),
+        reports=(root / place["reports"]).resolve(),
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}",
+    )
+
+
+@dataclass(frozen=True)
+class MonthPaths:
+    """Where the files of one month of one service lie."""
+
+    data: Path
+    report_root: Path
+    service: str
+    month: str
+
+    @cached_property
+    def raw(self) -> Path:
+        """The published bytes."""
+        return self.data / "raw" / self.service / f"{self.month}.parquet"
+
+    @cached_property
+    def sidecar(self) -> Path:
+        """Where the published bytes came from: address, ETag, size, sha256, time."""
+        return self.raw.with_suffix(".json")
+
+    @cached_property
+    def trips(self) -> Path:
+        """Kept trips, in the canonical schema."""
+        return self.data / "trips" / self.service / f"{self.month}.parquet"
+
+    @cached_property
+    def quarantine(self) -> Path:
+        """Refused rows, whole, with ``row`` and ``reason``."""
+        return self.data / "quarantine" / self.service / f"{self.month}.parquet"
+
+    @cached_property
+    def acceptance(self) -> Path:
+        """Counts and the acceptance rules' findings, as JSON; there also when the month was refused."""
+        return self.data / "acceptance" / self.service / f"{self.month}.json"
+
+    @cached_property
+    def models(self) -> Path:
+        """Folder with the month's models: ``incumbent``, ``challenger``, ``winner``."""
+        return self.data / "models" / self.service / self.month
+
+    @cached_property
+    def reports(self) -> Path:
+        """Folder with the month's reports."""
+        return self.report_root / self.service / self.month
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CleanParams(_Section):
+    """Which trips are kept (minutes)."""
+
+    min_minutes: float = Field(gt=0)
+    max_minutes: float = Field(gt=0)
+
+
+class AcceptParams(_Section):
+    """When a month as a whole is refused or accepted with warnings. Shares are of 1."""
+
+    kept_share_warn: float
+    kept_share_refuse: float
+    rows_ratio_warn: float
+    rows_ratio_refuse: float
+    history_months: int
+    missing_days_warn: int
+    missing_days_refuse: int
+    null_share_jump_warn: float
+    null_share_jump_refuse: float
+    median_minutes: tuple[float, float]
+    median_miles: tuple[float, float]
+    median_ratio_refuse: float
+
+
+class FeatureParams(_Section):
+    """How history is learnt."""
+
+    smoothing: float
+    folds: int
+
+
+class ModelParams(_Section):
+    """The model's recipe."""
+
+    kind: Literal["xgboost", "linear", "pair-median"]
+    window_months: int = Field(ge=1)
+    half_life_days: float = Field(gt=0)
+    rounds: int
+    learning_rate: float
+    max_depth: int
+    min_child_weight: float
+    subsample: float
+    colsample_bytree: float
+    reg_lambda: float
+    max_bin: int
+    device: Literal["cpu", "cuda"]
+    threads: int
+    seed: int
+
+
+class RetrainParams(_Section):
+    """When a challenger is trained."""
+
+    on_alarm: bool
+    every_months: int = Field(ge=0)
+
+
+class PromoteParams(_Section):
+    """What a challenger must show."""
+
+    resamples: int = Field(ge=100)
+    confidence: float = Field(gt=0, lt=1)
+    slice_loss: float
+    slice_min_trips: int
+    seed: int
+
+
+class MonitorParams(_Section):
+    """When the monitor speaks up. Effect sizes are unitless; shares and ratios are of 1."""
+
+    sample_rows: int
+    column_drift: float
+    prediction_drift: float
+    drifted_share: float
+    volume_drop: float
+    volume_rise: float
+    null_share_jump: float
+    rmse_ratio: float
+    coverage_low: float
+    coverage_high: float
+    slice_rmse_ratio: float
+    slice_min_trips: int
+    seed: int
+
+
+class Params(_Section):
+    """All of ``params.yaml``."""
+
+    clean: CleanParams
+    accept: AcceptParams
+    features: FeatureParams
+    model: ModelParams
+    retrain: RetrainParams
+    promote: PromoteParams
+    monitor: MonitorParams
+
+    @field_validator("clean")
+    @classmethod
+    def _ordered(cls, clean: CleanParams) -> CleanParams:
+        if clean.min_minutes >= clean.max_minutes:
+            raise ValueError("clean.min_minutes must be below clean.max_minutes")
+        return clean
+
+
+def load_params(path: Path | None = None) -> Params:
+    """Read and check ``params.yaml``; an unknown, missing or mistyped entry raises UsageError that names it."""
+    path = path or find_root() / "params.yaml"
+    try:
+        return Params.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (ValidationError, yaml.YAMLError) as error:
+        raise UsageError(f"{path.name}: {error}") from error

@@ -1,0 +1,28 @@
+"""What can go wrong with a month, as exceptions; the command line turns each into its exit code."""
+
+
+class TaxiError(Exception):
+    """A failure that is explained to the user without a traceback (exit code 1)."""
+
+
+class UsageError(TaxiError):
+    """The request itself is wrong: an unknown service, a malformed month, a bad parameter (exit code 2)."""
+
+
+class NotPublished(TaxiError):
+    """The publisher does not have the month, yet or at all (exit code 3)."""
+
+
+class MonthRefused(TaxiError):
+    """The month broke an acceptance rule that forbids training on it (exit code 4)."""
+
+
+class BadFile(MonthRefused):
+    """The published file cannot be read as trips at all: not Parquet, truncated, columns missing (exit code 4).
+
+    ``rule`` names the acceptance rule that it broke.
+    """
+
+    def __init__(self, rule: str, message: str) -> None:
+        super().__init__(message)
+        self.rule = rule

@@ -1,0 +1,115 @@
+"""Files that are either there whole or not there: staged beside their place, synced, renamed; locks; hashes."""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+STAGING_MARK = ".part-"
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_tree(path: Path) -> None:
+    for inner in path.rglob("*") if path.is_dir() else ():
+        _sync(inner)
+    _sync(path)
+
+
+def publish(staged: Path, target: Path) -> None:
+    """Move a complete file or folder to ``target`` in one rename, synced to disk; replaces what was there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _sync_tree(staged)
+    if target.is_dir():
+        old = target.with_name(f".{target.name}{STAGING_MARK}old-{uuid.uuid4().hex[:8]}")
+        target.rename(old)
+        staged.rename(target)
+        shutil.rmtree(old)
+    else:
+        os.replace(staged, target)
+    _sync(target.parent)
+
+
+@contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``target``; publish it if the block ends well, remove it if it raises."""
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.stem}{STAGING_MARK}{os.getpid()}-{uuid.uuid4().hex[:8]}{target.suffix}")
+    try:
+        yield part
+        publish(part, target)
+    finally:
+        remove(part)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_staging(folder: Path) -> list[Path]:
+    """Remove what processes that no longer live left half-written under ``folder``; return what was removed."""
+    leftovers = [p for p in folder.rglob(f".*{STAGING_MARK}*") if not _owner_lives(p)] if folder.is_dir() else []
+    for path in leftovers:
+        remove(path)
+    return leftovers
+
+
+def _owner_lives(part: Path) -> bool:
+    owner = part.name.split(STAGING_MARK, 1)[1].split("-", 1)[0]
+    return owner.isdigit() and Path(f"/proc/{owner}").exists() if Path("/proc").exists() else False
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` as JSON (sorted, indented, NaN refused), whole or not at all."""
+    with staged(path) as part:
+        part.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_tree(folder: Path, pattern: str = "**/*") -> str:
+    """Return one SHA-256 over names and bytes of the files under ``folder`` that match, whatever the order on disk."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.glob(pattern) if p.is_file() and "__pycache__" not in p.parts):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def sha256_json(content: Any) -> str:
+    """Return the SHA-256 of ``content`` written as canonical JSON."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+@contextmanager
+def locked(path: Path, timeout: float = 3600) -> Iterator[None]:
+    """Hold an exclusive lock between processes, named by ``path``; raises filelock.Timeout after ``timeout`` s."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path, timeout=timeout):
+        yield

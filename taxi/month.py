@@ -1,0 +1,94 @@
+"""The month's result: the one JSON object that a run prints, the gallery reads and a later run compares with."""
+
+from typing import Any
+
+from taxi.config import NOTEBOOKS, MonthPaths, Settings, load_params
+from taxi.files import read_json
+from taxi.plan import Plan, plan_file, read_plan
+from taxi.source import unchanged
+from taxi.steps import month_fingerprint
+
+
+def unpublished_result(service: str, month: str, reason: str) -> dict[str, Any]:
+    """Return the result of a month that the publisher does not have."""
+    return _empty(service, month, "not-published", reason)
+
+
+def refused_result(paths: MonthPaths, reason: str, seconds: dict[str, float]) -> dict[str, Any]:
+    """Return the result of a month that its acceptance rules refused; ``rows`` tell what was counted before that."""
+    acceptance = read_json(paths.acceptance)
+    page = paths.reports / "refused.html"
+    return _empty(paths.service, paths.month, "refused", reason) | {
+        "rows": acceptance["rows"],
+        "findings": acceptance["findings"],
+        "synthetic": acceptance.get("synthetic"),
+        "reports": [str(page)],
+        "seconds": seconds,
+    }
+
+
+def _empty(service: str, month: str, status: str, reason: str) -> dict[str, Any]:
+    return {
+        "service": service,
+        "month": month,
+        "status": status,
+        "rows": {"raw": 0, "kept": 0, "quarantined": 0, "reasons": {}},
+        "champion": None,
+        "challenger": None,
+        "promoted": False,
+        "reason": reason,
+        "verdict": None,
+        "alarms": [],
+        "reports": [],
+        "seconds": {},
+    }
+
+
+def month_result(
+    settings: Settings,
+    plan: Plan,
+    accepted: dict[str, Any],
+    steps: dict[str, Any],
+    versions: dict[str, Any],
+    trained: bool,
+    why: str,
+) -> dict[str, Any]:
+    """Return the result of a month that was run; ``champion`` is the one in use when the month began."""
+    paths, monitor = settings.month(plan.service, plan.month), steps["03-monitor"]
+    compare = steps.get("05-compare")
+    incumbent = plan.incumbent
+    return {
+        "service": plan.service,
+        "month": plan.month,
+        "status": "done",
+        "rows": accepted["rows"],
+        "warnings": accepted["warnings"],
+        "synthetic": accepted["synthetic"],
+        "champion": incumbent and {"version": incumbent["version"], "metrics": monitor["metrics"]},
+        "challenger": compare and {"version": versions["challenger"], "metrics": compare["challenger"]},
+        "winner": versions.get("winner"),
+        "trained": trained,
+        "trained_because": why,
+        "promoted": bool(compare and compare["promote"]),
+        "reason": compare["reason"] if compare else f"no challenger was trained: {why}",
+        "verdict": monitor["verdict"],
+        "alarms": monitor["alarms"],
+        "alarm_reasons": monitor["reasons"],
+        "window": plan.window,
+        "reports": [str(page) for name in NOTEBOOKS if (page := paths.reports / f"{name}.html").is_file()],
+    }
+
+
+def finished_month(settings: Settings, service: str, month: str) -> dict[str, Any] | None:
+    """Return the kept result if the month was finished from what there is now, publisher's bytes included; else None."""
+    paths = settings.month(service, month)
+    kept = paths.reports / "month.json"
+    if not (kept.is_file() and plan_file(paths).is_file() and paths.trips.is_file()):
+        return None
+    result = read_json(kept)
+    if result["status"] != "done" or not unchanged(settings.source, service, month, paths):
+        return None
+    plan = read_plan(settings, service, month)
+    params = load_params(settings.root / "params.yaml")
+    same = result.get("fingerprint") == month_fingerprint(settings, plan, params)
+    return result | {"finished_before": True} if same else None

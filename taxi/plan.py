@@ -1,0 +1,70 @@
+"""What a month's run is going to do, decided once at its start and kept as a file that every later step reads."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from taxi.config import MonthPaths, Settings
+from taxi.errors import TaxiError
+from taxi.files import read_json, write_json
+from taxi.months import month_bounds, shift_month, window_before
+
+HOLDOUT_DAYS = 7
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which months train the challenger, which trips judge it, and which champion was in use when the month began.
+
+    ``window`` is empty where no earlier month is on hand; then ``holdout_from`` (New York wall-clock, ISO) divides the
+    month itself: trips before it train, trips from it on judge. ``incumbent`` is the registered version, or None.
+    """
+
+    service: str
+    month: str
+    window: list[str]
+    refit_window: list[str]
+    holdout_from: str | None
+    incumbent: dict[str, Any] | None
+
+    @property
+    def judged(self) -> str:
+        """Say in words which trips judge the models."""
+        return f"the trips of {self.month}" if not self.holdout_from else f"the last {HOLDOUT_DAYS} days of {self.month}"
+
+    @property
+    def trained(self) -> str:
+        """Say in words which trips train the challenger."""
+        if self.holdout_from:
+            return f"{self.month} without its last {HOLDOUT_DAYS} days, because no earlier month is on hand"
+        return f"{len(self.window)} months, {self.window[0]} to {self.window[-1]}"
+
+
+def make_plan(
+    service: str, month: str, on_hand: list[str], window_months: int, incumbent: dict[str, Any] | None
+) -> Plan:
+    """Decide the windows for ``month`` from the months on hand; months at or after it are never trained on."""
+    window = window_before(month, on_hand, window_months)
+    holdout = None if window else (month_bounds(month)[1] - pd.Timedelta(days=HOLDOUT_DAYS)).isoformat()
+    refit = window_before(shift_month(month, 1), [*on_hand, month], window_months)
+    return Plan(service, month, window, refit, holdout, incumbent)
+
+
+def plan_file(paths: MonthPaths) -> Path:
+    """Return where the plan of a month lies."""
+    return paths.models / "plan.json"
+
+
+def write_plan(paths: MonthPaths, plan: Plan) -> None:
+    """Keep the plan beside the month's models."""
+    write_json(plan_file(paths), asdict(plan))
+
+
+def read_plan(settings: Settings, service: str, month: str) -> Plan:
+    """Read the month's plan; raise TaxiError that says what to run if there is none."""
+    path = plan_file(settings.month(service, month))
+    if not path.is_file():
+        raise TaxiError(f"{service} {month} has no plan yet at {path}: run `taxi run --service {service} --month {month}`")
+    return Plan(**read_json(path))

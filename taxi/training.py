@@ -1,0 +1,68 @@
+"""The month's models: which trips train and judge them, and where they are kept."""
+
+import pandas as pd
+
+from taxi.config import Params, Settings
+from taxi.model import DurationModel, fit_model, load_model, save_model
+from taxi.months import month_bounds
+from taxi.plan import Plan
+from taxi.schema import read_trips
+from taxi.zones import read_zones
+
+
+def read_months(settings: Settings, service: str, months: list[str], columns: list[str] | None = None) -> pd.DataFrame:
+    """Read the kept trips of several months into one canonical frame, in the order of the months."""
+    return read_trips([settings.month(service, month).trips for month in months], columns=columns)
+
+
+def training_trips(settings: Settings, plan: Plan) -> pd.DataFrame:
+    """Return the trips that train the challenger: every pickup is before those of ``judging_trips``."""
+    if not plan.holdout_from:
+        return read_months(settings, plan.service, plan.window)
+    trips = read_months(settings, plan.service, [plan.month])
+    return trips[trips["pickup"] < pd.Timestamp(plan.holdout_from)].reset_index(drop=True)
+
+
+def judging_trips(settings: Settings, plan: Plan) -> pd.DataFrame:
+    """Return the trips of the month that neither the incumbent nor the challenger has seen."""
+    trips = read_months(settings, plan.service, [plan.month])
+    if not plan.holdout_from:
+        return trips
+    return trips[trips["pickup"] >= pd.Timestamp(plan.holdout_from)].reset_index(drop=True)
+
+
+def _as_of(plan: Plan) -> pd.Timestamp:
+    return pd.Timestamp(plan.holdout_from) if plan.holdout_from else month_bounds(plan.month)[0]
+
+
+def train_challenger(settings: Settings, plan: Plan, params: Params, kind: str | None = None) -> DurationModel:
+    """Fit the recipe (or another ``kind`` of it) on the plan's window; raise ValueError if a trip is from after it."""
+    trips = training_trips(settings, plan)
+    if (trips["pickup"] >= _as_of(plan)).any():
+        raise ValueError(f"expected every training pickup before {_as_of(plan)}; the latest is {trips['pickup'].max()}")
+    recipe = params.model.model_copy(update={"kind": kind}) if kind else params.model
+    return fit_model(trips, read_zones(settings.zones), recipe, params.features)
+
+
+def keep_challenger(settings: Settings, plan: Plan, model: DurationModel) -> None:
+    """Save the challenger where the next steps look for it."""
+    save_model(model, settings.month(plan.service, plan.month).models / "challenger")
+
+
+def load_challenger(settings: Settings, plan: Plan) -> DurationModel:
+    """Load the challenger that 04-train left."""
+    return load_model(settings.month(plan.service, plan.month).models / "challenger")
+
+
+def load_incumbent(settings: Settings, plan: Plan) -> DurationModel | None:
+    """Load the champion that was in use when the month began; None if the plan says that there was none."""
+    if plan.incumbent is None:
+        return None
+    return load_model(settings.month(plan.service, plan.month).models / "incumbent")
+
+
+def refit_winner(settings: Settings, plan: Plan, params: Params) -> None:
+    """Fit the winner's recipe on the window that includes the month itself, and save it as ``winner``."""
+    trips = read_months(settings, plan.service, plan.refit_window)
+    model = fit_model(trips, read_zones(settings.zones), params.model, params.features)
+    save_model(model, settings.month(plan.service, plan.month).models / "winner")

@@ -1,0 +1,60 @@
+"""Files are either there whole or not there."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+
+from taxi.files import read_json, remove_staging, sha256_tree, staged, write_json
+
+
+def test_a_block_that_raises_leaves_the_old_file_and_nothing_beside_it(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+
+    with pytest.raises(RuntimeError), staged(target) as part:
+        part.write_text("half")
+        raise RuntimeError
+
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    target = tmp_path / "model"
+    for content in ("one", "two"):
+        with staged(target) as part:
+            part.mkdir()
+            (part / content).write_text(content)
+
+    assert [p.name for p in target.iterdir()] == ["two"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_dead_process_left_is_removed_and_a_live_ones_is_kept(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / f".a.part-{dead.pid}-1234.txt").write_text("")
+    with staged(tmp_path / "b.txt") as mine:
+        mine.write_text("")
+        assert len(remove_staging(tmp_path)) == 1
+        assert mine.exists()
+
+
+def test_nan_is_no_json(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"x": math.nan})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_comes_back(tmp_path):
+    write_json(tmp_path / "new" / "a.json", {"x": [1, 2]})
+    assert read_json(tmp_path / "new" / "a.json") == {"x": [1, 2]}
+
+
+def test_the_tree_hash_knows_names_and_bytes(tmp_path):
+    (tmp_path / "a").write_text("1")
+    before = sha256_tree(tmp_path)
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert sha256_tree(tmp_path) != before
