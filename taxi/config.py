@@ -140,16 +140,27 @@ class AcceptParams(_Section):
 
     kept_share_warn: float
     kept_share_refuse: float
+    reason_share_warn: float
+    reason_share_refuse: float
     rows_ratio_warn: float
     rows_ratio_refuse: float
-    history_months: int
+    week_ratio_warn: float
+    week_ratio_refuse: float
+    history_months: int = Field(ge=1)
     missing_days_warn: int
     missing_days_refuse: int
     null_share_jump_warn: float
     null_share_jump_refuse: float
+    night_share_warn: float
+    night_share_refuse: float
+    zone_overlap_warn: float
+    zone_overlap_refuse: float
     median_minutes: tuple[float, float]
     median_miles: tuple[float, float]
-    median_ratio_refuse: float
+    median_mph: tuple[float, float]
+    minutes_ratio_refuse: float
+    miles_ratio_refuse: float
+    speed_ratio_refuse: float
 
 
 class FeatureParams(_Section):
