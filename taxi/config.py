@@ -184,6 +184,9 @@ class ModelParams(_Section):
     colsample_bytree: float
     reg_lambda: float
     max_bin: int
+    interval_rounds: int
+    interval_learning_rate: float
+    interval_max_depth: int
     device: Literal["cpu", "cuda"]
     threads: int
     seed: int

@@ -1,0 +1,167 @@
+"""What the model sees of a trip: only what is known when it starts, and what earlier trips taught."""
+
+from datetime import date
+from functools import lru_cache
+
+import holidays
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from taxi.history import BIN_MILES, MILES_BINS, ZONES, History, Keys, Sums, add_up, subtract, time_band
+from taxi.schema import AT_PICKUP
+
+GRID_ANGLE = np.deg2rad(29.0)  # Manhattan's avenues run 29 degrees east of north
+GEOMETRY = ("x", "y", "area", "airport", "borough")
+PAIR = ("dx", "dy", "miles", "grid_miles", "bearing")
+CALENDAR = ("minute_of_day", "weekday", "hour_of_week", "day_of_year", "holiday", "next_to_holiday")
+RIDE = ("passenger_count", "trip_type", "VendorID", "null_block")
+GROUPS = {
+    "zones": ("pickup_zone", "dropoff_zone", *(f"{end}_{name}" for end in ("pickup", "dropoff") for name in GEOMETRY)),
+    "pair geometry": PAIR,
+    "calendar": CALENDAR,
+    "ride": RIDE,
+    "history": History.COLUMNS,
+}
+NAMES = [name for group in GROUPS.values() for name in group]
+
+
+@lru_cache(maxsize=64)
+def _holidays_of(year: int) -> frozenset[date]:
+    return frozenset(holidays.country_holidays("US", subdiv="NY", years=year))
+
+
+def holiday_flags(days: pd.DatetimeIndex) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each day whether it is a public holiday in New York, and whether it is next to one."""
+    wanted = {day.date() for day in days.unique()}
+    near = {day: [(pd.Timestamp(day) + pd.Timedelta(days=by)).date() for by in (-1, 1)] for day in wanted}
+    is_free = {day: day in _holidays_of(day.year) for day in wanted | {one for two in near.values() for one in two}}
+    codes, unique = pd.factorize(days)
+    flags = np.array([[is_free[day.date()], any(is_free[one] for one in near[day.date()])] for day in unique], dtype=float)
+    flags = flags.reshape(-1, 2)
+    return flags[codes, 0], flags[codes, 1]
+
+
+def zone_arrays(zones: pd.DataFrame) -> np.ndarray:
+    """Return x, y, area, airport and a borough's number for zones 0..265, shape (266, 5); NaN where there is no shape."""
+    table = zones.reindex(range(ZONES))
+    borough = pd.Categorical(table["borough"], categories=sorted(zones["borough"].dropna().unique())).codes
+    columns = [table["x"], table["y"], table["area"], table["airport"].astype(float), borough]
+    return np.column_stack([np.asarray(column, dtype=np.float64) for column in columns])
+
+
+def pair_arrays(places: np.ndarray) -> np.ndarray:
+    """Return dx, dy, straight and street-grid distance (miles) and bearing (radians) of every pair, shape (266 * 266, 5)."""
+    dx, dy = (places[None, :, axis] - places[:, None, axis] for axis in (0, 1))
+    along = dx * np.sin(GRID_ANGLE) + dy * np.cos(GRID_ANGLE)
+    across = dx * np.cos(GRID_ANGLE) - dy * np.sin(GRID_ANGLE)
+    parts = [dx, dy, np.hypot(dx, dy), np.abs(along) + np.abs(across), np.arctan2(dy, dx)]
+    return np.stack(parts, axis=-1).reshape(-1, len(parts))
+
+
+def _codes(zone: pd.Series) -> np.ndarray:
+    number = pd.to_numeric(zone, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    valid = (number >= 1) & (number < ZONES) & (number == np.floor(number))
+    return np.where(valid, number, 0).astype(np.int64)
+
+
+class TripFeatures(TransformerMixin, BaseEstimator):
+    """Turn trips (columns ``schema.AT_PICKUP``) into a float32 matrix with the columns ``NAMES``.
+
+    ``zones`` is the table of ``zones.read_zones``. ``fit_transform`` learns history out of fold, in blocks of whole weeks,
+    so that no trip sees its own duration; ``transform`` uses all that was learnt. Unknown zones and unseen pairs are fine.
+    """
+
+    def __init__(self, zones: pd.DataFrame, smoothing: float = 20.0, folds: int = 5) -> None:
+        self.zones = zones
+        self.smoothing = smoothing
+        self.folds = folds
+
+    def fit(self, trips: pd.DataFrame, duration: pd.Series, sample_weight: np.ndarray | None = None) -> "TripFeatures":
+        """Learn from trips and their durations (minutes)."""
+        self._learn(trips, duration, sample_weight)
+        return self
+
+    def fit_transform(
+        self, trips: pd.DataFrame, duration: pd.Series, sample_weight: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Learn, and return what each trip looks like to a model that has not seen its week's fold."""
+        keys, minutes, weight = self._learn(trips, duration, sample_weight)
+        fold = (trips["pickup"].to_numpy().astype("datetime64[D]").astype(np.int64) // 7) % self.folds
+        learnt = np.empty((len(trips), len(History.COLUMNS)), dtype=np.float32)
+        for number in np.unique(fold):
+            rows = np.flatnonzero(fold == number)
+            inside = keys.take(rows)
+            others = subtract(self.sums_, add_up(inside, minutes[rows], weight[rows]))
+            learnt[rows] = History(others, self.pair_bin_, self.smoothing).look_up(inside)
+        return np.hstack([self._plain(trips, keys), learnt])
+
+    def transform(self, trips: pd.DataFrame) -> np.ndarray:
+        """Return the matrix of ``NAMES``, shape (n, 32), float32."""
+        check_is_fitted(self, "sums_")
+        keys = self._keys(trips)
+        return np.hstack([self._plain(trips, keys), self.history_.look_up(keys)])
+
+    def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
+        """Return ``NAMES``."""
+        return np.array(NAMES, dtype=object)
+
+    def restore(self, sums: Sums) -> "TripFeatures":
+        """Take up sums learnt before, as if just fitted."""
+        self._set_places()
+        self.sums_ = sums
+        self.history_ = History(sums, self.pair_bin_, self.smoothing)
+        return self
+
+    def _set_places(self) -> None:
+        self.places_ = zone_arrays(self.zones)
+        self.pairs_ = pair_arrays(self.places_)
+        miles = self.pairs_[:, 2]
+        binned = np.clip(np.nan_to_num(miles / BIN_MILES, nan=MILES_BINS - 1), 0, MILES_BINS - 1)
+        self.pair_bin_ = binned.astype(np.int64)
+
+    def _learn(
+        self, trips: pd.DataFrame, duration: pd.Series, sample_weight: np.ndarray | None
+    ) -> tuple[Keys, np.ndarray, np.ndarray]:
+        if not len(trips):
+            raise ValueError("expected at least one trip to learn from; got none")
+        self._set_places()
+        keys, minutes = self._keys(trips), np.asarray(duration, dtype=float)
+        weight = np.ones(len(trips)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
+        self.restore(add_up(keys, minutes, weight))
+        return keys, minutes, weight
+
+    def _keys(self, trips: pd.DataFrame) -> Keys:
+        pickup, dropoff = _codes(trips["PULocationID"]), _codes(trips["DOLocationID"])
+        hour = (trips["pickup"].dt.dayofweek * 24 + trips["pickup"].dt.hour).to_numpy(np.int64)
+        return Keys(pickup, dropoff, hour, time_band(hour), self.pair_bin_[pickup * ZONES + dropoff])
+
+    def _plain(self, trips: pd.DataFrame, keys: Keys) -> np.ndarray:
+        when = trips["pickup"].dt
+        free, near = holiday_flags(pd.DatetimeIndex(when.normalize()))
+        ride = [pd.to_numeric(trips[name], errors="coerce").to_numpy(float, na_value=np.nan) for name in RIDE[:-1]]
+        columns = [
+            keys.pickup,
+            keys.dropoff,
+            *self.places_[keys.pickup].T,
+            *self.places_[keys.dropoff].T,
+            *self.pairs_[keys.pair].T,
+            when.hour * 60 + when.minute,
+            when.dayofweek,
+            keys.hour,
+            when.dayofyear,
+            free,
+            near,
+            *ride,
+            np.isnan(ride[0]),
+        ]
+        return np.column_stack([np.asarray(column, dtype=np.float32) for column in columns])
+
+
+def at_pickup(trips: pd.DataFrame) -> pd.DataFrame:
+    """Return only the columns that are known when the trip starts; raise ValueError that names a missing one."""
+    missing = [name for name in AT_PICKUP if name not in trips.columns]
+    if missing:
+        raise ValueError(f"expected the columns {AT_PICKUP}; {missing} are missing")
+    return trips[AT_PICKUP]
