@@ -146,21 +146,33 @@ class AcceptParams(_Section):
     rows_ratio_refuse: float
     week_ratio_warn: float
     week_ratio_refuse: float
+    week_ratio_agrees: float
+    rows_ratio_agrees: float
     history_months: int = Field(ge=1)
     missing_days_warn: int
     missing_days_refuse: int
     null_share_jump_warn: float
     null_share_jump_refuse: float
+    missing_share_refuse: float
+    quiet_from: tuple[int, int]
     night_share_warn: float
     night_share_refuse: float
+    hour_fit_gain: float
+    hour_overlap_warn: float
+    hour_overlap_refuse: float
     zone_overlap_warn: float
     zone_overlap_refuse: float
+    zone_swap_gain: float
+    vendor_overlap_warn: float
+    vendor_overlap_refuse: float
     median_minutes: tuple[float, float]
     median_miles: tuple[float, float]
     median_mph: tuple[float, float]
+    median_dollars: tuple[float, float]
     minutes_ratio_refuse: float
     miles_ratio_refuse: float
     speed_ratio_refuse: float
+    dollars_ratio_refuse: float
 
 
 class FeatureParams(_Section):

@@ -15,7 +15,7 @@ LEAST_DAYS = 3
 
 @dataclass(frozen=True)
 class Decision:
-    """Promote or not, and why; ``gain`` and ``interval`` are shares of the champion's RMSE, ``draws`` the bootstrap's gains."""
+    """Promote or not, and why; ``gain``, ``interval`` and the bootstrap's ``draws`` are shares of the old RMSE."""
 
     promote: bool
     reason: str
@@ -28,15 +28,17 @@ class Decision:
 def should_train(
     alarms: Sequence[str], incumbent: Mapping[str, Any] | None, month: str, retrain: RetrainParams
 ) -> tuple[bool, str]:
-    """Decide whether a challenger is trained in ``month``: without a champion, on an alarm, or when its turn has come."""
+    """Decide whether a challenger is trained in ``month``: without a champion, on an alarm, or when one is due."""
     if incumbent is None:
         return True, "no champion yet"
     if alarms and retrain.on_alarm:
         return True, f"alarm: {', '.join(alarms)}"
-    age = next(by for by in range(1, 10_000) if shift_month(month, -by) <= incumbent["trained_to"])
-    if retrain.every_months and age >= retrain.every_months:
-        return True, f"the champion was trained to {incumbent['trained_to']}; a new one is due every {retrain.every_months} months"
-    return False, f"no alarm, and the champion was trained to {incumbent['trained_to']}"
+    trained_to, every = incumbent["trained_to"], retrain.every_months
+    if every and shift_month(month, -every) >= trained_to:
+        due = "every month" if every == 1 else f"every {every} months"
+        return True, f"the champion was trained to {trained_to}; a new one is due {due}"
+    heard = f"alarms ({', '.join(alarms)}) do not count by params.yaml" if alarms else "no alarm"
+    return False, f"{heard}, and the champion was trained to {trained_to}"
 
 
 def bootstrap_gain(
@@ -44,17 +46,23 @@ def bootstrap_gain(
 ) -> tuple[float, tuple[float, float], np.ndarray]:
     """Return the relative fall of RMSE, its interval, and the draws, from resampling whole days with replacement.
 
-    Trips of one day share weather and traffic, so the day is the unit. Source: Efron & Tibshirani (1993), chapter 8 (blocks).
+    Trips of one day share weather and traffic, so the day is the unit. Source: Efron & Tibshirani (1993), chapter 8.
+    An old model without any error cannot be beaten: then all are 0 or minus infinity.
     """
     code, days = pd.factorize(day)
     sums = np.column_stack([np.bincount(code, error**2, len(days)) for error in (old_error, new_error)])
-    drawn = np.random.default_rng(params.seed).multinomial(len(days), np.full(len(days), 1 / len(days)), params.resamples)
-    squared = drawn @ sums
-    draws = 1 - np.sqrt(squared[:, 1] / squared[:, 0])
+    share = np.full(len(days), 1 / len(days))
+    drawn = np.random.default_rng(params.seed).multinomial(len(days), share, params.resamples)
+    draws = _gain(drawn @ sums)
     tail = (1 - params.confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    total = sums.sum(axis=0)
-    return float(1 - np.sqrt(total[1] / total[0])), (float(low), float(high)), draws
+    low, high = np.quantile(draws, [tail, 1 - tail], method="nearest")
+    return float(_gain(sums.sum(axis=0, keepdims=True))[0]), (float(low), float(high)), draws
+
+
+def _gain(squared: np.ndarray) -> np.ndarray:
+    old, new = squared[:, 0], squared[:, 1]
+    without = np.where(new > 0, -np.inf, 0.0)
+    return np.where(old > 0, 1 - np.sqrt(new / np.where(old > 0, old, 1.0)), without)
 
 
 def compare_slices(
@@ -64,11 +72,32 @@ def compare_slices(
     rows = {}
     for name, mask in masks.items():
         if mask.sum() >= params.slice_min_trips:
-            old, new = (float(np.sqrt(np.mean(error[mask] ** 2))) for error in (old_error, new_error))
-            change = new / old - 1 if old else float(new > 0)
-            rows[name] = {"trips": int(mask.sum()), "before": old, "challenger": new, "change": change}
+            squared = np.array([[np.mean(error[mask] ** 2) for error in (old_error, new_error)]])
+            old, new = np.sqrt(squared[0])
+            rows[name] = {"trips": int(mask.sum()), "before": old, "challenger": new, "change": -_gain(squared)[0]}
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["trips", "before", "challenger", "change"])
     return table.assign(ok=table["change"] <= params.slice_loss).rename_axis("slice")
+
+
+def _errors(trips: pd.DataFrame, predicted: pd.Series, whose: str) -> np.ndarray:
+    if not predicted.index.equals(trips.index):
+        raise ValueError(f"expected predictions of {whose} for the same {len(trips):,} trips, in order; got others")
+    error = predicted.to_numpy(dtype=float) - trips["duration"].to_numpy(dtype=float)
+    if not np.isfinite(error).all():
+        raise ValueError(f"expected finite predictions of {whose}; {int((~np.isfinite(error)).sum())} are not")
+    return error
+
+
+def _objection(days: int, low: float, slices: pd.DataFrame, params: PromoteParams) -> str | None:
+    if days < LEAST_DAYS:
+        return f"{days} days are too few to tell (expected {LEAST_DAYS} or more)"
+    if not low > 0:
+        return "the interval is not above 0"
+    worse = slices[~slices["ok"]]
+    if len(worse):
+        change = worse["change"].max()
+        return f"slice '{worse['change'].idxmax()}' is {change:.1%} worse (limit {params.slice_loss:.0%})"
+    return None
 
 
 def decide_promotion(
@@ -78,29 +107,25 @@ def decide_promotion(
     masks: Mapping[str, np.ndarray],
     params: PromoteParams,
     against: str = "the champion",
+    by_slice: bool = True,
 ) -> Decision:
-    """Decide by the same trips, which neither model has seen: ``before`` predicts as the champion does (or the floor, for a first model).
+    """Decide by the same trips, which neither model has seen: ``before`` are the champion's predictions.
 
-    Promoted only if the gain's interval is above 0 and no slice loses more than ``params.slice_loss``. Raises ValueError if a
-    prediction is not finite.
+    For a first model they are the floor's, with ``against="the floor"`` and ``by_slice=False``. Promoted only if the
+    gain's interval is above 0 and (``by_slice``) no slice loses more than ``params.slice_loss``. Raises ValueError if
+    predictions are not finite or not of these trips.
     """
-    truth = trips["duration"].to_numpy()
-    old_error, new_error = before.to_numpy() - truth, challenger.to_numpy() - truth
-    for name, error in ((against, old_error), ("the challenger", new_error)):
-        if not np.isfinite(error).all():
-            raise ValueError(f"expected finite predictions of {name}; {int((~np.isfinite(error)).sum())} are not")
+    old_error, new_error = _errors(trips, before, against), _errors(trips, challenger, "the challenger")
     day = trips["pickup"].dt.normalize()
+    if not len(day):
+        none = compare_slices({}, old_error, new_error, params)
+        return Decision(False, "not promoted: there are no trips to judge by", 0.0, (0.0, 0.0), none, np.zeros(0))
     gain, (low, high), draws = bootstrap_gain(day, old_error, new_error, params)
     slices = compare_slices(masks, old_error, new_error, params)
-    said = f"RMSE {abs(gain):.1%} {'lower' if gain > 0 else 'higher'} than {against}'s, {params.confidence:.0%} interval {low:.1%} to {high:.1%}"
-    worse = slices[~slices["ok"]]
-    if day.nunique() < LEAST_DAYS:
-        promote, reason = False, f"{said}; not promoted: {day.nunique()} days are too few to tell (expected {LEAST_DAYS} or more)"
-    elif low <= 0:
-        promote, reason = False, f"{said}; not promoted: the interval is not above 0"
-    elif len(worse):
-        name, change = worse["change"].idxmax(), worse["change"].max()
-        promote, reason = False, f"{said}; not promoted: slice '{name}' is {change:.1%} worse (limit {params.slice_loss:.0%})"
-    else:
-        promote, reason = True, f"{said}; no slice is more than {params.slice_loss:.0%} worse"
-    return Decision(promote, reason, gain, (low, high), slices, draws)
+    way = "lower" if gain > 0 else "higher"
+    said = f"RMSE {abs(gain):.1%} {way} than {against}'s, {params.confidence:.0%} interval {low:.1%} to {high:.1%}"
+    objection = _objection(day.nunique(), low, slices if by_slice else slices[:0], params)
+    if objection:
+        return Decision(False, f"{said}; not promoted: {objection}", gain, (low, high), slices, draws)
+    held = f"; no slice is more than {params.slice_loss:.0%} worse" if by_slice else ""
+    return Decision(True, said + held, gain, (low, high), slices, draws)

@@ -1,11 +1,27 @@
 """What a model was made of: code, lock and the publisher's bytes."""
 
 import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from taxi.config import Params, Settings
 from taxi.files import read_json, sha256_file
+from taxi.plan import Plan
+
+NEEDED = ("holidays", "numpy", "pandas", "pyarrow", "scikit-learn", "xgboost-cpu")
+
+
+def requirements() -> list[str]:
+    """Return the packages that a model needs to predict, pinned to those installed here."""
+    pinned = []
+    for package in NEEDED:
+        try:
+            pinned.append(f"{package}=={version(package)}")
+        except PackageNotFoundError:
+            package = package.removesuffix("-cpu")
+            pinned.append(f"{package}=={version(package)}")
+    return pinned
 
 
 def _git(root: Path, *arguments: str) -> str:
@@ -23,8 +39,8 @@ def describe_code(root: Path) -> dict[str, str]:
     }
 
 
-def describe_inputs(settings: Settings, service: str, months: list[str]) -> dict[str, dict[str, str]]:
-    """Return for each month the sha256 of the published bytes and of the kept trips, and the address they came from."""
+def describe_inputs(settings: Settings, service: str, months: list[str]) -> dict[str, dict[str, Any]]:
+    """Return for each month the sha256 of raw bytes and kept trips, the address, and whether they are synthetic."""
     found = {}
     for month in months:
         paths = settings.month(service, month)
@@ -33,6 +49,7 @@ def describe_inputs(settings: Settings, service: str, months: list[str]) -> dict
             "raw_sha256": sha256_file(paths.raw),
             "trips_sha256": sha256_file(paths.trips),
             "address": source.get("address", "unknown"),
+            "synthetic": bool(source.get("synthetic")),
         }
     return found
 
@@ -43,26 +60,24 @@ def flatten_params(params: Params) -> dict[str, Any]:
     return {f"{section}.{name}": value for section, part in sections for name, value in part.items()}
 
 
-def trace_version(settings: Settings, version: Any) -> dict[str, Any]:
-    """Go from a registered version back to raw bytes, code and reports; ``on_hand`` says whether the bytes are still here."""
-    months = version.tags["months"].split(",")
-    raw = []
+def run_tags(settings: Settings, plan: Plan, inputs: dict[str, Any], fingerprint: str) -> dict[str, str]:
+    """Return what the month's run and its versions have in common: code, lock, month, fingerprint, synthetic or not."""
+    synthetic = str(any(one["synthetic"] for one in inputs.values())).lower()
+    month = {"service": plan.service, "month": plan.month, "fingerprint": fingerprint, "synthetic": synthetic}
+    return describe_code(settings.root) | month
+
+
+def version_tags(
+    plan: Plan, role: str, metrics: dict[str, float], inputs: dict[str, Any], challenger: int | None
+) -> dict[str, str]:
+    """Return a version's own tags: the months that trained it, their bytes, what judged it, and its parent version."""
+    months = plan.refit_window if role == "winner" else plan.window or [plan.month]
+    parent = challenger if role == "winner" else plan.incumbent and plan.incumbent["version"]
+    tags = {"role": role, "trained_from": months[0], "trained_to": months[-1], "months": ",".join(months)}
+    tags |= {"judged_in": plan.month} | ({"promoted_in": plan.month} if role == "winner" else {})
+    tags |= {"parent": f"{plan.service}/{parent}"} if parent else {}
+    tags |= {f"metric.{name}": str(value) for name, value in metrics.items()}
     for month in months:
-        paths, registered = settings.month(version.service, month), version.tags[f"data.{month}"]
-        here = sha256_file(paths.raw) if paths.raw.is_file() else None
-        source = read_json(paths.sidecar) if paths.sidecar.is_file() else {}
-        raw.append({"month": month, "sha256": registered, "on_hand": here == registered, "address": source.get("address")})
-    folder = settings.month(version.service, version.tags["month"]).reports
-    return {
-        "version": f"{version.service}/{version.number}",
-        "role": version.tags["role"],
-        "trained_from": version.trained_from,
-        "trained_to": version.trained_to,
-        "promoted_in": version.promoted_in,
-        "metrics": version.metrics,
-        "model_sha256": version.tags["model_sha256"],
-        "raw": raw,
-        "code": {name: version.tags[name] for name in ("git_commit", "git_dirty", "lock_sha256")},
-        "run": version.run_id,
-        "reports": [str(page) for page in sorted(folder.glob("??-*.html"))],
-    }
+        tags |= {f"data.{month}": inputs[month]["raw_sha256"], f"trips.{month}": inputs[month]["trips_sha256"]}
+        tags[f"address.{month}"] = inputs[month]["address"]
+    return tags

@@ -11,6 +11,7 @@ class ServedModel:
     """Predicts from a frame with the at-pickup columns; returns mean, p10 and p90 in minutes."""
 
     def __init__(self, model: DurationModel) -> None:
+        """Serve ``model``."""
         self.model = model
 
     def predict(self, trips: pd.DataFrame, params: dict[str, object] | None = None) -> pd.DataFrame:

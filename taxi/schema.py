@@ -1,8 +1,11 @@
-"""One schema for the trips of every service and edition: how published files are read, and what kept trips look like."""
+"""One schema for the trips of every service and edition: how published files are read, what kept trips look like."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 import pyarrow as arrow
@@ -11,6 +14,8 @@ import pyarrow.parquet as parquet
 from taxi.errors import BadFile
 
 PREFIX = {"yellow": "tpep", "green": "lpep"}
+OTHER_SERVICES = {"fhvhv": "hvfhs_license_num", "fhv": "dispatching_base_num"}
+SYNTHETIC_KEY = b"taxi.synthetic"
 AT_PICKUP = ["pickup", "PULocationID", "DOLocationID", "passenger_count", "trip_type", "VendorID"]
 REQUIRED = ["PULocationID", "DOLocationID", "VendorID", "trip_distance", "total_amount"]
 OPTIONAL = ["passenger_count", "trip_type", "RatecodeID", "payment_type", "fare_amount"]
@@ -49,46 +54,56 @@ _ARROW = arrow.schema(
 
 
 def read_table(path: Path) -> arrow.Table:
-    """Read a published file as it is, all columns; raise BadFile that says what the bytes are if they are not Parquet."""
-    with open(path, "rb") as stream:
+    """Read a published file as it is, all columns; raise BadFile that says what the bytes are if it is not Parquet."""
+    with path.open("rb") as stream:
         head = stream.read(4)
+    if not head:
+        raise BadFile("empty", f"expected a Parquet file as {path.name}; it has no bytes")
     if head != b"PAR1":
-        raise BadFile("not-parquet", f"expected Parquet (bytes that begin with PAR1) in {path.name}; it begins with {head!r}")
+        raise BadFile("not-parquet", f"expected Parquet (bytes that begin with PAR1) as {path.name}; got {head!r}")
     try:
-        return parquet.read_table(path)
-    except (arrow.ArrowInvalid, arrow.ArrowException, OSError) as error:
-        raise BadFile("truncated", f"expected a whole Parquet file in {path.name}; reading it failed: {error}") from error
+        with parquet.ParquetFile(path) as file:
+            return file.read()
+    except (arrow.ArrowException, OSError) as error:
+        raise BadFile(
+            "truncated", f"expected a whole Parquet file as {path.name}; reading it failed: {error}"
+        ) from error
+
+
+def _refuse_other_services(there: set[str], service: str) -> None:
+    marks = {name: f"{prefix}_pickup_datetime" for name, prefix in PREFIX.items()} | OTHER_SERVICES
+    if marks[service] in there:
+        return
+    for other, mark in marks.items():
+        if mark in there:
+            raise BadFile("wrong-service", f"expected a {service} file; its columns are those of a {other} file")
 
 
 def published_names(table: arrow.Table, service: str) -> dict[str, str]:
-    """Map canonical names to the published ones, without regard to case; raise BadFile for a wrong or missing column."""
-    there = {name.lower(): name for name in table.column_names}
-    prefix = PREFIX[service]
-    wanted = {"pickup": f"{prefix}_pickup_datetime", "dropoff": f"{prefix}_dropoff_datetime"}
-    other = next((name for name, mark in PREFIX.items() if name != service and f"{mark}_pickup_datetime" in there), None)
-    if wanted["pickup"] not in there and other:
-        raise BadFile("wrong-service", f"expected a {service} file; its columns are those of a {other} file")
-    wanted |= {name: name for name in (*REQUIRED, *(name for name in OPTIONAL if name.lower() in there))}
-    missing = [name for name in wanted.values() if name.lower() not in there]
-    if missing:
+    """Map canonical names to the published ones, whatever their case; raise BadFile if one is missing or repeated."""
+    names = [name.lower() for name in table.column_names]
+    _refuse_other_services(set(names), service)
+    ends = {end: f"{PREFIX[service]}_{end}_datetime" for end in ("pickup", "dropoff")}
+    wanted = ends | {name: name.lower() for name in (*REQUIRED, *OPTIONAL) if name in REQUIRED or name.lower() in names}
+    if missing := [name for name in wanted.values() if name not in names]:
         raise BadFile("missing-column", f"expected columns {missing}; there are {table.column_names}")
-    return {name: there[published.lower()] for name, published in wanted.items()}
+    if repeated := [name for name in wanted.values() if names.count(name) > 1]:
+        raise BadFile("repeated-column", f"expected each column once; {repeated} are there more than once")
+    return {name: table.column_names[names.index(published)] for name, published in wanted.items()}
 
 
-def new_columns(table: arrow.Table, known: Sequence[str]) -> list[str]:
-    """Return the published columns that ``known`` (names of an earlier edition) does not have; empty without one."""
-    earlier = {name.lower() for name in known}
-    return [name for name in table.column_names if earlier and name.lower() not in earlier]
+def _is_number(kind: arrow.DataType) -> bool:
+    known = arrow.types.is_integer, arrow.types.is_floating, arrow.types.is_decimal, arrow.types.is_null
+    return any(is_known(kind) for is_known in known)
 
 
 def _cast(column: arrow.ChunkedArray, name: str, kind: arrow.DataType) -> arrow.ChunkedArray:
-    published = column.type
-    numeric = arrow.types.is_integer(published) or arrow.types.is_floating(published) or arrow.types.is_null(published)
-    timely = arrow.types.is_timestamp(published) and published.tz is None
-    if not (timely if arrow.types.is_timestamp(kind) else numeric):
+    published, wants_time = column.type, arrow.types.is_timestamp(kind)
+    is_time = arrow.types.is_timestamp(published) and published.tz is None
+    if not (is_time if wants_time else _is_number(published)):
         raise BadFile("wrong-type", f"expected {name} as {kind}; it is {published}")
     try:
-        return column.cast(kind, safe=not arrow.types.is_timestamp(kind))
+        return column.cast(kind, safe=not wants_time)
     except arrow.ArrowInvalid as error:
         raise BadFile("wrong-type", f"expected {name} to fit {kind}; it is {published}: {error}") from error
 
@@ -99,7 +114,7 @@ def canonical_columns(table: arrow.Table, service: str) -> pd.DataFrame:
     Zone ids are float64 here, so that missing and impossible ones survive until a rule refuses them.
     """
     names = published_names(table, service)
-    columns = {"row": arrow.array(range(table.num_rows), arrow.int64())}
+    columns = {"row": arrow.array(np.arange(table.num_rows))}
     for field in _ARROW:
         if field.name in names:
             kind = arrow.float64() if field.name in _INTEGERS else field.type
@@ -109,9 +124,20 @@ def canonical_columns(table: arrow.Table, service: str) -> pd.DataFrame:
     return arrow.table(columns).to_pandas()
 
 
+def read_published(path: Path, service: str) -> pd.DataFrame:
+    """Read a published file's rows by canonical names (``canonical_columns``); raise BadFile if it cannot be."""
+    return canonical_columns(read_table(path), service)
+
+
+def synthetic_mark(table: arrow.Table) -> dict[str, Any] | None:
+    """Return how the file was synthesised (seed and so on) if it says so, or None for a publisher's file."""
+    mark = (table.schema.metadata or {}).get(SYNTHETIC_KEY)
+    return None if mark is None else json.loads(mark)
+
+
 def check_trips(trips: pd.DataFrame) -> pd.DataFrame:
     """Return kept trips in canonical order and types; raise pandera's SchemaError if one breaks the schema."""
-    typed = trips.astype({name: "int32" for name in _INTEGERS})[_ARROW.names]
+    typed = trips.astype(dict.fromkeys(_INTEGERS, "int32"))[_ARROW.names]
     return CANONICAL.validate(typed)
 
 
@@ -120,11 +146,15 @@ def to_arrow(trips: pd.DataFrame) -> arrow.Table:
     return arrow.Table.from_pandas(trips, schema=_ARROW, preserve_index=False)
 
 
+def _read_columns(path: Path, columns: list[str] | None) -> arrow.Table:
+    with parquet.ParquetFile(path) as file:
+        return file.read(columns=columns)
+
+
 def read_trips(paths: Path | Sequence[Path], columns: list[str] | None = None) -> pd.DataFrame:
     """Read kept trips (canonical schema, or just ``columns``) of one or more months, in the order given."""
     several = [paths] if isinstance(paths, Path) else list(paths)
-    tables = [parquet.read_table(path, columns=columns) for path in several]
+    tables = [_read_columns(path, columns) for path in several]
     schema = arrow.schema([field for field in _ARROW if columns is None or field.name in columns])
     merged = arrow.concat_tables([table.select(schema.names) for table in tables]) if tables else schema.empty_table()
     return merged.to_pandas()[columns or schema.names]
-

@@ -1,0 +1,76 @@
+"""Registered versions as plain values: which is the champion, which one is asked for, and the way back to its bytes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from taxi.config import Settings
+from taxi.errors import UsageError
+from taxi.files import sha256_file
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered version of a service's model; ``metrics`` are those of the month that judged its recipe."""
+
+    service: str
+    number: int
+    trained_from: str
+    trained_to: str
+    promoted_in: str | None
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    source: str
+    run_id: str
+
+
+def newest_version(versions: Sequence[Version]) -> Version | None:
+    """Return the version trained to the latest month, the last one registered of several; None if there is none."""
+    return max(versions, key=lambda one: (one.trained_to, one.number), default=None)
+
+
+def pick_champion(versions: Sequence[Version], before: str = "9999-12") -> Version | None:
+    """Return the newest promoted version whose training ends before the month ``before``; None if there is none."""
+    return newest_version([one for one in versions if one.promoted_in and one.trained_to < before])
+
+
+def pick_version(versions: Sequence[Version], service: str, number: str) -> Version:
+    """Return the version of that number, or the ``champion``; raise UsageError that lists what there is."""
+    known = {str(one.number): one for one in versions}
+    if champion := pick_champion(versions):
+        known["champion"] = champion
+    if number not in known:
+        listed = ", ".join(f"{service}/{one}" for one in known) or "none yet"
+        raise UsageError(f"expected a version as SERVICE/NUMBER; got '{service}/{number}'; there are: {listed}")
+    return known[number]
+
+
+def _raw_bytes(found: Version, month: str, settings: Settings | None) -> dict[str, Any]:
+    names = {"sha256": "data", "trips_sha256": "trips", "address": "address"}
+    one: dict[str, Any] = {"month": month} | {name: found.tags[f"{tag}.{month}"] for name, tag in names.items()}
+    if settings:
+        path = settings.month(found.service, month).raw
+        one["on_hand"] = path.is_file() and sha256_file(path) == one["sha256"]
+    return one
+
+
+def trace_version(found: Version, pages: list[str], settings: Settings | None = None) -> dict[str, Any]:
+    """Spell out a version's way back; with ``settings``, ``on_hand`` says whether the same raw bytes are still here."""
+    tags = found.tags
+    return {
+        "version": f"{found.service}/{found.number}",
+        "role": tags["role"],
+        "parent": tags.get("parent"),
+        "trained_from": found.trained_from,
+        "trained_to": found.trained_to,
+        "judged_in": tags["judged_in"],
+        "promoted_in": found.promoted_in,
+        "synthetic": tags["synthetic"] == "true",
+        "metrics": found.metrics,
+        "model_sha256": tags["model_sha256"],
+        "fingerprint": tags["fingerprint"],
+        "raw": [_raw_bytes(found, month, settings) for month in tags["months"].split(",")],
+        "code": {name: tags[name] for name in ("git_commit", "git_dirty", "lock_sha256")},
+        "run": found.run_id,
+        "reports": pages,
+    }

@@ -1,0 +1,329 @@
+"""The registry: versions that lead back to bytes, "no champion" apart from "no answer", nothing twice."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as parquet
+import pytest
+
+from taxi.config import Settings, load_params
+from taxi.errors import TaxiError, UsageError
+from taxi.features import AT_PICKUP
+from taxi.files import sha256_file, sha256_tree, write_json
+from taxi.model import fit_model, load_model, save_model
+from taxi.plan import Plan, make_plan
+from taxi.registry import (
+    RegistryUnreachable,
+    champion_before,
+    champion_now,
+    download_model,
+    find_version,
+    lineage,
+    prepare,
+    record_month,
+    versions,
+)
+from taxi.schema import to_arrow
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+PARAMS = load_params(CHECKOUT / "params.yaml")
+MONTHS = ["2023-01", "2023-02", "2023-03"]
+SCORES = {"rmse": 5.25, "mae": 3.5, "n": 300}
+
+
+def make_zones() -> pd.DataFrame:
+    ids = np.arange(1, 266)
+    return pd.DataFrame(
+        {
+            "borough": np.where(ids % 2, "Queens", "Manhattan"),
+            "zone": [f"zone {one}" for one in ids],
+            "service_zone": "Boro Zone",
+            "x": ids / 10.0,
+            "y": ids % 7 / 1.0,
+            "area": 1.0,
+            "airport": ids == 132,
+        },
+        index=pd.Index(ids, name="LocationID"),
+    )
+
+
+def make_month(month: str, rows: int = 300, seed: int = 1) -> pd.DataFrame:
+    draw = np.random.default_rng(seed)
+    begun = np.sort(draw.uniform(0, 28 * 1440, rows)).round()
+    pickup = pd.Timestamp(f"{month}-01") + pd.to_timedelta(begun, unit="min")
+    minutes = draw.uniform(3, 40, rows).round(2)
+    pickup = pd.Series(pickup).astype("datetime64[us]")
+    dropoff = (pickup + pd.to_timedelta(minutes * 60, unit="s")).astype("datetime64[us]")
+    zone = draw.integers(1, 264, (rows, 2)).astype("int32")
+    money = draw.uniform(5, 50, rows).round(2)
+    return pd.DataFrame(
+        {
+            "row": np.arange(rows, dtype="int64"), "pickup": pickup, "dropoff": dropoff,
+            "PULocationID": zone[:, 0], "DOLocationID": zone[:, 1], "VendorID": 2.0,
+            "passenger_count": np.where(draw.random(rows) < 0.1, np.nan, 1.0), "trip_type": 1.0, "RatecodeID": 1.0,
+            "payment_type": 1.0, "trip_distance": minutes / 4, "fare_amount": money, "total_amount": money + 1,
+            "null_block": False, "distance_suspect": False, "duration": minutes,
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model():
+    quick = PARAMS.model.model_copy(update={"rounds": 3, "interval_rounds": 3, "max_depth": 3})
+    return fit_model(make_month("2023-01"), make_zones(), quick, PARAMS.features)
+
+
+@pytest.fixture(scope="module")
+def empty_registry(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("registry")
+    prepare(f"sqlite:///{folder / 'mlflow.db'}")
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path: Path, model, empty_registry) -> Settings:
+    for name in ("mlflow.db", ".mlflow.db.ready"):  # making a database takes seconds
+        shutil.copyfile(empty_registry / name, tmp_path / name)
+    made = Settings(CHECKOUT, "unused", tmp_path / "data", tmp_path / "reports", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    for month in MONTHS:
+        paths = made.month("green", month)
+        for path in (paths.raw, paths.trips):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        paths.raw.write_bytes(f"published {month}".encode())
+        write_json(paths.sidecar, {"address": f"https://example.org/{month}", "synthetic": {"seed": 7}})
+        parquet.write_table(to_arrow(make_month(month)), paths.trips)
+        for role in ("challenger", "winner"):
+            save_model(model, paths.models / role)
+        paths.reports.mkdir(parents=True)
+        for name in ("01-explore.html", "05-compare.ipynb"):
+            (paths.reports / name).write_text(month)
+    return made
+
+
+def record(settings: Settings, month: str, promote: bool = True, fingerprint: str | None = None) -> dict[str, int]:
+    champion = champion_before(settings.tracking_uri, "green", month)
+    incumbent = champion and {"version": champion.number}
+    plan = make_plan("green", month, [one for one in MONTHS if one < month], 12, incumbent)
+    steps = {"03-monitor": {"metrics": SCORES}, "05-compare": {"challenger": SCORES, "promote": promote}}
+    return record_month(settings, plan, PARAMS, steps, fingerprint or f"print-{month}")
+
+
+def aliases(settings: Settings) -> dict[str, str]:
+    client = mlflow.MlflowClient(settings.tracking_uri, settings.tracking_uri)
+    return {name: str(number) for name, number in client.get_registered_model("taxi-green").aliases.items()}
+
+
+def test_a_fresh_registry_has_no_champion(settings):
+    assert champion_before(settings.tracking_uri, "green", "2023-03") is None
+
+
+def test_a_corrupt_registry_is_not_a_registry_without_champion(settings, tmp_path):
+    prepare(settings.tracking_uri)
+    (tmp_path / "mlflow.db").write_bytes(b"not a database" * 1000)
+
+    with pytest.raises(RegistryUnreachable, match=r"mlflow\.db did not answer"):
+        champion_before(settings.tracking_uri, "green", "2023-03")
+
+
+def test_a_server_that_is_down_is_not_a_registry_without_champion(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+    with pytest.raises(RegistryUnreachable, match="did not answer"):
+        champion_before("http://127.0.0.1:9", "green", "2023-03")
+
+
+def test_the_champion_of_a_month_was_trained_before_it(settings):
+    made = {month: record(settings, month)["winner"] for month in MONTHS}
+
+    assert champion_before(settings.tracking_uri, "green", "2023-01") is None
+    assert champion_before(settings.tracking_uri, "green", "2023-02").number == made["2023-01"]
+    assert champion_before(settings.tracking_uri, "green", "2023-03").number == made["2023-02"]
+    assert champion_before(settings.tracking_uri, "green", "2023-04").number == made["2023-03"]
+
+
+def test_a_challenger_that_was_not_promoted_is_no_champion(settings):
+    assert set(record(settings, "2023-02", promote=False)) == {"challenger"}
+    assert champion_now(settings.tracking_uri, "green") is None
+    assert aliases(settings) == {"challenger": "1"}
+
+
+def test_months_out_of_order_never_move_an_alias_back(settings):
+    later = record(settings, "2023-03")
+    record(settings, "2023-02")
+
+    assert aliases(settings) == {"champion": str(later["winner"]), "challenger": str(later["challenger"])}
+
+
+def test_recording_twice_makes_nothing_twice(settings):
+    first = record(settings, "2023-02")
+    again = record(settings, "2023-02")
+
+    assert again == first
+    assert len(versions(settings.tracking_uri, "green")) == 2
+
+
+@pytest.mark.parametrize("name", [
+    "log_params", "log_metrics", "log_input", "log_artifact", "create_model_version", "set_registered_model_alias",
+])  # fmt: skip
+def test_what_was_interrupted_is_completed_without_duplicates(settings, monkeypatch, name):
+    owner = mlflow if hasattr(mlflow, name) else mlflow.MlflowClient
+    real = getattr(owner, name)
+
+    def fail_after(*args, **kwargs):
+        real(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fail_after)
+        with pytest.raises(KeyboardInterrupt):
+            record(settings, "2023-02")
+    made = record(settings, "2023-02")
+
+    client = mlflow.MlflowClient(settings.tracking_uri, settings.tracking_uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("taxi-green").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert made == {"challenger": 1, "winner": 2}
+    assert [one.number for one in versions(settings.tracking_uri, "green")] == [1, 2]
+    assert aliases(settings) == {"challenger": "1", "champion": "2"}
+    assert len(client.get_metric_history(run.info.run_id, "challenger_rmse")) == 1
+    assert len(run.inputs.dataset_inputs) == 2
+
+
+def test_a_version_comes_back_byte_for_byte(settings, tmp_path):
+    record(settings, "2023-02")
+    version = champion_now(settings.tracking_uri, "green")
+
+    download_model(settings.tracking_uri, version, tmp_path / "incumbent")
+
+    assert sha256_tree(tmp_path / "incumbent") == sha256_tree(settings.month("green", "2023-02").models / "winner")
+    assert not list(tmp_path.glob(".incumbent*"))
+
+
+def test_changed_model_files_are_refused_and_what_was_there_stays(settings, tmp_path):
+    record(settings, "2023-02")
+    for path in (tmp_path / "mlartifacts").rglob("recipe.json"):
+        path.write_text(path.read_text() + " ")
+    (tmp_path / "incumbent").mkdir()
+    (tmp_path / "incumbent" / "old").touch()
+
+    with pytest.raises(TaxiError, match="expected the files of green/2 with sha256"):
+        download_model(settings.tracking_uri, champion_now(settings.tracking_uri, "green"), tmp_path / "incumbent")
+    assert [path.name for path in (tmp_path / "incumbent").iterdir()] == ["old"]
+
+
+def test_a_registry_that_was_moved_still_has_its_models(settings, tmp_path, model):
+    record(settings, "2023-02")
+    new = tmp_path / "new place"
+    new.mkdir()
+    for name in ("mlflow.db", "mlartifacts"):
+        shutil.move(tmp_path / name, new / name)
+    uri = f"sqlite:///{new / 'mlflow.db'}"
+
+    download_model(uri, champion_now(uri, "green"), tmp_path / "incumbent")
+    trips = make_month("2023-03")[AT_PICKUP]
+
+    assert load_model(tmp_path / "incumbent").predict(trips).equals(model.predict(trips))
+    assert len(mlflow.pyfunc.load_model("models:/taxi-green@champion").predict(trips)) == len(trips)
+    assert (new / "mlartifacts").is_dir()
+    assert lineage(uri, "green/champion")["reports"]
+
+
+def test_mlflow_loads_the_champion_without_pickle_and_predicts_the_same(settings, monkeypatch, model):
+    record(settings, "2023-02")
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    mlflow.set_tracking_uri(settings.tracking_uri)
+    trips = make_month("2023-03")[AT_PICKUP]
+
+    served = mlflow.pyfunc.load_model("models:/taxi-green@champion")
+
+    pd.testing.assert_frame_equal(served.predict(trips), model.predict(trips))
+    floats = trips.astype(dict.fromkeys(AT_PICKUP[1:], "float64"))
+    pd.testing.assert_frame_equal(served.predict(floats), model.predict(trips))
+    assert set(served.metadata.signature.outputs.input_names()) == {"mean", "p10", "p90"}
+    assert served.metadata.saved_input_example_info is not None
+
+
+def test_a_version_leads_back_to_bytes_code_and_reports(settings):
+    first = record(settings, "2023-02")
+    record(settings, "2023-03")
+
+    found = lineage(settings.tracking_uri, "4", "green", settings)
+
+    raw = settings.month("green", "2023-02").raw
+    assert found["version"] == "green/4"
+    assert found["parent"] == "green/3"
+    assert lineage(settings.tracking_uri, "green/3")["parent"] == f"green/{first['winner']}"
+    assert [one["month"] for one in found["raw"]] == MONTHS
+    assert found["raw"][1]["sha256"] == sha256_file(raw)
+    assert found["raw"][1]["address"] == "https://example.org/2023-02"
+    assert all(one["on_hand"] for one in found["raw"])
+    assert found["code"]["git_commit"] != ""
+    assert found["reports"] == ["reports/01-explore.html", "reports/05-compare.ipynb"]
+    assert found["synthetic"] is True
+    json.dumps(found, allow_nan=False)
+
+
+def test_an_unknown_version_is_refused_with_those_there_are(settings):
+    record(settings, "2023-02", promote=False)
+
+    with pytest.raises(UsageError, match="there are: green/1"):
+        find_version(settings.tracking_uri, "green/9")
+
+
+def test_a_run_names_its_data_by_sha256(settings):
+    record(settings, "2023-03")
+    client = mlflow.MlflowClient(settings.tracking_uri, settings.tracking_uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("taxi-green").experiment_id])
+
+    tags = [{tag.key: tag.value for tag in one.tags} for one in run.inputs.dataset_inputs]
+
+    expected = {sha256_file(settings.month("green", month).trips) for month in MONTHS}
+    assert {one["sha256"] for one in tags} == expected
+    assert run.data.params["model.window_months"] == str(PARAMS.model.window_months)
+    assert run.data.metrics["champion_rmse"] == 5.25
+
+
+def test_a_month_without_a_challenger_is_a_run_and_no_version(settings):
+    plan = Plan("green", "2023-02", ["2023-01"], ["2023-01", "2023-02"], None, None)
+
+    assert record_month(settings, plan, PARAMS, {"03-monitor": {"metrics": None}}, "skipped") == {}
+    assert versions(settings.tracking_uri, "green") == []
+
+
+@pytest.mark.slow
+def test_eight_processes_start_at_once_on_a_fresh_registry(tmp_path):
+    code = "import sys; from taxi.registry import champion_now; assert champion_now(sys.argv[1], 'green') is None"
+    command = [sys.executable, "-c", code, f"sqlite:///{tmp_path / 'mlflow.db'}"]
+    running = [subprocess.Popen(command, cwd=CHECKOUT) for _ in range(8)]
+
+    assert [process.wait() for process in running] == [0] * 8
+
+
+@pytest.mark.slow
+def test_a_killed_process_leaves_nothing_that_the_next_one_cannot_complete(settings, tmp_path):
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2]); import test_registry as t; from pathlib import Path\n"
+        "p = Path(sys.argv[1]); s = t.Settings(t.CHECKOUT, 'unused', p / 'data', p / 'reports', f'sqlite:///{p}/mlflow.db')\n"
+        "print('go', flush=True); t.record(s, '2023-03')"
+    )
+    for path in (*tmp_path.glob(".mlflow.db*"), *tmp_path.glob("mlflow.db")):
+        path.unlink()
+    for delay in (0.2, 1.4, 3.0, 4.0):
+        command = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)]
+        process = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, start_new_session=True)
+        process.stdout.readline()
+        time.sleep(delay)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    assert record(settings, "2023-03") == {"challenger": 1, "winner": 2}
+    assert len(versions(settings.tracking_uri, "green")) == 2
