@@ -232,7 +232,8 @@ def lineage(
     """Go from a model version back to raw bytes, code and report."""
     from taxi.registry import lineage as trace
 
-    found = trace(load_settings().tracking_uri, version)
+    settings = load_settings()
+    found = trace(settings.tracking_uri, version, settings=settings)
     print(json.dumps(found, indent=None if json_ else 1, allow_nan=False))
 
 

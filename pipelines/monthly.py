@@ -13,14 +13,13 @@ from prefect.cache_policies import NO_CACHE
 from pipelines.ingest import clean, fetch
 from taxi.config import NOTEBOOKS, Params, Settings, load_params, load_settings
 from taxi.errors import MonthRefused, NotPublished
-from taxi.files import locked, read_json, remove, write_json
+from taxi.files import locked, remove, write_json
 from taxi.month import finished_month, month_result, refused_result, unpublished_result
-from taxi.notebooks import run_notebook
 from taxi.plan import Plan, make_plan, write_plan
 from taxi.promotion import should_train
 from taxi.registry import champion_before, download_model, prepare, record_month
 from taxi.reports import build_gallery
-from taxi.steps import finished_step, month_fingerprint, step_fingerprint
+from taxi.steps import execute_step, month_fingerprint
 from taxi.training import refit_winner
 from taxi.versioning import snapshot
 
@@ -52,20 +51,7 @@ def plan_month(settings: Settings, service: str, month: str) -> Plan:
 @task(name="notebook", task_run_name="{notebook}", cache_policy=NO_CACHE, timeout_seconds=7200)
 def run_step(settings: Settings, plan: Plan, notebook: str) -> dict[str, Any]:
     """Execute one notebook for the plan's month, unless it was made from the same inputs; return its result."""
-    paths = settings.month(plan.service, plan.month)
-    fingerprint = step_fingerprint(settings, plan, notebook)
-    if (done := finished_step(paths, notebook, fingerprint)) is not None:
-        _LOG.info("%s %s: %s is done already", plan.service, plan.month, notebook)
-        return done
-    run = run_notebook(
-        settings.root / "notebooks" / f"{notebook}.ipynb",
-        paths.reports / f"{notebook}.html",
-        {"service": plan.service, "month": plan.month},
-        cwd=settings.root,
-        fingerprint=fingerprint,
-    )
-    _LOG.info("%s %s: %s in %.1f s", plan.service, plan.month, notebook, run.seconds)
-    return read_json(run.result_path)
+    return execute_step(settings, plan, notebook)
 
 
 @task(name="refit", task_run_name="refit-{plan.service}-{plan.month}", cache_policy=NO_CACHE, timeout_seconds=7200)
@@ -89,7 +75,7 @@ def publish(settings: Settings, service: str, month: str, result: dict[str, Any]
     create_link_artifact(link=gallery.as_uri(), link_text=f"reports of {service} {month}", key=key)
     rows = [{"name": name, "value": str(result[name])} for name in ("status", "verdict", "promoted", "reason")]
     create_table_artifact(table=rows, key=f"{key}-result")
-    if version and (skipped := snapshot(settings.root, settings.data, settings.reports)):
+    if version and (skipped := snapshot(settings.root, settings.data, settings.reports, service, month)):
         _LOG.warning("not versioned by DVC: %s", skipped)
 
 

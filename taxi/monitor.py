@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from taxi.acceptance import read_acceptance
 from taxi.config import MonitorParams, Params, Settings
+from taxi.explore import read_acceptance
 from taxi.drift import Drift, compare_months, describe_inputs, keep_page, sample_trips
 from taxi.evaluate import score, score_by_slice
 from taxi.plan import Plan

@@ -1,11 +1,14 @@
 """Which steps of a month are done already: a step is done when what it was made from is what there is now."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from taxi.config import MonthPaths, Params, Settings
 from taxi.files import read_json, sha256_file, sha256_json, sha256_tree
-from taxi.plan import Plan
+from taxi.plan import Plan, read_plan
+
+_LOG = logging.getLogger(__name__)
 
 STEP_INPUTS = {
     "01-explore": ("month", "history"),
@@ -74,3 +77,34 @@ def month_fingerprint(settings: Settings, plan: Plan, params: Params) -> str:
     for inputs in steps.values():
         inputs.pop("challenger", None)
     return sha256_json([steps, params.model_dump(mode="json")])
+
+
+def execute_step(settings: Settings, plan: Plan, notebook: str) -> dict[str, Any]:
+    """Execute one notebook for the plan's month, unless it was made from the same inputs; return its result."""
+    from taxi.notebooks import run_notebook
+
+    paths, fingerprint = settings.month(plan.service, plan.month), step_fingerprint(settings, plan, notebook)
+    if (done := finished_step(paths, notebook, fingerprint)) is not None:
+        _LOG.info("%s %s: %s is done already", plan.service, plan.month, notebook)
+        return done
+    run = run_notebook(
+        settings.root / "notebooks" / f"{notebook}.ipynb",
+        paths.reports / f"{notebook}.html",
+        {"service": plan.service, "month": plan.month},
+        cwd=settings.root,
+        fingerprint=fingerprint,
+    )
+    _LOG.info("%s %s: %s in %.1f s", plan.service, plan.month, notebook, run.seconds)
+    return dict(read_json(run.result_path))
+
+
+def execute_notebook(settings: Settings, service: str, month: str, notebook: str, extra: dict[str, Any]) -> Path:
+    """Execute one notebook as the flow does, with more parameters if given; return its page."""
+    from taxi.notebooks import run_notebook
+
+    plan, paths = read_plan(settings, service, month), settings.month(service, month)
+    fingerprint = step_fingerprint(settings, plan, notebook)
+    given = {"service": service, "month": month} | extra
+    mark = fingerprint if not extra else sha256_json([fingerprint, extra])
+    source, page = settings.root / "notebooks" / f"{notebook}.ipynb", paths.reports / f"{notebook}.html"
+    return run_notebook(source, page, given, cwd=settings.root, fingerprint=mark).page

@@ -66,3 +66,21 @@ def refit_winner(settings: Settings, plan: Plan, params: Params) -> None:
     trips = read_months(settings, plan.service, plan.refit_window)
     model = fit_model(trips, read_zones(settings.zones), params.model, params.features)
     save_model(model, settings.month(plan.service, plan.month).models / "winner")
+
+
+def train_simple(settings: Settings, trips: pd.DataFrame, params: Params, kind: str, rows: int = 200_000) -> DurationModel:
+    """Fit the floor or the linear model on the newest ``rows`` of the training trips."""
+    newest = trips.nlargest(rows, "pickup", keep="first").sort_index() if len(trips) > rows else trips
+    recipe = params.model.model_copy(update={"kind": kind})
+    return fit_model(newest, read_zones(settings.zones), recipe, params.features)
+
+
+def training_answers(scores: pd.DataFrame, importance: pd.Series, plan: Plan) -> list[str]:
+    """Return what the training notebook found, in sentences with numbers."""
+    ours, floor = scores.loc["challenger"], scores.loc["pair-median"]
+    return [
+        f"On {plan.judged} the challenger's RMSE is {ours['rmse']:.2f} minutes and its MAE {ours['mae']:.2f}; "
+        f"the floor's are {floor['rmse']:.2f} and {floor['mae']:.2f}.",
+        f"{ours['coverage80']:.1%} of trips end inside the 80 % interval, which is {ours['width80']:.1f} minutes wide on average.",
+        f"`{importance.index[0]}` brings {importance.iloc[0]:.0%} of the gain.",
+    ]
