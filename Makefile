@@ -14,7 +14,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help setup lock demo run test test-fast lint notebooks nbval bench lab clean
+.PHONY: help setup lock demo run test test-fast lint notebooks nbval lab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -67,9 +67,6 @@ nbval: $(LAB)/.ready ## check that the committed notebooks' outputs are what the
 
 lab: $(LAB)/.ready ## JupyterLab on the notebooks, with sample months to play with
 	@. $(LAB)/env && $(BIN)/jupyter lab --notebook-dir=notebooks
-
-bench: setup ## measure: where the seconds of a month go
-	$(BIN)/python -m benchmarks.month
 
 clean: ## remove what was built (never data/, reports/ or mlflow.db)
 	rm -rf build $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -9,9 +9,7 @@ from taxi.months import iterate_months
 
 
 @flow(name="backfill", flow_run_name="backfill-{service}-{first}-{last}")
-def backfill(
-    service: str, first: str, last: str, source: str | None = None, version: bool = True
-) -> dict[str, Any]:
+def backfill(service: str, first: str, last: str, source: str | None = None, version: bool = True) -> dict[str, Any]:
     """Run every month from ``first`` to ``last``; a month that is refused or not published does not stop the others."""
     results = [monthly(service, month, source, version) for month in iterate_months(first, last)]
     return {"service": service, "months": results}

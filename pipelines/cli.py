@@ -108,7 +108,11 @@ def run(
 
 @app.command()
 def backfill(
-    service: Service, first: First, last: Last, source: Source = None, json_: AsJson = False,
+    service: Service,
+    first: First,
+    last: Last,
+    source: Source = None,
+    json_: AsJson = False,
     no_version: NoVersion = False,
 ) -> None:
     """Run many months, oldest first; those that are finished already cost nothing."""
@@ -194,7 +198,9 @@ def sample(
     last: Last,
     rows: Annotated[int, typer.Option(min=1, help="Trips in a month.")] = 20_000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 7,
-    shift: Annotated[str | None, typer.Option(help="The month from which roads are slower and demand is lower.")] = None,
+    shift: Annotated[
+        str | None, typer.Option(help="The month from which roads are slower and demand is lower.")
+    ] = None,
 ) -> None:
     """Write a synthetic city's trips in the TLC's layout, faults included."""
     from taxi.sample import write_sample
@@ -217,7 +223,9 @@ def status(service: Annotated[str | None, typer.Option(help="green or yellow; bo
         on_hand = settings.months_on_hand(one)
         champion = champion_now(settings.tracking_uri, one)
         held = f"{len(on_hand)} months on hand, {on_hand[0]} to {on_hand[-1]}" if on_hand else "no months on hand"
-        ruling = f"champion {one}/{champion.number}, trained to {champion.trained_to}" if champion else "no champion yet"
+        ruling = (
+            f"champion {one}/{champion.number}, trained to {champion.trained_to}" if champion else "no champion yet"
+        )
         print(f"{one}: {held}; {ruling}")
         for kept in sorted((settings.reports / one).glob("????-??/month.json"))[-6:]:
             result = read_json(kept)

@@ -1,16 +1,17 @@
 """Step 1 as a flow: fetch what was published, keep its bytes, split it into kept trips and quarantine."""
 
+from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
 
-from taxi.acceptance import clean_month
+from taxi.acceptance import clean_month, refuse_unreadable
 from taxi.config import Settings, load_params, load_settings
-from taxi.errors import MonthRefused
+from taxi.errors import BadFile, MonthRefused
 from taxi.files import read_json
 from taxi.reports import write_refusal
 from taxi.source import fetch_month, fetch_zones, open_source
-from taxi.versioning import keep_edition
+from taxi.versioning import keep_edition, why_not
 
 
 @task(name="fetch", task_run_name="fetch-{service}-{month}", timeout_seconds=3600)
@@ -19,9 +20,16 @@ def fetch(settings: Settings, service: str, month: str) -> str:
     source = open_source(settings.source)
     fetch_zones(source, settings.zones)
     paths = settings.month(service, month)
-    return fetch_month(
-        source, service, month, paths, before_replace=lambda raw: keep_edition(settings.root, raw)
-    ).outcome
+
+    def keep(raw: Path) -> None:
+        if why_not(settings.root, settings.data, settings.reports) is None:
+            keep_edition(settings.root, raw)
+
+    try:
+        return fetch_month(source, service, month, paths, before_replace=keep).outcome
+    except BadFile as error:
+        write_refusal(paths, refuse_unreadable(paths, error))
+        raise
 
 
 @task(name="clean", task_run_name="clean-{service}-{month}", timeout_seconds=3600)

@@ -37,7 +37,7 @@ def plan_month(settings: Settings, service: str, month: str) -> Plan:
         remove(folder)
     else:
         download_model(settings.tracking_uri, version, folder)
-    incumbent = version and {
+    incumbent: dict[str, Any] | None = version and {
         "version": version.number,
         "trained_from": version.trained_from,
         "trained_to": version.trained_to,
@@ -90,9 +90,7 @@ class _Clock:
         self.seconds[name] = round(time.perf_counter() - begun, 2)
 
 
-def _models(
-    settings: Settings, plan: Plan, params: Params, steps: dict[str, Any], clock: _Clock
-) -> tuple[bool, str]:
+def _models(settings: Settings, plan: Plan, params: Params, steps: dict[str, Any], clock: _Clock) -> tuple[bool, str]:
     for name in NOTEBOOKS[:3]:
         with clock.step(name):
             steps[name] = run_step(settings, plan, name)
@@ -112,7 +110,8 @@ def _models(
 
 
 def _run(settings: Settings, service: str, month: str, version: bool) -> dict[str, Any]:
-    params, clock, steps = load_params(settings.root / "params.yaml"), _Clock(), {}
+    params, clock = load_params(settings.root / "params.yaml"), _Clock()
+    steps: dict[str, Any] = {}
     try:
         with clock.step("fetch"):
             edition = fetch(settings, service, month)

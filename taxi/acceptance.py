@@ -50,7 +50,7 @@ def _summary(paths: MonthPaths, findings: Sequence[Finding], **more: Any) -> dic
         "rows": {"raw": 0, "kept": 0, "quarantined": 0, "reasons": {}},
         "findings": [finding.as_dict() for finding in findings],
         "warnings": [f"{finding.rule}: {finding.message}" for finding in findings if finding.level == "warn"],
-        "raw_sha256": sha256_file(paths.raw),
+        "raw_sha256": sha256_file(paths.raw) if paths.raw.is_file() else None,
         "address": source.get("address"),
         "synthetic": source.get("synthetic"),
         "figures": None,
@@ -75,6 +75,14 @@ def _quarantine(table: arrow.Table, reasons: pd.Series, paths: MonthPaths) -> No
 def _row_counts(kept: pd.DataFrame, reasons: pd.Series) -> dict[str, Any]:
     counts = {str(name): int(count) for name, count in reasons.value_counts().sort_index().items()}
     return {"raw": len(kept) + len(reasons), "kept": len(kept), "quarantined": len(reasons), "reasons": counts}
+
+
+def refuse_unreadable(paths: MonthPaths, error: BadFile) -> dict[str, Any]:
+    """Return the summary of bytes that cannot be read as a month; kept as evidence unless an earlier edition is on hand."""
+    summary = _summary(paths, [Finding(error.rule, "refuse", str(error))])
+    if not paths.raw.is_file():
+        write_json(paths.acceptance, summary)
+    return summary
 
 
 def clean_month(paths: MonthPaths, params: Params) -> dict[str, Any]:

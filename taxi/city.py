@@ -81,9 +81,7 @@ def build_city() -> City:
 
 
 def _names(borough: np.ndarray) -> list[str]:
-    return [
-        f"{name} Airport" if zone in AIRPORT_IDS else f"{name} Quarter" for zone, name in enumerate(borough, 1)
-    ]
+    return [f"{name} Airport" if zone in AIRPORT_IDS else f"{name} Quarter" for zone, name in enumerate(borough, 1)]
 
 
 def _service_zone(zone: int, borough: str) -> str:

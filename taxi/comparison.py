@@ -54,7 +54,13 @@ def compare_models(settings: Settings, plan: Plan, params: Params) -> Compared:
     against = "the champion" if incumbent else "the floor"
     before, after = other.predict(trips), challenger.predict(trips)
     decision = decide_promotion(
-        trips, before["mean"], after["mean"], slices(trips, zones), params.promote, against=against, by_slice=incumbent is not None
+        trips,
+        before["mean"],
+        after["mean"],
+        slices(trips, zones),
+        params.promote,
+        against=against,
+        by_slice=incumbent is not None,
     )
     note = f"Judged on {plan.judged}: {len(trips):,} trips. The challenger was trained on {plan.trained}."
     if incumbent is None:
@@ -62,4 +68,6 @@ def compare_models(settings: Settings, plan: Plan, params: Params) -> Compared:
     apart = (after["mean"] - before["mean"]).abs()
     shown = trips.loc[apart.nlargest(8).index, ["pickup", "PULocationID", "DOLocationID", "duration"]]
     disagreement = shown.assign(before=before["mean"], challenger=after["mean"]).round(1).reset_index(drop=True)
-    return Compared(note, score_models(trips["duration"], {against: before, "challenger": after}), decision, disagreement)
+    return Compared(
+        note, score_models(trips["duration"], {against: before, "challenger": after}), decision, disagreement
+    )

@@ -6,14 +6,24 @@ from pathlib import Path
 
 import pandas as pd
 from evidently import DataDefinition, Dataset, Report
-from evidently.metrics import ValueDrift
 from evidently.core.report import Snapshot
+from evidently.metrics import ValueDrift
 
 from taxi.config import MonitorParams
 from taxi.files import staged
 
 NUMERIC = ("miles", "prediction")
-CATEGORICAL = ("borough_from", "borough_to", "hour", "weekday", "VendorID", "passenger_count", "trip_type", "pickup_zone", "dropoff_zone")
+CATEGORICAL = (
+    "borough_from",
+    "borough_to",
+    "hour",
+    "weekday",
+    "VendorID",
+    "passenger_count",
+    "trip_type",
+    "pickup_zone",
+    "dropoff_zone",
+)
 METHODS = {"numeric": "wasserstein", "categorical": "jensenshannon"}
 
 
@@ -41,7 +51,10 @@ def describe_inputs(trips: pd.DataFrame, zones: pd.DataFrame, predicted: pd.Seri
             "weekday": trips["pickup"].dt.dayofweek.astype(str),
             "pickup_zone": start.astype(str),
             "dropoff_zone": end.astype(str),
-            **{name: trips[name].fillna(-1).astype(int).astype(str) for name in ("VendorID", "passenger_count", "trip_type")},
+            **{
+                name: trips[name].fillna(-1).astype(int).astype(str)
+                for name in ("VendorID", "passenger_count", "trip_type")
+            },
         }
     )
     return watched if predicted is None else watched.assign(prediction=predicted)
@@ -62,11 +75,15 @@ def compare_months(reference: pd.DataFrame, current: pd.DataFrame, params: Monit
     Both are sizes of effect, not p-values: at these numbers of trips every difference is significant.
     """
     numeric = [name for name in NUMERIC if name in current.columns]
-    drawn = [sample_trips(frame.dropna(subset=["miles"]), params.sample_rows, params.seed) for frame in (reference, current)]
+    drawn = [
+        sample_trips(frame.dropna(subset=["miles"]), params.sample_rows, params.seed) for frame in (reference, current)
+    ]
     definition = DataDefinition(numerical_columns=numeric, categorical_columns=list(CATEGORICAL))
     old, new = (Dataset.from_pandas(frame.reset_index(drop=True), data_definition=definition) for frame in drawn)
     kinds = dict.fromkeys(numeric, "numeric") | dict.fromkeys(CATEGORICAL, "categorical")
-    metrics = [ValueDrift(column=name, method=METHODS[kind], threshold=_limit(name, params)) for name, kind in kinds.items()]
+    metrics = [
+        ValueDrift(column=name, method=METHODS[kind], threshold=_limit(name, params)) for name, kind in kinds.items()
+    ]
     snapshot = Report(metrics).run(new, old)
     effects = [float(one["value"]) for one in snapshot.dict()["metrics"]]
     rows = [
@@ -76,9 +93,11 @@ def compare_months(reference: pd.DataFrame, current: pd.DataFrame, params: Monit
     table = pd.DataFrame(rows).set_index("column")
     table["drifted"] = table["effect"] > table["limit"]
     inputs = table.drop(index="prediction", errors="ignore")
-    prediction = float(table.loc["prediction", "effect"]) if "prediction" in table.index else None
+    prediction = float(table["effect"]["prediction"]) if "prediction" in table.index else None
     note = f"{len(drawn[1]):,} of {len(current):,} trips of the month against {len(drawn[0]):,} of {len(reference):,} before it, drawn at random (seed {params.seed})"
-    return Drift(table.sort_values("effect", ascending=False), float(inputs["drifted"].mean()), prediction, note, snapshot)
+    return Drift(
+        table.sort_values("effect", ascending=False), float(inputs["drifted"].mean()), prediction, note, snapshot
+    )
 
 
 def keep_page(drift: Drift, path: Path) -> None:

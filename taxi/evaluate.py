@@ -72,10 +72,14 @@ def score_models(duration: pd.Series, predicted: Mapping[str, pd.DataFrame]) -> 
 
 def error_by_predicted(duration: pd.Series, predicted: pd.DataFrame) -> pd.DataFrame:
     """Return trips, coverage80, width80 and mae by band of the predicted duration (minutes)."""
-    bands = pd.cut(predicted["mean"], [0, 5, 10, 15, 20, 30, np.inf], labels=["0-5", "5-10", "10-15", "15-20", "20-30", "30+"])
+    bands = pd.cut(
+        predicted["mean"], [0, 5, 10, 15, 20, 30, np.inf], labels=["0-5", "5-10", "10-15", "15-20", "20-30", "30+"]
+    )
     rows = {}
     for band in bands.cat.categories:
         inside = (bands == band).to_numpy()
         if inside.any():
             rows[band] = score(duration[inside], predicted[inside])
-    return pd.DataFrame.from_dict(rows, orient="index")[["n", "coverage80", "width80", "mae"]].rename_axis("predicted minutes")
+    return pd.DataFrame.from_dict(rows, orient="index")[["n", "coverage80", "width80", "mae"]].rename_axis(
+        "predicted minutes"
+    )

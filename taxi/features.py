@@ -38,7 +38,9 @@ def holiday_flags(days: pd.DatetimeIndex) -> tuple[np.ndarray, np.ndarray]:
     near = {day: [(pd.Timestamp(day) + pd.Timedelta(days=by)).date() for by in (-1, 1)] for day in wanted}
     is_free = {day: day in _holidays_of(day.year) for day in wanted | {one for two in near.values() for one in two}}
     codes, unique = pd.factorize(days)
-    flags = np.array([[is_free[day.date()], any(is_free[one] for one in near[day.date()])] for day in unique], dtype=float)
+    flags = np.array(
+        [[is_free[day.date()], any(is_free[one] for one in near[day.date()])] for day in unique], dtype=float
+    )
     flags = flags.reshape(-1, 2)
     return flags[codes, 0], flags[codes, 1]
 

@@ -66,7 +66,9 @@ class DurationModel:
     def importance(self) -> pd.Series:
         """Return each feature's share of the gain (XGBoost) or of the absolute standardised weight (linear), largest first."""
         regressor = self.pipeline[1]
-        share = np.abs(regressor.feature_importances_ if hasattr(regressor, "feature_importances_") else regressor.coef_)
+        share = np.abs(
+            regressor.feature_importances_ if hasattr(regressor, "feature_importances_") else regressor.coef_
+        )
         return pd.Series(share / share.sum(), index=NAMES).sort_values(ascending=False)
 
 
@@ -79,7 +81,7 @@ def fit_model(trips: pd.DataFrame, zones: pd.DataFrame, params: ModelParams, fea
     weight = recency_weights(trips["pickup"], params.half_life_days)
     maker = TripFeatures(zones, features.smoothing, features.folds)
     duration = trips["duration"].to_numpy()
-    seen = maker.fit_transform(at_pickup(trips), duration, weight)
+    seen = maker.fit_transform(at_pickup(trips), trips["duration"], weight)
     if params.kind == "xgboost":
         regressor = _booster(params).fit(seen, duration, sample_weight=weight)
         interval: Any = _booster(
@@ -111,7 +113,11 @@ def fit_model(trips: pd.DataFrame, zones: pd.DataFrame, params: ModelParams, fea
 def save_model(model: DurationModel, folder: Path) -> None:
     """Write the model into ``folder``, whole or not at all; the same model gives the same bytes. No pickle is needed."""
     maker, regressor = model.pipeline[0], model.pipeline[1]
-    arrays = {f"{kind}/{name}": part for name, both in maker.sums_.items() for kind, part in zip(("sum", "count"), both, strict=True)}
+    arrays = {
+        f"{kind}/{name}": part
+        for name, both in maker.sums_.items()
+        for kind, part in zip(("sum", "count"), both, strict=True)
+    }
     with staged(folder) as part:
         part.mkdir(parents=True)
         if isinstance(regressor, xgboost.XGBRegressor):
@@ -137,7 +143,9 @@ def load_model(folder: Path) -> DurationModel:
         raise TaxiError(f"expected a model in {folder}; there is no recipe.json")
     recipe = read_json(folder / "recipe.json")
     if recipe.get("format") != FORMAT or recipe.get("columns") != NAMES:
-        raise TaxiError(f"expected a model of format {FORMAT} with this code's {len(NAMES)} features in {folder}; it has another")
+        raise TaxiError(
+            f"expected a model of format {FORMAT} with this code's {len(NAMES)} features in {folder}; it has another"
+        )
     with np.load(folder / "tables.npz", allow_pickle=False) as archive:
         arrays = dict(archive)
     tables = {name.split("/")[1] for name in arrays if name.startswith("sum/")}

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from taxi.config import MonitorParams, Params, Settings
-from taxi.explore import read_acceptance
 from taxi.drift import Drift, compare_months, describe_inputs, keep_page, sample_trips
 from taxi.evaluate import score, score_by_slice
+from taxi.explore import read_acceptance
 from taxi.plan import Plan
 from taxi.training import judging_trips, load_incumbent, read_months
 from taxi.zones import read_zones
@@ -31,7 +31,10 @@ def judge_volume(now: float, usual: float | None, params: MonitorParams) -> tupl
         return False, f"{now:,.0f} trips a day; no month before to compare with"
     change = now / usual - 1
     beyond = change < -params.volume_drop or change > params.volume_rise
-    return beyond, f"{now:,.0f} trips a day, {change:+.1%} against the {usual:,.0f} of the months before (limits {-params.volume_drop:+.0%}, {params.volume_rise:+.0%})"
+    return (
+        beyond,
+        f"{now:,.0f} trips a day, {change:+.1%} against the {usual:,.0f} of the months before (limits {-params.volume_drop:+.0%}, {params.volume_rise:+.0%})",
+    )
 
 
 def judge_null_block(now: float, before: float | None, params: MonitorParams) -> tuple[bool, str]:
@@ -39,10 +42,15 @@ def judge_null_block(now: float, before: float | None, params: MonitorParams) ->
     if before is None:
         return False, f"the null block holds {now:.1%} of trips; no month before to compare with"
     moved = now - before
-    return abs(moved) > params.null_share_jump, f"the null block holds {now:.1%} of trips, {before:.1%} before (limit ±{params.null_share_jump:.0%})"
+    return (
+        abs(moved) > params.null_share_jump,
+        f"the null block holds {now:.1%} of trips, {before:.1%} before (limit ±{params.null_share_jump:.0%})",
+    )
 
 
-def judge_champion(scores: Mapping[str, float], promoted: Mapping[str, float], params: MonitorParams) -> dict[str, tuple[bool, str]]:
+def judge_champion(
+    scores: Mapping[str, float], promoted: Mapping[str, float], params: MonitorParams
+) -> dict[str, tuple[bool, str]]:
     """Hold the champion's scores on the month against those that it was promoted with."""
     ratio = scores["rmse"] / promoted["rmse"]
     covered = scores["coverage80"]
@@ -63,10 +71,13 @@ def judge_slices(now: pd.DataFrame, before: pd.DataFrame, params: MonitorParams)
     both = now.join(before, rsuffix="_before", how="inner")
     both = both[(both["n"] >= params.slice_min_trips) & (both["n_before"] >= params.slice_min_trips)]
     ratio = both["rmse"] / both["rmse_before"]
-    worst = ratio.idxmax() if len(ratio) else None
-    if worst is None:
+    if not len(ratio):
         return False, "no slice has enough trips in both months"
-    return bool(ratio[worst] > params.slice_rmse_ratio), f"the slice that changed most is '{worst}': RMSE {ratio[worst] - 1:+.1%} (limit {params.slice_rmse_ratio - 1:+.0%})"
+    worst, most = str(ratio.idxmax()), float(ratio.max())
+    return (
+        most > params.slice_rmse_ratio,
+        f"the slice that changed most is '{worst}': RMSE {most - 1:+.1%} (limit {params.slice_rmse_ratio - 1:+.0%})",
+    )
 
 
 def judge_drift(drift: Drift, params: MonitorParams) -> dict[str, tuple[bool, str]]:
@@ -133,7 +144,10 @@ class Watched:
     @cached_property
     def verdict_text(self) -> str:
         """The verdict as Markdown."""
-        lines = [f"- {'**' + line + '**' if line.split(':')[0] in self.verdict.alarms else line}" for line in self.verdict.reasons]
+        lines = [
+            f"- {'**' + line + '**' if line.split(':')[0] in self.verdict.alarms else line}"
+            for line in self.verdict.reasons
+        ]
         sampled = [f"\nDrift compares {self.drift.note}."] if self.drift else []
         return "\n".join([f"**{self.verdict.verdict.upper()}**", "", *lines, *sampled])
 
@@ -170,7 +184,9 @@ def watch_month(settings: Settings, plan: Plan, params: Params) -> Watched:
         "volume": judge_volume(float(volumes["trips a day"].iloc[-1]), usual, limits),
         "null-block": judge_null_block(float(volumes["null block"].iloc[-1]), before, limits),
     }
-    shown = volumes.assign(**{"trips a day": volumes["trips a day"].round(0), "null block": volumes["null block"].round(4)})
+    shown = volumes.assign(
+        **{"trips a day": volumes["trips a day"].round(0), "null block": volumes["null block"].round(4)}
+    )
     if champion is None:
         return Watched(plan, trips, None, None, None, shown, reach_verdict(checks, False))
     predicted = champion.predict(trips)
@@ -180,8 +196,12 @@ def watch_month(settings: Settings, plan: Plan, params: Params) -> Watched:
     reference = read_months(settings, plan.service, plan.window[-1:]) if plan.window else judging_trips(settings, plan)
     reference = sample_trips(reference, 4 * limits.sample_rows, limits.seed)
     guessed = champion.predict(reference)
-    checks["slice-rmse"] = judge_slices(by_slice, score_by_slice(reference, guessed, zones, limits.slice_min_trips), limits)
-    drift = compare_months(describe_inputs(reference, zones, guessed["mean"]), describe_inputs(trips, zones, predicted["mean"]), limits)
+    checks["slice-rmse"] = judge_slices(
+        by_slice, score_by_slice(reference, guessed, zones, limits.slice_min_trips), limits
+    )
+    drift = compare_months(
+        describe_inputs(reference, zones, guessed["mean"]), describe_inputs(trips, zones, predicted["mean"]), limits
+    )
     keep_page(drift, settings.month(plan.service, plan.month).reports / "03-monitor-evidently.html")
     checks |= judge_drift(drift, limits)
     seen = trips.assign(predicted=predicted["mean"])

@@ -16,7 +16,9 @@ def unpublished_result(service: str, month: str, reason: str) -> dict[str, Any]:
 
 def refused_result(paths: MonthPaths, reason: str, seconds: dict[str, float]) -> dict[str, Any]:
     """Return the result of a month that its acceptance rules refused; ``rows`` tell what was counted before that."""
-    acceptance = read_json(paths.acceptance)
+    acceptance = read_json(paths.acceptance) if paths.acceptance.is_file() else {}
+    if acceptance.get("status") != "refused":  # an unreadable new edition; the earlier one is still on hand
+        acceptance = {"rows": _empty("", "", "", "")["rows"], "findings": []}
     page = paths.reports / "refused.html"
     return _empty(paths.service, paths.month, "refused", reason) | {
         "rows": acceptance["rows"],

@@ -51,13 +51,17 @@ class NotebookRun:
 
 def read_parameters(notebook: Path) -> dict[str, Any]:
     """Return the literals of the cell tagged ``parameters``, by name; raise UsageError unless there is exactly one such cell."""
-    cells = [cell for cell in nbformat.read(notebook, as_version=4).cells if "parameters" in cell.metadata.get("tags", [])]
+    cells = [
+        cell for cell in nbformat.read(notebook, as_version=4).cells if "parameters" in cell.metadata.get("tags", [])
+    ]
     if len(cells) != 1:
         raise UsageError(f"expected one cell tagged `parameters` in {notebook.name}; there are {len(cells)}")
     found = {}
     for line in ast.parse(cells[0].source).body:
         if not (isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name)):
-            raise UsageError(f"expected only `name = literal` among the parameters of {notebook.name}; line {line.lineno} is not")
+            raise UsageError(
+                f"expected only `name = literal` among the parameters of {notebook.name}; line {line.lineno} is not"
+            )
         found[line.targets[0].id] = ast.literal_eval(line.value)
     return found
 
@@ -67,7 +71,9 @@ def check_parameters(notebook: Path, given: dict[str, Any]) -> None:
     known = read_parameters(notebook)
     for name, value in given.items():
         if _SECRET.search(name):
-            raise UsageError(f"{name!r} looks like a secret; those never pass as parameters, because notebooks keep them")
+            raise UsageError(
+                f"{name!r} looks like a secret; those never pass as parameters, because notebooks keep them"
+            )
         if name not in known:
             raise UsageError(f"{notebook.stem} has no parameter {name!r}; there are {', '.join(sorted(known))}")
         default = known[name]
@@ -86,7 +92,9 @@ def _prepare(notebook: Path, target: Path) -> None:
 
 def _failure(notebook: Path, error: PapermillExecutionError, executed: Path) -> str:
     marks = {"papermill-error-cell-tag", "injected-parameters"}
-    cells = [cell for cell in nbformat.read(executed, as_version=4).cells if not marks & set(cell.metadata.get("tags", []))]
+    cells = [
+        cell for cell in nbformat.read(executed, as_version=4).cells if not marks & set(cell.metadata.get("tags", []))
+    ]
     number, cell = next(
         (index, cell)
         for index, cell in enumerate(cells, 1)
@@ -95,7 +103,9 @@ def _failure(notebook: Path, error: PapermillExecutionError, executed: Path) -> 
     plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in error.traceback]
     arrow = next((line.strip() for block in plain for line in block.splitlines() if line.startswith("---->")), "")
     source = arrow or cell.source.splitlines()[0]
-    return f"{notebook.stem}: cell {number} failed at `{source}`\n{error.ename}: {error.evalue}\n" + "\n".join(plain[-3:])
+    return f"{notebook.stem}: cell {number} failed at `{source}`\n{error.ename}: {error.evalue}\n" + "\n".join(
+        plain[-3:]
+    )
 
 
 def render_html(notebook: Path, title: str) -> str:
@@ -165,12 +175,21 @@ def run_notebook(
             message = _failure(notebook, error, executed)
             raise NotebookFailed(f"{message}\nThe failed notebook: {_keep_evidence(executed, page)}") from error
         except (DeadKernelError, CellTimeoutError) as error:
-            raise NotebookFailed(f"{notebook.stem}: {error}\nThe failed notebook: {_keep_evidence(executed, page)}") from error
+            raise NotebookFailed(
+                f"{notebook.stem}: {error}\nThe failed notebook: {_keep_evidence(executed, page)}"
+            ) from error
         html = render_html(executed, page.stem)
         if len(html.encode()) > LIMIT_BYTES:
-            raise NotebookFailed(f"expected a page under {LIMIT_BYTES:,} bytes from {notebook.stem}; it has {len(html):,}")
+            raise NotebookFailed(
+                f"expected a page under {LIMIT_BYTES:,} bytes from {notebook.stem}; it has {len(html):,}"
+            )
         seconds = time.perf_counter() - begun
-        values = {"notebook": notebook.stem, "parameters": parameters, "fingerprint": fingerprint, **_recorded(executed)}
+        values = {
+            "notebook": notebook.stem,
+            "parameters": parameters,
+            "fingerprint": fingerprint,
+            **_recorded(executed),
+        }
         remove(result)
         with staged(page) as part:
             part.write_text(html, encoding="utf-8")
@@ -187,7 +206,9 @@ def _strip(content: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for cell in content.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
-    content.metadata = {name: content.metadata[name] for name in ("kernelspec", "language_info") if name in content.metadata}
+    content.metadata = {
+        name: content.metadata[name] for name in ("kernelspec", "language_info") if name in content.metadata
+    }
     content.metadata["language_info"] = {"name": "python"}
     return content
 

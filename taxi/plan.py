@@ -32,7 +32,9 @@ class Plan:
     @property
     def judged(self) -> str:
         """Say in words which trips judge the models."""
-        return f"the trips of {self.month}" if not self.holdout_from else f"the last {HOLDOUT_DAYS} days of {self.month}"
+        return (
+            f"the trips of {self.month}" if not self.holdout_from else f"the last {HOLDOUT_DAYS} days of {self.month}"
+        )
 
     @property
     def trained(self) -> str:
@@ -66,5 +68,7 @@ def read_plan(settings: Settings, service: str, month: str) -> Plan:
     """Read the month's plan; raise TaxiError that says what to run if there is none."""
     path = plan_file(settings.month(service, month))
     if not path.is_file():
-        raise TaxiError(f"{service} {month} has no plan yet at {path}: run `taxi run --service {service} --month {month}`")
+        raise TaxiError(
+            f"{service} {month} has no plan yet at {path}: run `taxi run --service {service} --month {month}`"
+        )
     return Plan(**read_json(path))

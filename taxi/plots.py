@@ -1,6 +1,7 @@
 """The reports' pictures: titled with what they show, axes with units, safe for colour-blind eyes."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#8a949e"
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-STYLE = {
+STYLE: Any = {
     "figure.dpi": 100,
     "font.size": 10,
     "axes.spines.top": False,
@@ -73,7 +74,9 @@ def volume_by_day(trips: pd.DataFrame, month: str) -> Figure:
     counts = trips["pickup"].dt.to_period("D").value_counts().reindex(days, fill_value=0)
     figure, axes = _canvas(f"Kept trips by day, {month}", "day of the month", "trips")
     axes.bar(days.day, counts, color=np.where(days.dayofweek >= 5, ORANGE, BLUE))
-    axes.annotate("orange: Saturday and Sunday", (1, 1.02), xycoords="axes fraction", ha="right", fontsize=9, color=ORANGE)
+    axes.annotate(
+        "orange: Saturday and Sunday", (1, 1.02), xycoords="axes fraction", ha="right", fontsize=9, color=ORANGE
+    )
     return _done(figure)
 
 
@@ -112,7 +115,7 @@ def feature_relations(features: pd.DataFrame, duration: pd.Series) -> Figure:
     for axes, name in zip(np.atleast_1d(panels), features.columns, strict=True):
         values = features[name].to_numpy()
         tenths = pd.qcut(values, 10, duplicates="drop", labels=False)
-        quartiles = pd.Series(duration.to_numpy()).groupby(tenths).quantile([0.25, 0.5, 0.75]).unstack()
+        quartiles = pd.Series(duration.to_numpy()).groupby(tenths).quantile(np.array([0.25, 0.5, 0.75])).unstack()
         middle = pd.Series(values).groupby(tenths).median()
         axes.fill_between(middle, quartiles[0.25], quartiles[0.75], color=BLUE, alpha=0.2)
         axes.plot(middle, quartiles[0.5], color=BLUE, marker="o", markersize=3)

@@ -22,7 +22,11 @@ def _page(template: str, path: Path, **values: Any) -> Path:
 
 def _links(folder: Path) -> list[tuple[str, str]]:
     names = [*NOTEBOOKS, "03-monitor-evidently", "refused"]
-    return [(name, f"{folder.parent.name}/{folder.name}/{name}.html") for name in names if (folder / f"{name}.html").is_file()]
+    return [
+        (name, f"{folder.parent.name}/{folder.name}/{name}.html")
+        for name in names
+        if (folder / f"{name}.html").is_file()
+    ]
 
 
 def plot_points(values: list[float | None]) -> list[tuple[float, float, float]]:
@@ -30,7 +34,11 @@ def plot_points(values: list[float | None]) -> list[tuple[float, float, float]]:
     known = [value for value in values if value is not None]
     top = 1.1 * max(known, default=1.0)
     step = (_WIDTH - 60) / max(len(values) - 1, 1)
-    return [(50 + i * step, _HEIGHT - 30 - value / top * (_HEIGHT - 50), value) for i, value in enumerate(values) if value is not None]
+    return [
+        (50 + i * step, _HEIGHT - 30 - value / top * (_HEIGHT - 50), value)
+        for i, value in enumerate(values)
+        if value is not None
+    ]
 
 
 def build_gallery(report_root: Path) -> Path:
@@ -42,7 +50,9 @@ def build_gallery(report_root: Path) -> Path:
             months = [read_json(folder / "month.json") | {"links": _links(folder)} for folder in folders]
             rmse = [(one["champion"] or {}).get("metrics", {}).get("rmse") for one in months]
             if months:
-                services.append({"name": service, "months": months[::-1], "points": plot_points(rmse), "labels": months})
+                services.append(
+                    {"name": service, "months": months[::-1], "points": plot_points(rmse), "labels": months}
+                )
         synthetic = any(month.get("synthetic") for one in services for month in one["months"])
         size = {"width": _WIDTH, "height": _HEIGHT}
         return _page("gallery.html.j2", report_root / "index.html", services=services, synthetic=synthetic, size=size)

@@ -125,7 +125,13 @@ def _trips(draw: np.random.Generator, service: str, month: str, rows: int, shift
         np.searchsorted(_pairs(service, True), draw.random(rows)),
         np.searchsorted(_pairs(service, False), draw.random(rows)),
     )
-    trips = pd.DataFrame({"pickup": pd.concat([_times(draw, profile, month, n) for n in (rows - null_rows, null_rows)], ignore_index=True)})
+    trips = pd.DataFrame(
+        {
+            "pickup": pd.concat(
+                [_times(draw, profile, month, n) for n in (rows - null_rows, null_rows)], ignore_index=True
+            )
+        }
+    )
     trips["PULocationID"], trips["DOLocationID"] = pair // 263 + 1, pair % 263 + 1
     expected = expected_minutes(service, trips["pickup"], trips, shifted)
     minutes = expected * np.exp(draw.normal(0, NOISE, rows) - NOISE**2 / 2)
@@ -168,7 +174,7 @@ def _published(draw: np.random.Generator, service: str, month: str, trips: pd.Da
         "VendorID": np.where(draw.random(rows) < (0.132 if service == "green" else 0.36), 1, 2),
         f"{prefix}_pickup_datetime": trips["pickup"],
         f"{prefix}_dropoff_datetime": trips["pickup"] + pd.to_timedelta(np.round(trips["minutes"] * 60), unit="s"),
-        "store_and_fwd_flag": pd.Series(np.where(filled, "N", None), dtype=object),
+        "store_and_fwd_flag": pd.Series("N", index=trips.index).where(filled),
         "RatecodeID": pick([1, 2, 3, 4, 5, 99], [97.7, 0.2, 0.04, 0.09, 1.95, 0.01]),
         "PULocationID": trips["PULocationID"],
         "DOLocationID": trips["DOLocationID"],
@@ -219,7 +225,9 @@ def published_schema(service: str, month: str) -> arrow.Schema:
     names = [("Airport_fee" if new and name == "airport_fee" else name) for name in _LAYOUT[service]]
     names += ["cbd_congestion_fee"] if month >= "2025-01" else []
     clock = arrow.timestamp("us")
-    return arrow.schema([(name, clock if name.endswith("datetime") else kinds.get(name, arrow.float64())) for name in names])
+    return arrow.schema(
+        [(name, clock if name.endswith("datetime") else kinds.get(name, arrow.float64())) for name in names]
+    )
 
 
 def make_month(
@@ -230,7 +238,9 @@ def make_month(
     draw = np.random.default_rng(np.random.SeedSequence(parts))
     wanted = max(1, round(rows * (SHIFT["rows"] if shifted else 1.0)))
     trips = _plant_faults(draw, _trips(draw, service, month, wanted, shifted), PROFILES[service], month)
-    frame = _published(draw, service, month, trips).rename(columns={"airport_fee": "Airport_fee"} if month >= "2023-02" else {})
+    frame = _published(draw, service, month, trips).rename(
+        columns={"airport_fee": "Airport_fee"} if month >= "2023-02" else {}
+    )
     if collapsed_vendor:
         broken = draw.random(len(frame)) < 0.005
         frame.loc[broken, "VendorID"] = 6
@@ -240,7 +250,9 @@ def make_month(
     schema = published_schema(service, month)
     mark = {"seed": seed, "service": service, "month": month, "shifted": shifted, "noise_sigma": NOISE}
     columns = [
-        arrow.nulls(len(frame)) if field.type == arrow.null() else arrow.Array.from_pandas(frame[field.name], type=field.type)
+        arrow.nulls(len(frame))
+        if field.type == arrow.null()
+        else arrow.Array.from_pandas(frame[field.name], type=field.type)
         for field in schema
     ]
     return arrow.Table.from_arrays(columns, schema=schema).replace_schema_metadata({SYNTHETIC_MARK: json.dumps(mark)})

@@ -89,7 +89,11 @@ class StoreSource:
         except OSError as error:
             raise Unreachable(f"{address}: {error}") from error
         changed = info.get("LastModified") or info.get("mtime")
-        return {"etag": info.get("ETag") or f"{info['size']}-{changed}", "size": info["size"], "last_modified": str(changed)}
+        return {
+            "etag": info.get("ETag") or f"{info['size']}-{changed}",
+            "size": info["size"],
+            "last_modified": str(changed),
+        }
 
     def bring(self, name: str, part: Path, shown: Shown) -> dict[str, Any]:
         """Copy, chunk by chunk."""
@@ -100,7 +104,9 @@ class StoreSource:
         except OSError as error:
             remove(part)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise TaxiError(f"no space left for {part}; free some and run again: nothing was half-written") from error
+                raise TaxiError(
+                    f"no space left for {part}; free some and run again: nothing was half-written"
+                ) from error
             raise Unreachable(f"reading {self.address(name)} failed: {error}") from error
         if part.stat().st_size != found["size"]:
             raise Unreachable(f"expected {found['size']:,} bytes of {self.address(name)}; got {part.stat().st_size:,}")
@@ -145,7 +151,9 @@ def read_synthetic(path: Path) -> dict[str, Any] | None:
     try:
         marks = parquet.read_schema(path).metadata or {}
     except (arrow.ArrowException, OSError) as error:
-        raise BadFile("truncated", f"expected a whole Parquet file; the end of {path.name} cannot be read: {error}") from error
+        raise BadFile(
+            "truncated", f"expected a whole Parquet file; the end of {path.name} cannot be read: {error}"
+        ) from error
     return json.loads(marks[SYNTHETIC_MARK]) if SYNTHETIC_MARK in marks else None
 
 
@@ -210,11 +218,18 @@ def fetch_file(
         with locked(path.parent / f".{path.name}.lock"):
             return _fetch_locked(source, name, path, sidecar, address, describe, before_replace)
     except PermissionError as error:
-        raise TaxiError(f"cannot write to {path.parent}: {error.strerror}; make it writable or set TAXI_DATA") from error
+        raise TaxiError(
+            f"cannot write to {path.parent}: {error.strerror}; make it writable or set TAXI_DATA"
+        ) from error
 
 
 def _fetch_locked(
-    source: Source, name: str, path: Path, sidecar: Path, address: str, describe: Callable[[Path], dict[str, Any]],
+    source: Source,
+    name: str,
+    path: Path,
+    sidecar: Path,
+    address: str,
+    describe: Callable[[Path], dict[str, Any]],
     before_replace: Callable[[Path], None] | None,
 ) -> Fetched:
     kept = _whole(path, sidecar)
@@ -231,9 +246,14 @@ def _fetch_locked(
         found = source.bring(name, part, shown)
     sha256 = sha256_file(part)
     more = _described(part, path, describe)
-    origin = found | more | {"address": address, "sha256": sha256, "fetched_at": datetime.now(UTC).isoformat(timespec="seconds")}
-    changed = bool(kept) and kept["sha256"] != sha256
-    origin["previous"] = [_edition(kept), *kept.get("previous", [])] if kept and changed else (kept or {}).get("previous", [])
+    origin = (
+        found
+        | more
+        | {"address": address, "sha256": sha256, "fetched_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    )
+    earlier = (kept or {}).get("previous", [])
+    changed = kept is not None and kept["sha256"] != sha256
+    origin["previous"] = [_edition(kept), *earlier] if kept and changed else earlier
     if kept and changed:
         _LOG.warning("%s was republished: %s is replaced by %s", path.name, kept["sha256"][:12], sha256[:12])
         if before_replace:

@@ -68,7 +68,9 @@ def refit_winner(settings: Settings, plan: Plan, params: Params) -> None:
     save_model(model, settings.month(plan.service, plan.month).models / "winner")
 
 
-def train_simple(settings: Settings, trips: pd.DataFrame, params: Params, kind: str, rows: int = 200_000) -> DurationModel:
+def train_simple(
+    settings: Settings, trips: pd.DataFrame, params: Params, kind: str, rows: int = 200_000
+) -> DurationModel:
     """Fit the floor or the linear model on the newest ``rows`` of the training trips."""
     newest = trips.nlargest(rows, "pickup", keep="first").sort_index() if len(trips) > rows else trips
     recipe = params.model.model_copy(update={"kind": kind})

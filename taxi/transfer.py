@@ -82,7 +82,9 @@ def ask_over_http(url: str, patience: Patience) -> dict[str, Any]:
 
     def ask() -> dict[str, Any]:
         try:
-            with httpx.Client(timeout=httpx.Timeout(patience.read, connect=patience.connect), follow_redirects=True) as client:
+            with httpx.Client(
+                timeout=httpx.Timeout(patience.read, connect=patience.connect), follow_redirects=True
+            ) as client:
                 response = client.head(url)
         except httpx.TransportError as error:
             raise Interrupted(f"{url}: {type(error).__name__}: {error}") from error
@@ -171,7 +173,9 @@ def download(url: str, part: Path, patience: Patience, progress: Progress = lamb
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 remove(part)
-                raise TaxiError(f"no space left for {part}; free some and run again: nothing was half-written") from error
+                raise TaxiError(
+                    f"no space left for {part}; free some and run again: nothing was half-written"
+                ) from error
             raise
 
     try:

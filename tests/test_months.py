@@ -36,4 +36,7 @@ def test_bounds_are_the_first_moments():
 
 
 def test_the_window_counts_calendar_months_not_files():
-    assert window_before("2023-03", ["2021-01", "2022-03", "2023-02", "2023-03", "2023-04"], 12) == ["2022-03", "2023-02"]
+    assert window_before("2023-03", ["2021-01", "2022-03", "2023-02", "2023-03", "2023-04"], 12) == [
+        "2022-03",
+        "2023-02",
+    ]
