@@ -37,7 +37,7 @@ def plan_month(settings: Settings, service: str, month: str) -> Plan:
         remove(folder)
     else:
         download_model(settings.tracking_uri, version, folder)
-    incumbent: dict[str, Any] | None = version and {
+    incumbent: dict[str, Any] | None = None if version is None else {
         "version": version.number,
         "trained_from": version.trained_from,
         "trained_to": version.trained_to,
