@@ -67,7 +67,9 @@ def compare_models(settings: Settings, plan: Plan, params: Params) -> Compared:
         note += " There is no champion yet, so it is held against the floor: the median of the zone pair."
     apart = (after["mean"] - before["mean"]).abs()
     shown = trips.loc[apart.nlargest(8).index, ["pickup", "PULocationID", "DOLocationID", "duration"]]
-    disagreement = shown.assign(before=before["mean"], challenger=after["mean"]).round(1).reset_index(drop=True)
+    minutes = {"duration": shown["duration"], "before": before["mean"], "challenger": after["mean"]}
+    rounded = {name: values[shown.index].round(1) for name, values in minutes.items()}
+    disagreement = shown.assign(**rounded).reset_index(drop=True)
     return Compared(
         note, score_models(trips["duration"], {against: before, "challenger": after}), decision, disagreement
     )
