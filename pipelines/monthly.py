@@ -37,12 +37,16 @@ def plan_month(settings: Settings, service: str, month: str) -> Plan:
         remove(folder)
     else:
         download_model(settings.tracking_uri, version, folder)
-    incumbent: dict[str, Any] | None = None if version is None else {
-        "version": version.number,
-        "trained_from": version.trained_from,
-        "trained_to": version.trained_to,
-        "metrics": version.metrics,
-    }
+    incumbent: dict[str, Any] | None = (
+        None
+        if version is None
+        else {
+            "version": version.number,
+            "trained_from": version.trained_from,
+            "trained_to": version.trained_to,
+            "metrics": version.metrics,
+        }
+    )
     plan = make_plan(service, month, settings.months_on_hand(service), params.model.window_months, incumbent)
     write_plan(paths, plan)
     return plan

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from taxi.config import NOTEBOOKS, SERVICES, MonthPaths
 from taxi.files import locked, read_json, staged
 
-_WIDTH, _HEIGHT = 860, 240
+_WIDTH, _HEIGHT = 860, 200
 
 
 def _page(template: str, path: Path, **values: Any) -> Path:
@@ -33,7 +33,7 @@ def plot_points(values: list[float | None]) -> list[tuple[float, float, float]]:
     """Return x, y (pixels) and the value of each point that has one, on axes from 0 to the largest value and a tenth."""
     known = [value for value in values if value is not None]
     top = 1.1 * max(known, default=1.0)
-    step = (_WIDTH - 60) / max(len(values) - 1, 1)
+    step = (_WIDTH - 90) / max(len(values) - 1, 1)
     return [
         (50 + i * step, _HEIGHT - 30 - value / top * (_HEIGHT - 50), value)
         for i, value in enumerate(values)
