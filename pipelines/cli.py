@@ -3,6 +3,8 @@
 import json
 import logging
 import sys
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,13 +48,19 @@ def _say(result: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(result, allow_nan=False), flush=True)
 
 
-def _begin(source: str | None = None) -> Settings:
-    from pipelines.runtime import prepare_prefect, prepare_process
+def _begin(source: str | None, name: str) -> tuple[Settings, Callable[..., dict[str, Any]]]:
+    """Return the settings and the flow; Prefect's server and the kernels' imports start meanwhile."""
+    from pipelines.runtime import prepare_process, start_prefect
+    from taxi.kernels import warm_up
 
     settings = load_settings(source)
     prepare_process(settings)
-    prepare_prefect()
-    return settings
+    if name != "ingest":
+        warm_up()
+    server = start_prefect()
+    flow = getattr(import_module(f"pipelines.{name}"), name)
+    server.join()
+    return settings, flow
 
 
 def _minutes(scores: dict[str, Any] | None, name: str) -> str:
@@ -98,10 +106,8 @@ def run(
 ) -> None:
     """Run one month, from the publisher to its reports: the main job."""
     parse_service(service), parse_month(month)
-    settings = _begin(source)
-    from pipelines.monthly import monthly
-
-    result = monthly(service, month, settings.source, not no_version)
+    settings, flow = _begin(source, "monthly")
+    result = flow(service, month, settings.source, not no_version)
     _summary([result], settings.reports) if not json_ else _say(result, True)
     raise typer.Exit(STATUS_CODES[result["status"]])
 
@@ -117,9 +123,7 @@ def backfill(
 ) -> None:
     """Run many months, oldest first; those that are finished already cost nothing."""
     parse_service(service), list(iterate_months(first, last))
-    settings = _begin(source)
-    from pipelines.backfill import backfill as flow
-
+    settings, flow = _begin(source, "backfill")
     result = flow(service, first, last, settings.source, not no_version)
     _summary(result["months"], settings.reports) if not json_ else _say(result, True)
     raise typer.Exit(max(STATUS_CODES[month["status"]] for month in result["months"]))
@@ -129,8 +133,7 @@ def backfill(
 def ingest(service: Service, month: Month, source: Source = None, json_: AsJson = False) -> None:
     """Fetch one month and split it into kept trips and quarantine: step 1 alone."""
     parse_service(service), parse_month(month)
-    settings = _begin(source)
-    from pipelines.ingest import ingest as flow
+    settings, flow = _begin(source, "ingest")
     from taxi.month import refused_result, unpublished_result
 
     try:

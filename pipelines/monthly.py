@@ -72,8 +72,7 @@ def register(settings: Settings, plan: Plan, params: Params, steps: dict[str, An
 
 @task(name="publish", task_run_name="publish-{service}-{month}", cache_policy=NO_CACHE)
 def publish(settings: Settings, service: str, month: str, result: dict[str, Any], version: bool) -> None:
-    """Write the month's result, rebuild the gallery, leave Prefect artifacts, take the DVC snapshot."""
-    write_json(settings.month(service, month).reports / "month.json", result)
+    """Rebuild the gallery, leave Prefect artifacts, take the DVC snapshot; safe to repeat, and cheap when it is done."""
     gallery = build_gallery(settings.reports)
     key = f"{service}-{month}"
     create_link_artifact(link=gallery.as_uri(), link_text=f"reports of {service} {month}", key=key)
@@ -113,6 +112,10 @@ def _models(settings: Settings, plan: Plan, params: Params, steps: dict[str, Any
     return True, reason
 
 
+def _keep(settings: Settings, result: dict[str, Any]) -> None:
+    write_json(settings.month(result["service"], result["month"]).reports / "month.json", result)
+
+
 def _run(settings: Settings, service: str, month: str, version: bool) -> dict[str, Any]:
     params, clock = load_params(settings.root / "params.yaml"), _Clock()
     steps: dict[str, Any] = {}
@@ -125,6 +128,7 @@ def _run(settings: Settings, service: str, month: str, version: bool) -> dict[st
         return unpublished_result(service, month, str(error))
     except MonthRefused as error:
         result = refused_result(settings.month(service, month), str(error), clock.seconds)
+        _keep(settings, result)
         publish(settings, service, month, result, version)
         return result
     with clock.step("plan"):
@@ -137,8 +141,9 @@ def _run(settings: Settings, service: str, month: str, version: bool) -> dict[st
         "edition": edition,
         "fingerprint": fingerprint,
     }
+    _keep(settings, result | {"seconds": dict(clock.seconds)})
     with clock.step("publish"):
-        publish(settings, service, month, result | {"seconds": dict(clock.seconds)}, version)
+        publish(settings, service, month, result, version)
     return result | {"seconds": clock.seconds}
 
 
@@ -147,7 +152,9 @@ def monthly(service: str, month: str, source: str | None = None, version: bool =
     """Run one month, steps 1 to 7; returns the object that ``taxi run --json`` prints."""
     settings = load_settings(source)
     with locked(settings.data / ".locks" / f"{service}-{month}.lock"):
-        if (done := finished_month(settings, service, month)) is not None:
-            _LOG.info("%s %s is finished already; nothing to do", service, month)
-            return done
-        return _run(settings, service, month, version)
+        done = finished_month(settings, service, month)
+        if done is None:
+            return _run(settings, service, month, version)
+        _LOG.info("%s %s is finished already; nothing to do", service, month)
+        publish(settings, service, month, done, version)
+        return done

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 
 import psutil
 
@@ -87,3 +88,14 @@ def prepare_prefect() -> None:
         if done.returncode:
             raise RuntimeError(f"Prefect could not create its database in {home}:\n{done.stdout}{done.stderr}")
         stamp.touch()
+
+
+def start_prefect() -> Thread:
+    """Start Prefect's embedded server, where no server is set, while the caller imports the flows; join before the first flow."""
+    from prefect.server.api.server import SubprocessASGIServer
+
+    prepare_prefect()
+    embedded = not os.environ.get("PREFECT_API_URL")
+    starting = Thread(target=SubprocessASGIServer().start if embedded else lambda: None, daemon=True)
+    starting.start()
+    return starting

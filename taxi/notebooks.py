@@ -13,26 +13,19 @@ from typing import Any
 
 import nbformat
 import papermill
-from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
-from traitlets import Unicode
 
 from taxi.errors import TaxiError, UsageError
 from taxi.files import publish, remove, staged, write_json
+from taxi.kernels import ForkedKernelManager
 from taxi.result import MIME
 
 _LOG = logging.getLogger(__name__)
 _SECRET = re.compile(r"pass(word|wd)?|secret|token|api_?key|credential", re.IGNORECASE)
 TEMPLATES = Path(__file__).parent / "templates"
 LIMIT_BYTES = 5_000_000
-
-
-class LocalKernelManager(AsyncKernelManager):
-    """Starts kernels that talk over files of this machine only, not over TCP."""
-
-    transport = Unicode("ipc", config=True)
 
 
 class NotebookFailed(TaxiError):
@@ -148,7 +141,7 @@ def execute(notebook: Path, target: Path, parameters: dict[str, Any], cwd: Path,
         record_timing=False,
         execution_timeout=timeout,
         request_save_on_cell_execute=False,
-        kernel_manager_class=LocalKernelManager,
+        kernel_manager_class=ForkedKernelManager,
     )
 
 
