@@ -8,9 +8,10 @@ from prefect import flow, task
 from taxi.acceptance import clean_month, refuse_unreadable
 from taxi.config import Settings, load_params, load_settings
 from taxi.errors import BadFile, MonthRefused
+from taxi.fetch import fetch_month, fetch_zones
 from taxi.files import read_json
 from taxi.reports import write_refusal
-from taxi.source import fetch_month, fetch_zones, open_source
+from taxi.source import open_source
 from taxi.versioning import keep_edition, why_not
 
 

@@ -7,7 +7,9 @@ import signal
 import uuid
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
-from typing import Any
+from pathlib import Path
+from subprocess import Popen
+from typing import Any, cast
 
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.manager import AsyncKernelManager
@@ -75,10 +77,10 @@ class ForkedProvisioner(LocalProvisioner):
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Fork a kernel that listens where the connection file says."""
         warm_up()
-        place = str(kwargs.get("cwd") or os.getcwd())
-        given = cmd[cmd.index("-f") + 1], place, dict(kwargs["env"])
-        self.process = ForkedKernel(_CONTEXT.Process(target=_run_kernel, args=given))
-        self.pid, self.cwd = self.process.pid, place
+        self.cwd = str(kwargs.get("cwd") or Path.cwd())
+        given = cmd[cmd.index("-f") + 1], self.cwd, dict(kwargs["env"])
+        kernel = ForkedKernel(_CONTEXT.Process(target=_run_kernel, args=given))
+        self.process, self.pid = cast("Popen[bytes]", kernel), kernel.pid
         return self.connection_info
 
 

@@ -3,9 +3,9 @@
 from typing import Any
 
 from taxi.config import NOTEBOOKS, MonthPaths, Settings, load_params
+from taxi.fetch import unchanged
 from taxi.files import read_json
 from taxi.plan import Plan, plan_file, read_plan
-from taxi.source import unchanged
 from taxi.steps import month_fingerprint
 
 

@@ -20,8 +20,7 @@ from scipy.stats import norm
 from taxi.city import build_city, write_lookup, write_shapes
 from taxi.files import staged
 from taxi.months import days_in_month, month_bounds
-from taxi.schema import PREFIX
-from taxi.source import SYNTHETIC_MARK
+from taxi.schema import PREFIX, SYNTHETIC_KEY
 
 NOISE = 0.29  # sigma of the logarithm of each duration: what nobody can know at pickup
 
@@ -255,7 +254,7 @@ def make_month(
         else arrow.Array.from_pandas(frame[field.name], type=field.type)
         for field in schema
     ]
-    return arrow.Table.from_arrays(columns, schema=schema).replace_schema_metadata({SYNTHETIC_MARK: json.dumps(mark)})
+    return arrow.Table.from_arrays(columns, schema=schema).replace_schema_metadata({SYNTHETIC_KEY: json.dumps(mark)})
 
 
 def write_sample(

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +16,19 @@ from taxi.errors import NotPublished, TaxiError
 from taxi.files import read_json, remove, write_json
 
 _LOG = logging.getLogger(__name__)
-CHUNK = 1 << 20
 Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait: seconds for a connection and for the next bytes, attempts, and the back-off's first and longest wait."""
+    """How long to wait: seconds for a connection and for the next bytes, attempts, and the back-off's first and longest wait.
+
+    Less than ``slowest`` (bytes a second) over ``read`` seconds counts as a broken line.
+    """
 
     connect: float = 10.0
     read: float = 60.0
+    slowest: float = 1000.0
     attempts: int = 6
     first_wait: float = 1.0
     longest_wait: float = 60.0
@@ -111,7 +115,7 @@ def _resumable(part: Path, note: Path, url: str) -> tuple[int, str | None]:
     return 0, None
 
 
-def _total(response: httpx.Response, begun: int) -> int | None:
+def _total(response: httpx.Response) -> int | None:
     if response.status_code == 206:
         whole = response.headers.get("Content-Range", "").rpartition("/")[2]
         return int(whole) if whole.isdigit() else None
@@ -119,12 +123,17 @@ def _total(response: httpx.Response, begun: int) -> int | None:
     return int(length) if length else None
 
 
-def _receive(response: httpx.Response, part: Path, begun: int, progress: Progress) -> None:
-    total = _total(response, begun)
+def _receive(response: httpx.Response, part: Path, begun: int, patience: Patience, progress: Progress) -> None:
+    total = _total(response)
     with open(part, "ab" if begun else "wb") as stream:
-        for chunk in response.iter_raw(CHUNK):
+        since, there = time.monotonic(), begun
+        for chunk in response.iter_raw():
             stream.write(chunk)
             progress(stream.tell(), total)
+            if (waited := time.monotonic() - since) >= patience.read:
+                if (came := stream.tell() - there) < patience.slowest * waited:
+                    raise Interrupted(f"only {came:,} bytes came in {waited:.1f} s")
+                since, there = time.monotonic(), stream.tell()
         stream.flush()
         os.fsync(stream.fileno())
     got = part.stat().st_size
@@ -162,7 +171,7 @@ def download(url: str, part: Path, patience: Patience, progress: Progress = lamb
                     raise Interrupted(f"{url} was replaced while it was fetched")
                 tag = response.headers.get("ETag")
                 write_json(note, {"url": url, "etag": tag or etag})
-                _receive(response, part, begun if resumed else 0, progress)
+                _receive(response, part, begun if resumed else 0, patience, progress)
                 return {
                     "etag": tag or etag,
                     "size": part.stat().st_size,
