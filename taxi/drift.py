@@ -24,6 +24,10 @@ CATEGORICAL = (
     "pickup_zone",
     "dropoff_zone",
 )
+NOTHING_COMPARED = (
+    "<!doctype html><html lang='en'><meta charset='utf-8'><title>No comparison</title><body style='font:16px sans-serif;margin:3em'>"
+    "<p>Nothing was compared: there was no champion when this month came, so there were no predictions to watch.</p></body></html>\n"
+)
 METHODS = {"numeric": "wasserstein", "categorical": "jensenshannon"}
 
 
@@ -100,9 +104,15 @@ def compare_months(reference: pd.DataFrame, current: pd.DataFrame, params: Monit
     )
 
 
-def keep_page(drift: Drift, path: Path) -> None:
-    """Write Evidently's own page to ``path``; it needs no network, because links to fonts and scripts elsewhere are taken out."""
+def keep_page(drift: Drift | None, path: Path) -> None:
+    """Write Evidently's own page to ``path``, or that there was nothing to compare with.
+
+    It needs no network, because links to fonts and scripts elsewhere are taken out.
+    """
     with staged(path) as part:
+        if drift is None:
+            part.write_text(NOTHING_COMPARED, encoding="utf-8")
+            return
         drift.snapshot.save_html(str(part))
         page = part.read_text(encoding="utf-8")
         part.write_text(re.sub(r"<link[^>]+https?://[^>]+>", "", page), encoding="utf-8")

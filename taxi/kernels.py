@@ -11,6 +11,7 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any, cast
 
+import psutil
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
@@ -24,6 +25,15 @@ def warm_up() -> None:
     """Start the process that kernels are forked from, and return at once; it imports ``WARM`` meanwhile."""
     _CONTEXT.set_forkserver_preload([*WARM])
     forkserver.ensure_running()
+    atexit.unregister(_cool_down)
+    atexit.register(_cool_down)
+
+
+def _cool_down() -> None:
+    """End the process that kernels are forked from at once; by itself it takes seconds, and looks like an orphan meanwhile."""
+    for child in psutil.Process().children():
+        if "multiprocessing.forkserver" in " ".join(child.cmdline()):
+            child.kill()
 
 
 def _run_kernel(connection_file: str, folder: str, environment: dict[str, str]) -> None:

@@ -190,7 +190,9 @@ def watch_month(settings: Settings, plan: Plan, params: Params) -> Watched:
     shown = volumes.assign(
         **{"trips a day": volumes["trips a day"].round(0), "null block": volumes["null block"].round(4)}
     )
+    page = settings.month(plan.service, plan.month).reports / "03-monitor-evidently.html"
     if champion is None:
+        keep_page(None, page)
         return Watched(plan, trips, None, None, None, shown, reach_verdict(checks, False))
     predicted = champion.predict(trips)
     metrics = score(trips["duration"], predicted)
@@ -205,7 +207,7 @@ def watch_month(settings: Settings, plan: Plan, params: Params) -> Watched:
     drift = compare_months(
         describe_inputs(reference, zones, guessed["mean"]), describe_inputs(trips, zones, predicted["mean"]), limits
     )
-    keep_page(drift, settings.month(plan.service, plan.month).reports / "03-monitor-evidently.html")
+    keep_page(drift, page)
     checks |= judge_drift(drift, limits)
     seen = trips.assign(predicted=predicted["mean"])
     return Watched(plan, seen, metrics, by_slice, drift, shown, reach_verdict(checks, True))

@@ -3,8 +3,10 @@
 from typing import Any
 
 from taxi.config import NOTEBOOKS, MonthPaths, Settings, load_params
+from taxi.errors import UsageError
 from taxi.fetch import unchanged
 from taxi.files import read_json
+from taxi.months import shift_month
 from taxi.plan import Plan, plan_file, read_plan
 from taxi.steps import month_fingerprint
 
@@ -94,3 +96,22 @@ def finished_month(settings: Settings, service: str, month: str) -> dict[str, An
     params = load_params(settings.root / "params.yaml")
     same = result.get("fingerprint") == month_fingerprint(settings, plan, params)
     return result | {"finished_before": True} if same else None
+
+
+def due_month(settings: Settings, service: str) -> str:
+    """Return the month to ask the publisher for: the one after the newest that was run, or that one if it was refused and is replaced.
+
+    Raises UsageError if no month was run yet: then nobody said where to begin.
+    """
+    there = {path.parent.name: path for path in (settings.reports / service).glob("????-??/month.json")}
+    known = {month: read_json(path)["status"] for month, path in there.items()}
+    run = sorted(month for month, status in known.items() if status in ("done", "refused"))
+    if not run:
+        raise UsageError(
+            f"no {service} month was run yet: begin with `taxi backfill --service {service} --from … --to …`"
+        )
+    newest = run[-1]
+    replaced = known[newest] == "refused" and not unchanged(
+        settings.source, service, newest, settings.month(service, newest)
+    )
+    return newest if replaced else shift_month(newest, 1)

@@ -7,8 +7,11 @@ import pandas as pd
 import pyarrow as pa
 
 from taxi.clock import elapsed_minutes
+from taxi.config import load_params
 from taxi.months import days_in_month
-from taxi.schema import PREFIX, canonical_columns
+from taxi.sample import make_month
+from taxi.schema import PREFIX, canonical_columns, check_trips
+from taxi.trips import split_trips
 
 BY_HOUR = np.array([3, 2, 1.2, 1, 0.8, 1, 2, 4, 5, 5, 5, 5.2, 5.4, 5.6, 6, 6.4, 6.8, 7.4, 7.6, 6.6, 5.4, 4.6, 4.4, 3.8])
 PICKUP_ZONES = {74: 20, 75: 18, 41: 10, 42: 8, 95: 8, 97: 6, 82: 6, 166: 6, 43: 4, 244: 4, 116: 3, 65: 3, 7: 2, 264: 1}
@@ -66,3 +69,9 @@ def build_trips(n: int = 200, month: str = "2023-03", **columns: Any) -> pd.Data
     trips = rows.assign(null_block=rows["RatecodeID"].isna(), distance_suspect=False).assign(**columns)
     duration = columns.get("duration", elapsed_minutes(trips["pickup"], trips["dropoff"], month))
     return trips.assign(duration=duration)
+
+
+def build_sample_trips(month: str = "2024-01", rows: int = 4000, **options: Any) -> pd.DataFrame:
+    """Return the kept green trips of a month of the sample city."""
+    rows_read = canonical_columns(make_month("green", month, rows, **options), "green")
+    return check_trips(split_trips(rows_read, month, load_params().clean)[0])

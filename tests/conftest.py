@@ -6,8 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from taxi.city import build_city, write_lookup, write_shapes
 from taxi.config import TELEMETRY_OFF
-from tests.builders import build_published, build_trips
+from taxi.zones import read_zones
+from tests.builders import build_published, build_sample_trips, build_trips
 
 REAL_SOURCE = Path(__file__).resolve().parents[2] / "shared/data/tlc"
 
@@ -37,3 +39,18 @@ def make_published() -> Callable[..., pd.DataFrame]:
 def make_trips() -> Callable[..., pd.DataFrame]:
     """Kept trips in the canonical schema: ``make_trips(n, month, **columns)``."""
     return build_trips
+
+
+@pytest.fixture(scope="session")
+def zones(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """The sample city's zone table."""
+    folder = tmp_path_factory.mktemp("zones")
+    write_lookup(build_city(), folder / "taxi_zone_lookup.csv")
+    write_shapes(build_city(), folder / "taxi_zones.zip")
+    return read_zones(folder)
+
+
+@pytest.fixture(scope="session")
+def sample_trips() -> Callable[..., pd.DataFrame]:
+    """Kept trips of the sample city: ``sample_trips(month, rows)``."""
+    return build_sample_trips

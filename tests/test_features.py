@@ -1,0 +1,108 @@
+"""Features know only what is known when a trip starts, and are the same for a million trips and for one."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from taxi.features import NAMES, TripFeatures, at_pickup, holiday_flags
+from taxi.schema import AT_PICKUP
+
+Trips = Callable[..., pd.DataFrame]
+KNOWN_AT_DROPOFF = ["dropoff", "duration", "trip_distance", "RatecodeID", "payment_type", "total_amount"]
+
+
+@pytest.fixture(scope="module")
+def trips(sample_trips: Trips) -> pd.DataFrame:
+    return sample_trips("2024-01")
+
+
+@pytest.fixture(scope="module")
+def fitted(trips: pd.DataFrame, zones: pd.DataFrame) -> TripFeatures:
+    return TripFeatures(zones).fit(at_pickup(trips), trips["duration"])
+
+
+def column(matrix: np.ndarray, name: str) -> np.ndarray:
+    return matrix[:, NAMES.index(name)]
+
+
+def test_only_columns_known_at_pickup_are_read() -> None:
+    assert not set(AT_PICKUP) & set(KNOWN_AT_DROPOFF)
+
+
+def test_poisoned_dropoff_columns_change_nothing(fitted: TripFeatures, trips: pd.DataFrame) -> None:
+    poisoned = trips.copy()
+    for name in set(trips.columns) - set(AT_PICKUP):
+        poisoned[name] = pd.NaT if name == "dropoff" else -1e9
+
+    assert np.array_equal(fitted.transform(trips), fitted.transform(poisoned), equal_nan=True)
+    assert np.array_equal(fitted.transform(trips), fitted.transform(trips[AT_PICKUP]), equal_nan=True)
+
+
+def test_a_single_trip_has_the_features_it_has_among_many(fitted: TripFeatures, trips: pd.DataFrame) -> None:
+    together = fitted.transform(trips)
+
+    for row in range(0, len(trips), 401):
+        alone = fitted.transform(trips.iloc[[row]])
+        assert alone.tobytes() == together[[row]].tobytes()
+
+
+def test_the_order_of_trips_does_not_matter(fitted: TripFeatures, trips: pd.DataFrame) -> None:
+    mixed = trips.sample(frac=1, random_state=1)
+
+    assert np.array_equal(fitted.transform(mixed), fitted.transform(trips)[mixed.index], equal_nan=True)
+
+
+def test_learning_is_out_of_fold(trips: pd.DataFrame, zones: pd.DataFrame) -> None:
+    """A trip's own duration must not reach its own features in training."""
+    changed = trips["duration"].copy()
+    changed.iloc[0] += 30
+
+    before = TripFeatures(zones).fit_transform(at_pickup(trips), trips["duration"])
+    after = TripFeatures(zones).fit_transform(at_pickup(trips), changed)
+
+    assert np.allclose(before[0], after[0], rtol=1e-5, equal_nan=True)
+    assert not np.allclose(before, after, rtol=1e-5, equal_nan=True)
+
+
+def test_history_of_a_pair_is_pulled_towards_what_its_distance_takes(zones: pd.DataFrame, make_trips: Trips) -> None:
+    one = make_trips(1, PULocationID=74, DOLocationID=75, duration=30.0)
+    far, near = (TripFeatures(zones, smoothing=s).fit(one, one["duration"]).transform(one) for s in (1e9, 1e-9))
+
+    assert column(near, "pair_minutes")[0] == pytest.approx(30, abs=0.01)
+    assert column(far, "pair_minutes")[0] == pytest.approx(21, abs=0.01)  # (12 + 30) / 2: one trip, one of prior
+
+
+@pytest.mark.parametrize("zone", [264, 265, 999, -4, np.nan])
+def test_unknown_zones_and_unseen_pairs_have_features(fitted: TripFeatures, trips: pd.DataFrame, zone: float) -> None:
+    strange = trips.head(3).assign(PULocationID=zone, DOLocationID=265)
+
+    seen = fitted.transform(strange)
+
+    assert np.isfinite(column(seen, "pair_minutes")).all()
+    assert np.isnan(column(seen, "miles")).all()
+
+
+def test_missing_passengers_mark_the_null_block(fitted: TripFeatures, trips: pd.DataFrame) -> None:
+    assert np.array_equal(column(fitted.transform(trips), "null_block") == 1, trips["passenger_count"].isna())
+
+
+@pytest.mark.parametrize(
+    ("day", "free", "near"),
+    [("2023-07-04", 1, 0), ("2023-07-05", 0, 1), ("2023-11-23", 1, 0), ("2023-03-15", 0, 0), ("2023-12-31", 0, 1)],
+)
+def test_new_yorks_holidays(day: str, free: int, near: int) -> None:
+    is_free, is_near = holiday_flags(pd.DatetimeIndex([day]))
+
+    assert (is_free[0], is_near[0]) == (free, near)
+
+
+def test_no_trips_is_an_error(trips: pd.DataFrame, zones: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match="expected at least one trip to learn from"):
+        TripFeatures(zones).fit(trips.head(0), trips["duration"].head(0))
+
+
+def test_a_missing_column_is_named(trips: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match=r"\['VendorID'\] are missing"):
+        at_pickup(trips.drop(columns="VendorID"))
