@@ -14,7 +14,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help setup lock demo run test test-fast lint notebooks nbval lab clean
+.PHONY: help setup lock demo run test test-fast lint notebooks nbval bench lab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -64,6 +64,10 @@ notebooks: $(LAB)/.ready ## execute notebooks/ on the sample source and write th
 
 nbval: $(LAB)/.ready ## check that the committed notebooks' outputs are what the code makes
 	@. $(LAB)/env && $(BIN)/python -m pytest --nbval --nbval-current-env -p no:cacheprovider -q notebooks
+
+bench: setup ## where the seconds of a month go: make bench SOURCE=DIR [MONTH=2023-03] [SERVICE=green]
+	@test -n "$(SOURCE)" || { echo "expected: make bench SOURCE=folder or address in the TLC's layout" >&2; exit 2; }
+	$(BIN)/python -m benchmarks.month --source "$(SOURCE)" --service $(or $(SERVICE),green) --month $(or $(MONTH),2023-03) --out build/bench/month.json
 
 lab: $(LAB)/.ready ## JupyterLab on the notebooks, with sample months to play with
 	@. $(LAB)/env && $(BIN)/jupyter lab --notebook-dir=notebooks

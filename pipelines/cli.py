@@ -52,11 +52,13 @@ def _begin(source: str | None, name: str) -> tuple[Settings, Callable[..., dict[
     """Return the settings and the flow; Prefect's server and the kernels' imports start meanwhile."""
     from pipelines.runtime import prepare_process, start_prefect
     from taxi.kernels import warm_up
+    from taxi.source import open_source
 
     settings = load_settings(source)
+    open_source(settings.source)
     prepare_process(settings)
     if name != "ingest":
-        warm_up()
+        warm_up("pipelines.cli")
     server = start_prefect()
     flow = getattr(import_module(f"pipelines.{name}"), name)
     server.join()

@@ -21,9 +21,12 @@ WARM = ("ipykernel.kernelapp", "taxi.comparison", "taxi.explore", "taxi.inspecti
 _CONTEXT = multiprocessing.get_context("forkserver")
 
 
-def warm_up() -> None:
-    """Start the process that kernels are forked from, and return at once; it imports ``WARM`` meanwhile."""
-    _CONTEXT.set_forkserver_preload([*WARM])
+def warm_up(*more: str) -> None:
+    """Start the process that kernels are forked from, and return at once; it imports ``WARM`` and ``more`` modules meanwhile.
+
+    A forked process imports the program's main module again: name what that imports, and it costs nothing.
+    """
+    _CONTEXT.set_forkserver_preload([*WARM, *more])
     forkserver.ensure_running()
     atexit.unregister(_cool_down)
     atexit.register(_cool_down)

@@ -101,15 +101,20 @@ def _failure(notebook: Path, error: PapermillExecutionError, executed: Path) -> 
     )
 
 
-def render_html(notebook: Path, title: str) -> str:
-    """Return an executed notebook as one HTML page that needs no network: code behind a toggle, pictures inside."""
+def render_html(notebook: Path, title: str, subject: str = "", banner: str = "") -> str:
+    """Return an executed notebook as one HTML page that needs no network: code behind a toggle, pictures inside.
+
+    ``subject`` (which service and month) stands beside the links, ``banner`` (what a reader must know first) above the text.
+    """
     exporter = HTMLExporter(template_name="report", extra_template_basedirs=[str(TEMPLATES)])
     exporter.embed_images = True
     exporter.mathjax_url = exporter.require_js_url = exporter.mermaid_js_url = ""
     content = nbformat.read(notebook, as_version=4)
     hidden = {"parameters", "injected-parameters"}
     content.cells = [cell for cell in content.cells if not hidden & set(cell.metadata.get("tags", []))]
-    page, _ = exporter.from_notebook_node(content, resources={"metadata": {"name": title}})
+    page, _ = exporter.from_notebook_node(
+        content, resources={"metadata": {"name": f"{title} {subject}".strip(), "subject": subject, "banner": banner}}
+    )
     return page
 
 
@@ -146,7 +151,14 @@ def execute(notebook: Path, target: Path, parameters: dict[str, Any], cwd: Path,
 
 
 def run_notebook(
-    notebook: Path, page: Path, parameters: dict[str, Any], *, cwd: Path, fingerprint: str = "", timeout: int = 3600
+    notebook: Path,
+    page: Path,
+    parameters: dict[str, Any],
+    *,
+    cwd: Path,
+    fingerprint: str = "",
+    banner: str = "",
+    timeout: int = 3600,
 ) -> NotebookRun:
     """Execute a notebook and publish ``page`` (HTML), the executed notebook, and last the result (JSON) beside it.
 
@@ -171,7 +183,8 @@ def run_notebook(
             raise NotebookFailed(
                 f"{notebook.stem}: {error}\nThe failed notebook: {_keep_evidence(executed, page)}"
             ) from error
-        html = render_html(executed, page.stem)
+        subject = " ".join(str(parameters[name]) for name in ("service", "month") if name in parameters)
+        html = render_html(executed, page.stem, subject, banner)
         if len(html.encode()) > LIMIT_BYTES:
             raise NotebookFailed(
                 f"expected a page under {LIMIT_BYTES:,} bytes from {notebook.stem}; it has {len(html):,}"

@@ -10,6 +10,7 @@ from taxi.plan import Plan, read_plan
 
 _LOG = logging.getLogger(__name__)
 
+SYNTHETIC = "Synthetic trips: they come from the built-in sample source, not from the publisher."
 STEP_INPUTS = {
     "01-explore": ("month", "history"),
     "02-features": ("month", "window"),
@@ -79,6 +80,10 @@ def month_fingerprint(settings: Settings, plan: Plan, params: Params) -> str:
     return sha256_json([steps, params.model_dump(mode="json")])
 
 
+def _banner(paths: MonthPaths) -> str:
+    return SYNTHETIC if read_json(paths.acceptance).get("synthetic") else ""
+
+
 def execute_step(settings: Settings, plan: Plan, notebook: str) -> dict[str, Any]:
     """Execute one notebook for the plan's month, unless it was made from the same inputs; return its result."""
     from taxi.notebooks import run_notebook
@@ -93,6 +98,7 @@ def execute_step(settings: Settings, plan: Plan, notebook: str) -> dict[str, Any
         {"service": plan.service, "month": plan.month},
         cwd=settings.root,
         fingerprint=fingerprint,
+        banner=_banner(paths),
     )
     _LOG.info("%s %s: %s in %.1f s", plan.service, plan.month, notebook, run.seconds)
     return dict(read_json(run.result_path))
@@ -107,4 +113,4 @@ def execute_notebook(settings: Settings, service: str, month: str, notebook: str
     given = {"service": service, "month": month} | extra
     mark = fingerprint if not extra else sha256_json([fingerprint, extra])
     source, page = settings.root / "notebooks" / f"{notebook}.ipynb", paths.reports / f"{notebook}.html"
-    return run_notebook(source, page, given, cwd=settings.root, fingerprint=mark).page
+    return run_notebook(source, page, given, cwd=settings.root, fingerprint=mark, banner=_banner(paths)).page

@@ -1,0 +1,231 @@
+"""The command line, as a user meets it: whole runs on small sample months, in processes of their own."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tenacity import Retrying, stop_after_delay, wait_fixed
+
+from taxi.config import NOTEBOOKS
+from taxi.files import read_json, sha256_file
+from taxi.sample import write_sample
+
+ROOT = Path(__file__).resolve().parents[1]
+MONTHS = ["2024-01", "2024-02", "2024-03"]
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class World:
+    """A sample source, and places of their own for what runs make of it."""
+
+    place: Path
+    more: dict[str, str]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        places = {name: self.place / name.lower() for name in ("source", "data", "reports")}
+        own = {f"TAXI_{name.upper()}": str(path) for name, path in places.items()}
+        database = {"MLFLOW_TRACKING_URI": f"sqlite:///{self.place / 'mlflow.db'}"}
+        return {**os.environ, **own, **database, "PREFECT_HOME": str(self.place / "prefect"), **self.more}
+
+    def taxi(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pipelines.cli", *words]
+        return subprocess.run(command, env=self.environment, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    def answer(self, *words: str) -> tuple[int, dict[str, Any]]:
+        done = self.taxi(*words, "--json")
+        assert done.stdout, done.stderr
+        return done.returncode, json.loads(done.stdout.splitlines()[-1])
+
+    def month(self, month: str, *words: str) -> tuple[int, dict[str, Any]]:
+        return self.answer("run", "--service", "green", "--month", month, "--no-version", *words)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Prefect server, so that runs are tried with one; test_kill runs without."""
+    home = tmp_path_factory.mktemp("prefect")
+    port = str(20_000 + os.getpid() % 10_000)
+    environment = {**os.environ, "PREFECT_HOME": str(home)}
+    command = [sys.executable, "-m", "prefect", "server", "start", "--port", port, "--log-level", "ERROR"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}/api"
+    for attempt in Retrying(stop=stop_after_delay(120), wait=wait_fixed(0.5)):
+        with attempt:
+            httpx.get(f"{address}/health").raise_for_status()
+    yield address
+    process.terminate()
+    process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, server: str) -> World:
+    made = World(tmp_path_factory.mktemp("world"), {"PREFECT_API_URL": server})
+    write_sample(made.place / "source", "green", MONTHS, rows=3000)
+    return made
+
+
+@pytest.fixture(scope="module")
+def results(world: World) -> list[dict[str, Any]]:
+    """What a backfill of all months says."""
+    words = ("backfill", "--service", "green", "--from", MONTHS[0], "--to", MONTHS[-1], "--no-version")
+    code, answer = world.answer(*words)
+    assert code == 0
+    assert answer["service"] == "green"
+    return list(answer["months"])
+
+
+@pytest.fixture
+def copy(world: World, results: list[dict[str, Any]], tmp_path: Path) -> World:
+    """The world after the backfill, to be changed by one test."""
+    for name in ("source", "data", "reports"):
+        shutil.copytree(world.place / name, tmp_path / name)
+    for side in (tmp_path / "data" / "raw" / "green").glob("*.json"):
+        side.write_text(side.read_text().replace(str(world.place), str(tmp_path)))
+    return World(tmp_path, world.more)
+
+
+def test_a_backfill_runs_every_month_and_keeps_the_contract(results: list[dict[str, Any]]) -> None:
+    for result, month in zip(results, MONTHS, strict=True):
+        rows = result["rows"]
+        assert (result["service"], result["month"], result["status"]) == ("green", month, "done")
+        assert rows["raw"] == rows["kept"] + rows["quarantined"]
+        assert rows["quarantined"] == sum(rows["reasons"].values())
+        assert result["verdict"] == ("first" if month == MONTHS[0] else result["verdict"]) in ("first", "calm", "alarm")
+        assert set(result["challenger"]["metrics"]) >= {"rmse", "mae", "medae", "p90", "coverage80", "n"}
+        assert {Path(page).stem for page in result["reports"]} == set(NOTEBOOKS)
+        assert {"fetch", "clean", *NOTEBOOKS, "register"} <= set(result["seconds"])
+    assert results[0]["champion"] is None
+    assert results[0]["promoted"] is True
+    assert results[1]["champion"]["version"] == results[0]["winner"]
+
+
+def test_reports_need_no_network_and_say_that_trips_are_synthetic(world: World, results: list[dict[str, Any]]) -> None:
+    pages = sorted((world.place / "reports").rglob("*.html"))
+
+    assert len(pages) == 1 + 3 * (len(NOTEBOOKS) + 1)
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        outside = re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"']?https?:", text)
+        assert not outside, (page, outside[:3])
+        assert page.stat().st_size < 5_000_000, page
+        if page.stem != "03-monitor-evidently":
+            assert "Synthetic trips" in text, page
+
+
+def test_a_finished_month_does_no_work_and_says_so(world: World, results: list[dict[str, Any]]) -> None:
+    page = world.place / "reports/green/2024-03/04-train.html"
+    before = page.stat().st_mtime_ns
+
+    code, again = world.month("2024-03")
+
+    assert code == 0
+    assert again["finished_before"] is True
+    assert again["champion"] == results[-1]["champion"]
+    assert page.stat().st_mtime_ns == before
+
+
+def test_a_month_that_is_not_published_is_code_3(world: World) -> None:
+    code, answer = world.month("2024-12")
+
+    assert (code, answer["status"]) == (3, "not-published")
+    assert answer["champion"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "--service", "blue", "--month", "2024-01"], "expected a service, one of green, yellow; got 'blue'"),
+        (["run", "--service", "green", "--month", "2024-13"], "expected a month"),
+        (["run", "--service", "green", "--month", "2024-01", "--source", "nowhere"], "expected a source as https"),
+        (["backfill", "--service", "green", "--from", "2024-03", "--to", "2024-01"], "2024-03"),
+        (["notebook", "06-none", "--service", "green", "--month", "2024-01"], "there are 01-explore, 02-features"),
+        (
+            ["notebook", "01-explore", "--service", "green", "--month", "2024-01", "-p", "colour='red'"],
+            "01-explore has no parameter 'colour'; there are month, service",
+        ),
+        (["lineage", "green/999"], "999"),
+    ],
+)
+def test_wrong_usage_is_code_2_and_says_what_there_is(
+    words: list[str], said: str, world: World, results: list[dict[str, Any]]
+) -> None:
+    done = world.taxi(*words)
+
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_refused_month_is_code_4_and_leaves_evidence_and_the_champion(copy: World) -> None:
+    broken = copy.place / "source/trip-data/green_tripdata_2024-04.parquet"
+    broken.write_bytes((copy.place / "source/trip-data/green_tripdata_2024-03.parquet").read_bytes()[:-300])
+
+    code, answer = copy.month("2024-04")
+
+    assert (code, answer["status"], answer["promoted"]) == (4, "refused", False)
+    assert answer["findings"][0]["rule"] == "truncated"
+    assert "truncated" in Path(answer["reports"][0]).read_text(encoding="utf-8")
+    assert not (copy.place / "data/trips/green/2024-04.parquet").exists()
+
+
+def test_the_file_of_another_month_is_refused(copy: World) -> None:
+    shutil.copy(
+        copy.place / "source/trip-data/green_tripdata_2024-01.parquet",
+        copy.place / "source/trip-data/green_tripdata_2024-04.parquet",
+    )
+
+    code, answer = copy.month("2024-04")
+
+    assert (code, answer["status"]) == (4, "refused")
+
+
+def test_a_republished_month_is_fetched_and_rebuilt(copy: World, results: list[dict[str, Any]]) -> None:
+    write_sample(copy.place / "source", "green", ["2024-03"], rows=3300)
+    old = sha256_file(copy.place / "data/raw/green/2024-03.parquet")
+
+    code, answer = copy.month("2024-03")
+
+    assert (code, answer["edition"]) == (0, "republished")
+    assert answer["rows"]["raw"] != results[-1]["rows"]["raw"]
+    assert read_json(copy.place / "data/raw/green/2024-03.json")["previous"][0]["sha256"] == old
+
+
+def test_lineage_leads_to_the_raw_bytes(world: World, results: list[dict[str, Any]]) -> None:
+    done = world.taxi("lineage", "green/champion", "--json")
+
+    trail = json.dumps(json.loads(done.stdout))
+
+    assert sha256_file(world.place / "data/raw/green/2024-01.parquet") in trail
+
+
+def test_status_shows_months_and_champion(world: World, results: list[dict[str, Any]]) -> None:
+    done = world.taxi("status", "--service", "green")
+
+    assert "3 months on hand, 2024-01 to 2024-03; champion green/" in done.stdout
+
+
+def test_the_daily_flow_runs_what_is_out_and_ends_well(copy: World) -> None:
+    write_sample(copy.place / "source", "green", ["2024-04"], rows=3000)
+    script = (
+        "from pipelines.arrivals import arrivals; print([one['month'] for one in arrivals('green', version=False)])"
+    )
+
+    done = [
+        subprocess.run(
+            [sys.executable, "-c", script], env=copy.environment, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        for _ in range(2)
+    ]
+
+    assert [one.stdout.strip() for one in done] == ["['2024-04']", "[]"], done[0].stderr
