@@ -86,7 +86,9 @@ def test_speeds_and_durations_are_within_15_percent_of_the_real_city(
         return split_trips(canonical_columns(table, service), month, load_params().clean)[0]
 
     files = [real_source / f"trip-data/{service}_tripdata_{month}.parquet" for month in months]
-    actual = pd.concat([kept(read_table(path), month) for path, month in zip(files, months, strict=True)])
+    actual = pd.concat(
+        [kept(read_table(path), month) for path, month in zip(files, months, strict=True)], ignore_index=True
+    )
     ours = kept(make_month(service, months[-1], 60_000), months[-1])
 
     speed = hour_speed(ours) / hour_speed(actual)
