@@ -17,7 +17,8 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets import Unicode
 
-WARM = ("ipykernel.kernelapp", "taxi.comparison", "taxi.explore", "taxi.inspection", "taxi.monitor", "taxi.plots")
+WARM = ("ipykernel.kernelapp", "matplotlib.backends.backend_agg", "taxi.comparison", "taxi.inspection", "taxi.monitor")
+# not matplotlib.pyplot: imported inside a kernel, it arranges there that figures show themselves
 _CONTEXT = multiprocessing.get_context("forkserver")
 
 
@@ -40,12 +41,14 @@ def _cool_down() -> None:
 
 
 def _run_kernel(connection_file: str, folder: str, environment: dict[str, str]) -> None:
+    import matplotlib as mpl
     from ipykernel.kernelapp import IPKernelApp
 
     os.setsid()  # Ctrl-C at the terminal is the run's affair, not the kernel's
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    mpl.use("module://matplotlib_inline.backend_inline")  # a new kernel's default, by an environment variable
     IPKernelApp.launch_instance(argv=["-f", connection_file, f"--IPKernelApp.parent_handle={os.getppid()}"])
 
 

@@ -107,7 +107,7 @@ def render_html(notebook: Path, title: str, subject: str = "", banner: str = "")
     ``subject`` (which service and month) stands beside the links, ``banner`` (what a reader must know first) above the text.
     """
     exporter = HTMLExporter(template_name="report", extra_template_basedirs=[str(TEMPLATES)])
-    exporter.embed_images = True
+    exporter.embed_images = exporter.exclude_anchor_links = True
     exporter.mathjax_url = exporter.require_js_url = exporter.mermaid_js_url = ""
     content = nbformat.read(notebook, as_version=4)
     hidden = {"parameters", "injected-parameters"}

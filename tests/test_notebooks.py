@@ -86,6 +86,22 @@ def test_a_run_leaves_page_notebook_and_result(tmp_path: Path) -> None:
     assert sorted(path.name for path in run.page.parent.iterdir()) == ["n.html", "n.ipynb", "n.json"]
 
 
+def test_tables_text_and_pictures_are_on_the_page(tmp_path: Path) -> None:
+    notebook = write(
+        tmp_path / "n.ipynb",
+        "import pandas as pd\npd.DataFrame({'minutes': [12.25]})",
+        "from IPython.display import Markdown\nMarkdown('**seen**')",
+        "from taxi import plots\nplots.feature_importance(pd.Series({'pair_minutes': 0.5}))",
+    )
+
+    page = run_notebook(notebook, tmp_path / "n.html", {}, cwd=tmp_path).page.read_text(encoding="utf-8")
+
+    assert "<td>12.25</td>" in page
+    assert "<strong>seen</strong>" in page
+    assert page.count("data:image/png;base64,") == 1
+    assert "¶" not in page
+
+
 def test_each_notebook_has_a_kernel_of_its_own(tmp_path: Path) -> None:
     write(tmp_path / "one.ipynb", "import builtins\nbuiltins.leak = 1")
     write(tmp_path / "two.ipynb", "import builtins\nassert not hasattr(builtins, 'leak')")
