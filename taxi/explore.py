@@ -45,6 +45,12 @@ def finding_table(accepted: dict[str, Any]) -> pd.DataFrame:
     return table.iloc[grave.argsort(kind="stable")].set_index("rule")
 
 
+def finding_html(accepted: dict[str, Any]) -> str:
+    """Return ``finding_table`` as HTML with its messages in full."""
+    with pd.option_context("display.max_colwidth", None):
+        return str(finding_table(accepted).reset_index().to_html(classes="text", index=False, border=0))
+
+
 def refused_examples(paths: MonthPaths, each: int) -> pd.DataFrame:
     """Return the first ``each`` refused rows of every reason, as published, times and distance only."""
     table = parquet.read_table(paths.quarantine)

@@ -132,7 +132,7 @@ class Watched:
         if self.metrics is None or self.plan.incumbent is None:
             return pd.DataFrame()
         both = {"this month": self.metrics, "when promoted": self.plan.incumbent["metrics"]}
-        return pd.DataFrame.from_dict(both, orient="index").round(3)
+        return pd.DataFrame.from_dict(both, orient="index").round(3).astype({"n": int})
 
     @cached_property
     def slice_table(self) -> pd.DataFrame:

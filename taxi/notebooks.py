@@ -147,6 +147,7 @@ def execute(notebook: Path, target: Path, parameters: dict[str, Any], cwd: Path,
         execution_timeout=timeout,
         request_save_on_cell_execute=False,
         kernel_manager_class=ForkedKernelManager,
+        shutdown_kernel="immediate",  # its files are written; asked politely, a busy machine's kernel takes seconds
     )
 
 

@@ -144,7 +144,7 @@ def residuals_by_slice(table: pd.DataFrame) -> Figure:
     figure, axes = _bars(table["rmse"], "Error by slice", "minutes")
     axes.plot(table["bias"], table.index, "o", color=ORANGE, label="mean error (predicted minus actual)")
     axes.axvline(0, color=GREY, linewidth=1)
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     return _done(figure)
 
 

@@ -23,5 +23,9 @@ def _plain(value: Any) -> Any:
 
 
 def record(**values: Any) -> Result:
-    """Record the notebook's result; the last one counts. Raises TypeError or ValueError for what JSON cannot hold."""
-    return Result(json.loads(json.dumps(values, allow_nan=False, default=_plain)))
+    """Record the notebook's result; the last one counts. Raises TypeError or ValueError for what JSON cannot hold.
+
+    Numbers keep six decimals: the last bits of a sum differ from processor to processor.
+    """
+    text = json.dumps(values, allow_nan=False, default=_plain)
+    return Result(json.loads(text, parse_float=lambda digits: round(float(digits), 6)))

@@ -19,7 +19,7 @@ from taxi.files import STAGING_MARK, sha256_file, sha256_tree
 from taxi.sample import write_sample
 
 ROOT = Path(__file__).resolve().parents[1]
-KILLS = int(os.environ.get("TAXI_TEST_KILLS", "5"))
+KILLS = int(os.environ.get("TAXI_TEST_KILLS", "4"))
 pytestmark = pytest.mark.slow
 
 
