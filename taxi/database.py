@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from taxi.files import locked, read_json, staged, write_json
+from taxi.files import STAGING_MARK, locked, read_json, remove, staged, write_json
 
 ARTIFACTS = "mlartifacts"
 PLACES = {
@@ -31,6 +31,8 @@ def prepare_database(database: Path, edition: str, migrate: Callable[[Path], Non
         before = read_json(stamp) if stamp.is_file() and database.is_file() else {}
         if before == now:
             return
+        for leftover in database.parent.glob(f".{database.stem}{STAGING_MARK}*"):
+            remove(leftover)
         if not database.is_file():
             with staged(database) as part:
                 migrate(part)

@@ -100,7 +100,7 @@ class TripFeatures(TransformerMixin, BaseEstimator):
         return np.hstack([self._plain(trips, keys), learnt])
 
     def transform(self, trips: pd.DataFrame) -> np.ndarray:
-        """Return the matrix of ``NAMES``, shape (n, 32), float32."""
+        """Return the matrix of ``NAMES``, shape (n, 36), float32."""
         check_is_fitted(self, "sums_")
         keys = self._keys(trips)
         return np.hstack([self._plain(trips, keys), self.history_.look_up(keys)])

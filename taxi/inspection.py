@@ -27,13 +27,13 @@ def column_table(trips: pd.DataFrame) -> pd.DataFrame:
 
 
 def feature_frame(features: TripFeatures, trips: pd.DataFrame) -> pd.DataFrame:
-    """Return the features of trips as a named frame, shape (n, 32)."""
+    """Return the features of trips as a named frame, shape (n, 36)."""
     return pd.DataFrame(features.transform(trips[AT_PICKUP]), columns=NAMES, index=trips.index)
 
 
-def feature_table() -> pd.DataFrame:
-    """Return the features by group."""
-    return pd.DataFrame({"features": {group: ", ".join(names) for group, names in GROUPS.items()}})
+def feature_list() -> str:
+    """Return the features by group, as Markdown."""
+    return "\n".join(f"- **{group}**: {', '.join(names)}" for group, names in GROUPS.items())
 
 
 def relation_table(seen: pd.DataFrame, duration: pd.Series, seed: int, rows: int = 20_000) -> pd.DataFrame:

@@ -63,6 +63,7 @@ def write_month(root: Path, month: str, trained: bool = True, status: str = "don
         (paths.reports / f"{name}.html").write_text(f"<p>{month} {edition}</p>")
         (paths.reports / f"{name}.ipynb").write_text("{}")
         write_json(paths.reports / f"{name}.json", {"metrics": scores, "challenger": scores, "promote": False})
+    (paths.reports / "03-monitor-evidently.html").write_text(f"<p>{month} {edition}</p>")
     if trained:
         write_json(paths.models / "challenger" / "recipe.json", {"month": month, "edition": edition})
     (root / "reports" / "index.html").write_text(f"<p>to {month}</p>")
