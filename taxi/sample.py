@@ -195,6 +195,7 @@ def _published(draw: np.random.Generator, service: str, month: str, trips: pd.Da
     }
     columns["VendorID"] = np.where(draw.random(rows) < 0.0003, draw.choice([5, 6], rows), columns["VendorID"])
     table = pd.DataFrame(columns)
+    del columns  # as large as the table
     voided = table[(draw.random(rows) < PROFILES[service].void) & filled]
     money = ["fare_amount", "extra", "mta_tax", "improvement_surcharge", "total_amount"]
     voids = voided.assign(**{name: -voided[name].abs() for name in money}, tip_amount=0.0)
