@@ -19,6 +19,10 @@ from traitlets import Unicode
 
 WARM = ("ipykernel.kernelapp", "matplotlib.backends.backend_agg", "taxi.comparison", "taxi.inspection", "taxi.monitor")
 # not matplotlib.pyplot: imported inside a kernel, it arranges there that figures show themselves
+ONE_THREAD = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}  # threads and forks do not mix
 _CONTEXT = multiprocessing.get_context("forkserver")
 
 
@@ -28,7 +32,13 @@ def warm_up(*more: str) -> None:
     A forked process imports the program's main module again: name what that imports, and it costs nothing.
     """
     _CONTEXT.set_forkserver_preload([*WARM, *more])
-    forkserver.ensure_running()
+    before = dict(os.environ)
+    os.environ.update(ONE_THREAD)
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
     atexit.unregister(_cool_down)
     atexit.register(_cool_down)
 

@@ -134,7 +134,20 @@ def _keep_evidence(executed: Path, page: Path) -> Path:
 
 
 def execute(notebook: Path, target: Path, parameters: dict[str, Any], cwd: Path, timeout: int) -> None:
-    """Execute ``notebook`` into ``target`` in a kernel of its own; papermill's and nbclient's errors pass through."""
+    """Execute ``notebook`` into ``target`` in a kernel of its own; papermill's and nbclient's errors pass through.
+
+    A kernel that does not answer in its first minute has run nothing: another is started, once.
+    """
+    try:
+        _execute(notebook, target, parameters, cwd, timeout)
+    except RuntimeError as error:
+        if "Kernel didn't respond" not in str(error):
+            raise
+        _LOG.warning("%s: %s; starting another", notebook.stem, error)
+        _execute(notebook, target, parameters, cwd, timeout)
+
+
+def _execute(notebook: Path, target: Path, parameters: dict[str, Any], cwd: Path, timeout: int) -> None:
     _prepare(notebook, target)
     papermill.execute_notebook(
         target,
