@@ -52,13 +52,15 @@ def _cool_down() -> None:
 
 def _run_kernel(connection_file: str, folder: str, environment: dict[str, str]) -> None:
     import matplotlib as mpl
+    import pandas as pd
     from ipykernel.kernelapp import IPKernelApp
 
     os.setsid()  # Ctrl-C at the terminal is the run's affair, not the kernel's
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    mpl.use("module://matplotlib_inline.backend_inline")  # a new kernel's default, by an environment variable
+    mpl.use("module://matplotlib_inline.backend_inline")  # what both would set by themselves if imported in a kernel
+    pd.set_option("display.max_columns", 20)
     IPKernelApp.launch_instance(argv=["-f", connection_file, f"--IPKernelApp.parent_handle={os.getppid()}"])
 
 
