@@ -20,7 +20,7 @@ def arrivals(service: str, source: str | None = None, version: bool = True) -> l
     publisher = open_source(settings.source)
     while is_published(publisher, service, month := due_month(settings, service)):
         results.append(monthly(service, month, settings.source, version))
-        if results[-1]["status"] == "refused":
+        if results[-1]["status"] != "done":
             return results
     _LOG.info("%s %s is not published yet", service, month)
     return results

@@ -59,9 +59,9 @@ def _begin(source: str | None, name: str) -> tuple[Settings, Callable[..., dict[
     prepare_process(settings)
     if name != "ingest":
         warm_up("pipelines.cli")
-    server = start_prefect()
+    wait_for_prefect = start_prefect()
     flow = getattr(import_module(f"pipelines.{name}"), name)
-    server.join()
+    wait_for_prefect()
     return settings, flow
 
 
@@ -220,7 +220,7 @@ def sample(
 def status(service: Annotated[str | None, typer.Option(help="green or yellow; both by default.")] = None) -> None:
     """Show the months on hand, the champion, and the last verdicts."""
     from taxi.config import SERVICES
-    from taxi.files import read_json
+    from taxi.month import read_results
     from taxi.registry import champion_now
 
     settings = load_settings()
@@ -232,8 +232,7 @@ def status(service: Annotated[str | None, typer.Option(help="green or yellow; bo
             f"champion {one}/{champion.number}, trained to {champion.trained_to}" if champion else "no champion yet"
         )
         print(f"{one}: {held}; {ruling}")
-        for kept in sorted((settings.reports / one).glob("????-??/month.json"))[-6:]:
-            result = read_json(kept)
+        for result in list(read_results(settings.reports, one).values())[-6:]:
             words = ", ".join([result["verdict"] or "–", *result["alarms"]])
             print(f"  {result['month']}  {result['status']:8}  {words:32}  {result['reason']}")
 

@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 
@@ -72,10 +73,8 @@ def prefect_home() -> Path:
     return Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect").expanduser()
 
 
-def prepare_prefect() -> None:
-    """Create Prefect's database once where no server is set, one process at a time: a fresh one fails under many."""
-    if os.environ.get("PREFECT_API_URL"):
-        return
+def _prepare_prefect() -> None:
+    """Create Prefect's database once, one process at a time: a fresh one fails under many."""
     home = prefect_home()
     stamp = home / "taxi-database-ready"
     if stamp.exists() and (home / "prefect.db").exists():
@@ -90,12 +89,13 @@ def prepare_prefect() -> None:
         stamp.touch()
 
 
-def start_prefect() -> Thread:
-    """Start Prefect's embedded server, where no server is set, while the caller imports the flows; join before the first flow."""
+def start_prefect() -> Callable[[], None]:
+    """Start Prefect's embedded server, where no server is set; call what is returned, which waits for it, before the first flow."""
+    if os.environ.get("PREFECT_API_URL"):
+        return lambda: None
     from prefect.server.api.server import SubprocessASGIServer
 
-    prepare_prefect()
-    embedded = not os.environ.get("PREFECT_API_URL")
-    starting = Thread(target=SubprocessASGIServer().start if embedded else lambda: None, daemon=True)
+    _prepare_prefect()
+    starting = Thread(target=SubprocessASGIServer().start, daemon=True)
     starting.start()
-    return starting
+    return starting.join

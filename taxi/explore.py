@@ -10,6 +10,7 @@ from taxi.config import MonthPaths, Settings
 from taxi.errors import TaxiError
 from taxi.files import read_json
 from taxi.months import shift_month
+from taxi.schema import SYNTHETIC_NOTE
 from taxi.zones import read_zones
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -26,7 +27,7 @@ def read_acceptance(paths: MonthPaths) -> dict[str, Any]:
 def source_note(accepted: dict[str, Any]) -> str:
     """Say which month this is and, as loudly as it deserves, whether the trips are synthetic."""
     note = f"**{accepted['service']} {accepted['month']}**: {accepted['status']}. sha256 of the published bytes: `{accepted['raw_sha256']}`."
-    synthetic = "\n\n> **Synthetic trips.** They come from the built-in sample source, not from the publisher."
+    synthetic = f"\n\n> **Synthetic trips.** {SYNTHETIC_NOTE}"
     return note + (synthetic if accepted.get("synthetic") else "")
 
 

@@ -1,7 +1,6 @@
 """Fetching: the publisher's months and zone files come to disk whole, checked, and with their origin beside them."""
 
 import csv
-import json
 import logging
 import sys
 import zipfile
@@ -20,7 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from taxi.config import MonthPaths
 from taxi.errors import BadFile, TaxiError
 from taxi.files import locked, publish, read_json, sha256_file, write_json
-from taxi.schema import SYNTHETIC_KEY
+from taxi.schema import synthetic_mark
 from taxi.source import Shown, Source, month_name, open_source
 from taxi.transfer import Unreachable
 
@@ -35,12 +34,12 @@ def read_synthetic(path: Path) -> dict[str, Any] | None:
     if head != b"PAR1":
         raise BadFile("not-parquet", f"expected Parquet (bytes that begin with PAR1); {path.name} begins with {head!r}")
     try:
-        marks = parquet.read_schema(path).metadata or {}
+        schema = parquet.read_schema(path)
     except (arrow.ArrowException, OSError) as error:
         raise BadFile(
             "truncated", f"expected a whole Parquet file; the end of {path.name} cannot be read: {error}"
         ) from error
-    return json.loads(marks[SYNTHETIC_KEY]) if SYNTHETIC_KEY in marks else None
+    return synthetic_mark(schema.empty_table())
 
 
 def _check_zones(path: Path) -> None:
@@ -76,8 +75,14 @@ class Fetched:
     outcome: str
 
 
-def _same(kept: dict[str, Any], found: dict[str, Any], address: str) -> bool:
-    return kept["address"] == address and all(kept[name] == found[name] for name in ("etag", "size"))
+def _still_there(kept: dict[str, Any], source: Source, name: str) -> bool | None:
+    """Say whether the source still has the edition that is kept; None, with a warning, if it does not answer."""
+    try:
+        found = source.ask(name)
+    except Unreachable as error:
+        _LOG.warning("%s; going on with the edition of %s that is on hand", error, kept["fetched_at"])
+        return None
+    return kept["address"] == source.address(name) and all(kept[one] == found[one] for one in ("etag", "size"))
 
 
 def _whole(path: Path, sidecar: Path) -> dict[str, Any] | None:
@@ -120,13 +125,9 @@ def _fetch_locked(
 ) -> Fetched:
     kept = _whole(path, sidecar)
     if kept:
-        try:
-            found = source.ask(name)
-        except Unreachable as error:
-            _LOG.warning("%s; going on with the edition of %s that is on hand", error, kept["fetched_at"])
-            return Fetched(path, "unchecked")
-        if _same(kept, found, address):
-            return Fetched(path, "same")
+        there = _still_there(kept, source, name)
+        if there is not False:
+            return Fetched(path, "same" if there else "unchecked")
     part = path.with_name(f".{path.name}.download")
     with _progress(path.name) as shown:
         found = source.bring(name, part, shown)
@@ -187,12 +188,5 @@ def fetch_zones(source: Source, folder: Path) -> None:
 
 def unchanged(address: str, service: str, month: str, paths: MonthPaths) -> bool:
     """Say whether the source still has the edition that is on hand; true, with a warning, if it does not answer."""
-    kept = _whole(paths.raw, paths.sidecar)
-    source = open_source(address)
-    if kept is None:
-        return False
-    try:
-        return _same(kept, source.ask(month_name(service, month)), source.address(month_name(service, month)))
-    except Unreachable as error:
-        _LOG.warning("%s; going on with the edition of %s that is on hand", error, kept["fetched_at"])
-        return True
+    kept, source = _whole(paths.raw, paths.sidecar), open_source(address)
+    return kept is not None and _still_there(kept, source, month_name(service, month)) is not False

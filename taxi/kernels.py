@@ -32,22 +32,28 @@ def warm_up(*more: str) -> None:
     A forked process imports the program's main module again: name what that imports, and it costs nothing.
     """
     _CONTEXT.set_forkserver_preload([*WARM, *more])
-    before = dict(os.environ)
+    own = {name: os.environ[name] for name in ONE_THREAD if name in os.environ}
     os.environ.update(ONE_THREAD)
     try:
         forkserver.ensure_running()
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        for name in ONE_THREAD:
+            os.environ.pop(name)
+        os.environ.update(own)
     atexit.unregister(_cool_down)
     atexit.register(_cool_down)
 
 
+def warm_processes() -> list[psutil.Process]:
+    """Return the process that this one forks its kernels from, if it runs."""
+    mine = psutil.Process().children()
+    return [child for child in mine if "multiprocessing.forkserver" in " ".join(child.cmdline())]
+
+
 def _cool_down() -> None:
     """End the process that kernels are forked from at once; by itself it takes seconds, and looks like an orphan meanwhile."""
-    for child in psutil.Process().children():
-        if "multiprocessing.forkserver" in " ".join(child.cmdline()):
-            child.kill()
+    for child in warm_processes():
+        child.kill()
 
 
 def _run_kernel(connection_file: str, folder: str, environment: dict[str, str]) -> None:

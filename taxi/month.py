@@ -1,5 +1,6 @@
 """The month's result: the one JSON object that a run prints, the gallery reads and a later run compares with."""
 
+from pathlib import Path
 from typing import Any
 
 from taxi.config import NOTEBOOKS, MonthPaths, Settings, load_params
@@ -9,6 +10,11 @@ from taxi.files import read_json
 from taxi.months import shift_month
 from taxi.plan import Plan, plan_file, read_plan
 from taxi.steps import month_fingerprint
+
+
+def read_results(report_root: Path, service: str) -> dict[str, dict[str, Any]]:
+    """Return the results of the months that were run, done or refused, by month, oldest first."""
+    return {path.parent.name: read_json(path) for path in sorted((report_root / service).glob("????-??/month.json"))}
 
 
 def unpublished_result(service: str, month: str, reason: str) -> dict[str, Any]:
@@ -103,15 +109,13 @@ def due_month(settings: Settings, service: str) -> str:
 
     Raises UsageError if no month was run yet: then nobody said where to begin.
     """
-    there = {path.parent.name: path for path in (settings.reports / service).glob("????-??/month.json")}
-    known = {month: read_json(path)["status"] for month, path in there.items()}
-    run = sorted(month for month, status in known.items() if status in ("done", "refused"))
+    run = read_results(settings.reports, service)
     if not run:
         raise UsageError(
             f"no {service} month was run yet: begin with `taxi backfill --service {service} --from … --to …`"
         )
-    newest = run[-1]
-    replaced = known[newest] == "refused" and not unchanged(
+    newest = max(run)
+    replaced = run[newest]["status"] == "refused" and not unchanged(
         settings.source, service, newest, settings.month(service, newest)
     )
     return newest if replaced else shift_month(newest, 1)

@@ -7,7 +7,8 @@ import pyarrow.parquet as parquet
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from taxi.config import NOTEBOOKS, SERVICES, MonthPaths
-from taxi.files import locked, read_json, staged
+from taxi.files import locked, staged
+from taxi.month import read_results
 
 _WIDTH, _HEIGHT = 860, 200
 
@@ -44,10 +45,10 @@ def plot_points(values: list[float | None]) -> list[tuple[float, float, float]]:
 def build_gallery(report_root: Path) -> Path:
     """Write ``index.html`` over all months and services from the months' result files; returns its path."""
     with locked(report_root / ".index.lock"):
-        services = []
+        services: list[dict[str, Any]] = []
         for service in SERVICES:
-            folders = [path.parent for path in sorted((report_root / service).glob("????-??/month.json"))]
-            months = [read_json(folder / "month.json") | {"links": _links(folder)} for folder in folders]
+            results = read_results(report_root, service)
+            months = [one | {"links": _links(report_root / service / month)} for month, one in results.items()]
             rmse = [(one["champion"] or {}).get("metrics", {}).get("rmse") for one in months]
             if months:
                 services.append(

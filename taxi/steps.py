@@ -7,10 +7,10 @@ from typing import Any
 from taxi.config import MonthPaths, Params, Settings
 from taxi.files import read_json, sha256_file, sha256_json, sha256_tree
 from taxi.plan import Plan, read_plan
+from taxi.schema import SYNTHETIC_NOTE
 
 _LOG = logging.getLogger(__name__)
 
-SYNTHETIC = "Synthetic trips: they come from the built-in sample source, not from the publisher."
 STEP_INPUTS = {
     "01-explore": ("month", "history"),
     "02-features": ("month", "window"),
@@ -81,7 +81,7 @@ def month_fingerprint(settings: Settings, plan: Plan, params: Params) -> str:
 
 
 def _banner(paths: MonthPaths) -> str:
-    return SYNTHETIC if read_json(paths.acceptance).get("synthetic") else ""
+    return f"Synthetic trips. {SYNTHETIC_NOTE}" if read_json(paths.acceptance).get("synthetic") else ""
 
 
 def execute_step(settings: Settings, plan: Plan, notebook: str) -> dict[str, Any]:

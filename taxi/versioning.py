@@ -22,6 +22,7 @@ from dvc.scm import SCMError
 from taxi.config import SERVICES, MonthPaths, load_settings
 from taxi.errors import TaxiError
 from taxi.files import locked, read_json, sha256_file, staged, write_json
+from taxi.month import read_results
 
 _LOG = logging.getLogger(__name__)
 PUBLISHED = "published"
@@ -70,7 +71,7 @@ def _advance(root: Path, reports: Path) -> dict[str, str]:
     before = read_newest(root)
     newest, trained = dict(before["published"]), dict(before["trained"])
     for service in SERVICES:
-        there = {path.parent.name: read_json(path)["status"] for path in (reports / service).glob("????-??/month.json")}
+        there = {month: result["status"] for month, result in read_results(reports, service).items()}
         elsewhere = {newest.pop(service, "")} - {"", *there}
         done = {month for month, status in there.items() if status == "done"} | elsewhere
         if done:
@@ -220,9 +221,9 @@ def keep_edition(root: Path, raw: Path) -> Path:
 def _errors(paths: MonthPaths, now: dict[str, Any]) -> pd.DataFrame:
     """Return the RMSE of every month's champion and challenger; those of the published month are ``now``."""
     rows = [(paths.month, who, metrics["rmse"]) for who, metrics in now.items()]
-    for path in paths.reports.parent.glob("????-??/month.json"):
-        if (month := path.parent.name) != paths.month:
-            models = {who: read_json(path)[who] for who in ("champion", "challenger")}
+    for month, result in read_results(paths.report_root, paths.service).items():
+        if month != paths.month:
+            models = {who: result[who] for who in ("champion", "challenger")}
             rows += [(month, who, one["metrics"]["rmse"]) for who, one in models.items() if one and one["metrics"]]
     return pd.DataFrame(sorted(rows), columns=["month", "model", "rmse"])
 

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +17,10 @@ from tenacity import Retrying, stop_after_delay, wait_fixed
 from taxi.config import NOTEBOOKS
 from taxi.files import read_json, sha256_file
 from taxi.sample import write_sample
+from tests.worlds import ROOT, World
 
-ROOT = Path(__file__).resolve().parents[1]
 MONTHS = ["2024-01", "2024-02", "2024-03"]
 pytestmark = pytest.mark.slow
-
-
-@dataclass(frozen=True)
-class World:
-    """A sample source, and places of their own for what runs make of it."""
-
-    place: Path
-    more: dict[str, str]
-
-    @property
-    def environment(self) -> dict[str, str]:
-        places = {name: self.place / name.lower() for name in ("source", "data", "reports")}
-        own = {f"TAXI_{name.upper()}": str(path) for name, path in places.items()}
-        database = {"MLFLOW_TRACKING_URI": f"sqlite:///{self.place / 'mlflow.db'}"}
-        return {**os.environ, **own, **database, "PREFECT_HOME": str(self.place / "prefect"), **self.more}
-
-    def taxi(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pipelines.cli", *words]
-        return subprocess.run(command, env=self.environment, cwd=ROOT, capture_output=True, text=True, check=False)
-
-    def answer(self, *words: str) -> tuple[int, dict[str, Any]]:
-        done = self.taxi(*words, "--json")
-        assert done.stdout, done.stderr
-        return done.returncode, json.loads(done.stdout.splitlines()[-1])
-
-    def month(self, month: str, *words: str) -> tuple[int, dict[str, Any]]:
-        return self.answer("run", "--service", "green", "--month", month, "--no-version", *words)
 
 
 @pytest.fixture(scope="module")
@@ -232,16 +204,11 @@ def test_the_daily_flow_runs_what_is_out_and_ends_well(copy: World) -> None:
 
 
 def test_eight_processes_at_once_on_a_fresh_machine_all_succeed(tmp_path: Path) -> None:
-    fresh = World(tmp_path, {})  # no server: each starts its own, on one new Prefect home
+    fresh = World(tmp_path)  # no server: each starts its own, on one new Prefect home
     write_sample(tmp_path / "source", "green", ["2024-01", "2024-02"], rows=500)
-    command = [sys.executable, "-m", "pipelines.cli", "ingest", "--service", "green", "--json", "--month"]
 
-    together = [
-        subprocess.Popen(
-            [*command, month], env=fresh.environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for month in ["2024-01", "2024-02"] * 4
-    ]  # fmt: skip
+    months = ["2024-01", "2024-02"] * 4
+    together = [fresh.start("ingest", "--service", "green", "--json", "--month", month) for month in months]
     ended = [(process.communicate(timeout=540), process.returncode) for process in together]
 
     assert [code for _, code in ended] == [0] * 8, [err[-800:] for (_, err), code in ended if code]

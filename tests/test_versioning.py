@@ -14,6 +14,7 @@ from taxi.versioning import keep_edition, read_newest, snapshot
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 COPIED = (".dvc/config", ".dvc/.gitignore", ".dvcignore", "dvc.yaml", "params.yaml", "notebooks", ".gitignore")
+pytestmark = pytest.mark.slow  # real DVC repositories: some twenty seconds in all
 ROWS = {"raw": 10, "kept": 8, "quarantined": 2, "reasons": {"too-short": 2}}
 
 

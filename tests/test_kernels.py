@@ -1,0 +1,33 @@
+"""The process that kernels are forked from: one thread, and nothing left in the environment."""
+
+import os
+from typing import Any
+
+import pytest
+from tenacity import retry, stop_after_delay, wait_fixed
+
+from taxi.kernels import ONE_THREAD, warm_processes, warm_up
+
+
+def test_the_process_that_kernels_are_forked_from_has_one_thread_when_its_imports_are_done() -> None:
+    warm_up()
+    (warm,) = warm_processes()
+
+    @retry(stop=stop_after_delay(60), wait=wait_fixed(0.2), reraise=True)
+    def imported() -> None:
+        maps = " ".join(one.path for one in warm.memory_maps())
+        assert all(part in maps for part in ("libarrow", "openblas", "libxgboost", "zmq"))
+        assert warm.status() == "sleeping"
+
+    imported()
+    assert warm.num_threads() == 1
+
+
+def test_warming_up_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    before: dict[str, Any] = dict(os.environ)
+
+    warm_up()
+
+    assert dict(os.environ) == before
+    assert set(ONE_THREAD) - set(before) == {"JE_ARROW_MALLOC_CONF"}
