@@ -4,6 +4,7 @@ import atexit
 import multiprocessing
 import os
 import signal
+import tempfile
 import uuid
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
@@ -15,7 +16,7 @@ import psutil
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
-from traitlets import Unicode
+from traitlets import Unicode, default
 
 WARM = ("ipykernel.kernelapp", "matplotlib.backends.backend_agg", "taxi.comparison", "taxi.inspection", "taxi.monitor")
 # not matplotlib.pyplot: imported inside a kernel, it arranges there that figures show themselves
@@ -122,6 +123,12 @@ class ForkedKernelManager(AsyncKernelManager):
     """Forks its kernels, and talks with them over files of this machine only, not over TCP."""
 
     transport = Unicode("ipc", config=True)
+
+    @default("ip")
+    def _own_sockets(self) -> str:
+        """Return where the sockets begin: by default the working folder, where two runs at once would take the same ones."""
+        self._folder = tempfile.TemporaryDirectory(prefix="taxi-kernel-")
+        return str(Path(self._folder.name) / "kernel")
 
     async def _async_pre_start_kernel(self, **kw: Any) -> tuple[list[str], dict[str, Any]]:
         if self.provisioner is None:

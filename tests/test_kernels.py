@@ -1,12 +1,13 @@
-"""The process that kernels are forked from: one thread, and nothing left in the environment."""
+"""The process that kernels are forked from: one thread, nothing left in the environment; and each kernel's own sockets."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tenacity import retry, stop_after_delay, wait_fixed
 
-from taxi.kernels import ONE_THREAD, warm_processes, warm_up
+from taxi.kernels import ONE_THREAD, ForkedKernelManager, warm_processes, warm_up
 
 
 def test_the_process_that_kernels_are_forked_from_has_one_thread_when_its_imports_are_done() -> None:
@@ -31,3 +32,10 @@ def test_warming_up_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyP
 
     assert dict(os.environ) == before
     assert set(ONE_THREAD) - set(before) == {"JE_ARROW_MALLOC_CONF"}
+
+
+def test_two_kernels_never_share_a_socket() -> None:
+    first, second = ForkedKernelManager(), ForkedKernelManager()
+
+    assert first.ip != second.ip
+    assert Path(first.ip).is_absolute()
