@@ -92,12 +92,20 @@ def _summary(results: list[dict[str, Any]], reports: Path) -> None:
     console.print(f"Open {reports / 'index.html'}", highlight=False, markup=False, soft_wrap=True)
 
 
+def _explained_at_the_end(record: logging.LogRecord) -> bool:
+    """Drop Prefect's tracebacks of failures that ``main`` explains in one line."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (record.name.startswith("prefect") and isinstance(error, TaxiError | OSError))
+
+
 @app.callback()
 def _logging(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False) -> None:
     plain = logging.StreamHandler(sys.stderr)
     plain.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    rich = RichHandler(console=Console(stderr=True), show_path=False)
-    logging.basicConfig(level=logging.WARNING, handlers=[rich if sys.stderr.isatty() else plain])
+    handler = RichHandler(console=Console(stderr=True), show_path=False) if sys.stderr.isatty() else plain
+    if not verbose:
+        handler.addFilter(_explained_at_the_end)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for name in ("taxi", "pipelines"):
         logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
 
@@ -257,6 +265,11 @@ def main() -> None:
         code = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
         print(f"taxi: {error}", file=sys.stderr)
         sys.exit(code)
+    except OSError as error:
+        logging.getLogger("taxi").debug("where it came from", exc_info=True)
+        place = f"cannot use {error.filename}: " if error.filename else ""
+        print(f"taxi: {place}{error.strerror or error}; -v shows where", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

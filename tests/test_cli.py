@@ -139,6 +139,17 @@ def test_wrong_usage_is_code_2_and_says_what_there_is(
     assert "Traceback" not in done.stderr
 
 
+def test_a_place_that_cannot_be_written_is_one_explained_line(copy: World) -> None:
+    (copy.place / "a-file").touch()
+    blocked = World(copy.place, {"TAXI_DATA": str(copy.place / "a-file")})
+
+    done = blocked.taxi("ingest", "--service", "green", "--month", "2024-01")
+
+    assert done.returncode == 1
+    assert "a-file/zones: Not a directory" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
 def test_a_refused_month_is_code_4_and_leaves_evidence_and_the_champion(copy: World) -> None:
     broken = copy.place / "source/trip-data/green_tripdata_2024-04.parquet"
     broken.write_bytes((copy.place / "source/trip-data/green_tripdata_2024-03.parquet").read_bytes()[:-300])
