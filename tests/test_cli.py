@@ -141,7 +141,7 @@ def test_wrong_usage_is_code_2_and_says_what_there_is(
 
 def test_a_place_that_cannot_be_written_is_one_explained_line(copy: World) -> None:
     (copy.place / "a-file").touch()
-    blocked = World(copy.place, {"TAXI_DATA": str(copy.place / "a-file")})
+    blocked = World(copy.place, copy.more | {"TAXI_DATA": str(copy.place / "a-file")})
 
     done = blocked.taxi("ingest", "--service", "green", "--month", "2024-01")
 
