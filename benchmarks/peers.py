@@ -11,7 +11,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import OneHotEncoder
 
 from taxi.features import pair_arrays, zone_arrays
-from taxi.history import ZONES
+from taxi.history import zone_pair
 
 Recipe = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame], np.ndarray]
 ZC_SETTINGS = {
@@ -27,7 +27,7 @@ ZC_SETTINGS = {
 
 
 def _pair(trips: pd.DataFrame) -> np.ndarray:
-    return (trips["PULocationID"] * ZONES + trips["DOLocationID"]).to_numpy(np.int64)
+    return zone_pair(*trips[["PULocationID", "DOLocationID"]].to_numpy(np.int64).T)
 
 
 def _one_hot(train: pd.DataFrame, trips: pd.DataFrame) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
@@ -84,18 +84,17 @@ def p3(train: pd.DataFrame, trips: pd.DataFrame, zones: pd.DataFrame) -> np.ndar
     return regressor.fit(_at_pickup_inputs(train, zones), train["duration"]).predict(_at_pickup_inputs(trips, zones))
 
 
-def pair_hour_quantiles(
-    train: pd.DataFrame, trips: pd.DataFrame, levels: Sequence[float], least: int = 1
-) -> np.ndarray:
-    """Return quantiles of the zone pair at that hour, shape (n, levels); of the pair, then of all, below ``least`` trips."""
-    keys = [_pair(train) * 24 + train["pickup"].dt.hour.to_numpy(), _pair(train)]
-    asked = [_pair(trips) * 24 + trips["pickup"].dt.hour.to_numpy(), _pair(trips)]
+def _coarse_to_fine(trips: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    pair = _pair(trips)
+    return pair, pair * 24 + trips["pickup"].dt.hour.to_numpy()
+
+
+def pair_hour_quantiles(train: pd.DataFrame, trips: pd.DataFrame, levels: Sequence[float]) -> np.ndarray:
+    """Return quantiles of the zone pair at that hour, shape (n, levels); of the pair, then of all, where none was seen."""
     found = np.tile(np.quantile(train["duration"], levels), (len(trips), 1))
-    for known, wanted in list(zip(keys, asked, strict=True))[::-1]:
-        groups = train["duration"].groupby(known)
-        enough = groups.size().loc[lambda size: size >= least].index
-        table = groups.quantile(list(levels)).unstack().reindex(enough)
-        there = np.isin(wanted, enough)
+    for known, wanted in zip(_coarse_to_fine(train), _coarse_to_fine(trips), strict=True):
+        table = train["duration"].groupby(known).quantile(list(levels)).unstack()
+        there = np.isin(wanted, table.index)
         found[there] = table.loc[wanted[there]].to_numpy()
     return found
 

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.logging import RichHandler
-from rich.table import Table
 
+from pipelines.terminal import show_summary, start_logging
 from taxi.config import NOTEBOOKS, Settings, load_settings, parse_service
 from taxi.errors import MonthRefused, NotPublished, TaxiError, UsageError
 from taxi.months import iterate_months, parse_month
@@ -65,49 +63,9 @@ def _begin(source: str | None, name: str) -> tuple[Settings, Callable[..., dict[
     return settings, flow
 
 
-def _minutes(scores: dict[str, Any] | None, name: str) -> str:
-    return f"{scores['metrics'][name]:.3f}" if scores and scores["metrics"] else "–"
-
-
-def _summary(results: list[dict[str, Any]], reports: Path) -> None:
-    columns = ("month", "status", "kept", "refused", "champion RMSE", "MAE", "challenger RMSE", "promoted", "verdict")
-    table = Table(*columns, title="minutes, on trips that neither model had seen")
-    for result in results:
-        rows, champion, challenger = result["rows"], result["champion"], result["challenger"]
-        table.add_row(
-            f"{result['service']} {result['month']}",
-            result["status"] + (" (before)" if result.get("finished_before") else ""),
-            f"{rows['kept']:,}",
-            f"{rows['quarantined']:,}",
-            _minutes(champion, "rmse"),
-            _minutes(champion, "mae"),
-            _minutes(challenger, "rmse"),
-            "yes" if result["promoted"] else "no",
-            ", ".join([result["verdict"] or "–", *result["alarms"]]),
-        )
-    console = Console(width=None if sys.stdout.isatty() else 150)
-    console.print(table)
-    for result in results[-1:]:
-        console.print(f"{result['month']}: {result['reason']}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"Open {reports / 'index.html'}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _explained_at_the_end(record: logging.LogRecord) -> bool:
-    """Drop Prefect's tracebacks of failures that ``main`` explains in one line."""
-    error = record.exc_info[1] if record.exc_info else None
-    return not (record.name.startswith("prefect") and isinstance(error, TaxiError | OSError))
-
-
 @app.callback()
 def _logging(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False) -> None:
-    plain = logging.StreamHandler(sys.stderr)
-    plain.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    handler = RichHandler(console=Console(stderr=True), show_path=False) if sys.stderr.isatty() else plain
-    if not verbose:
-        handler.addFilter(_explained_at_the_end)
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    for name in ("taxi", "pipelines"):
-        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
+    start_logging(verbose)
 
 
 @app.command()
@@ -118,7 +76,7 @@ def run(
     parse_service(service), parse_month(month)
     settings, flow = _begin(source, "monthly")
     result = flow(service, month, settings.source, not no_version)
-    _summary([result], settings.reports) if not json_ else _say(result, True)
+    show_summary([result], settings.reports) if not json_ else _say(result, True)
     raise typer.Exit(STATUS_CODES[result["status"]])
 
 
@@ -135,7 +93,7 @@ def backfill(
     parse_service(service), list(iterate_months(first, last))
     settings, flow = _begin(source, "backfill")
     result = flow(service, first, last, settings.source, not no_version)
-    _summary(result["months"], settings.reports) if not json_ else _say(result, True)
+    show_summary(result["months"], settings.reports) if not json_ else _say(result, True)
     raise typer.Exit(max(STATUS_CODES[month["status"]] for month in result["months"]))
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from taxi.history import BIN_MILES, MILES_BINS, ZONES, History, Keys, Sums, add_up, subtract, time_band
+from taxi.history import BIN_MILES, MILES_BINS, ZONES, History, Keys, Sums, add_up, subtract, time_band, zone_pair
 from taxi.schema import AT_PICKUP
 
 GRID_ANGLE = np.deg2rad(29.0)  # Manhattan's avenues run 29 degrees east of north
@@ -137,7 +137,7 @@ class TripFeatures(TransformerMixin, BaseEstimator):
     def _keys(self, trips: pd.DataFrame) -> Keys:
         pickup, dropoff = _codes(trips["PULocationID"]), _codes(trips["DOLocationID"])
         hour = (trips["pickup"].dt.dayofweek * 24 + trips["pickup"].dt.hour).to_numpy(np.int64)
-        return Keys(pickup, dropoff, hour, time_band(hour), self.pair_bin_[pickup * ZONES + dropoff])
+        return Keys(pickup, dropoff, hour, time_band(hour), self.pair_bin_[zone_pair(pickup, dropoff)])
 
     def _plain(self, trips: pd.DataFrame, keys: Keys) -> np.ndarray:
         when = trips["pickup"].dt

@@ -11,6 +11,11 @@ MILES_BINS = 160
 BIN_MILES = 0.25
 
 
+def zone_pair(pickup: np.ndarray, dropoff: np.ndarray) -> np.ndarray:
+    """Return one number for each pair of zones (0..265), as ``features.pair_arrays`` numbers its rows."""
+    return pickup * ZONES + dropoff
+
+
 @dataclass(frozen=True)
 class Keys:
     """Integer keys of n trips, each of shape (n,): zones 0..265, hour of the week 0..167, time band, distance bin."""
@@ -24,7 +29,7 @@ class Keys:
     @property
     def pair(self) -> np.ndarray:
         """The zone pair as one number."""
-        return self.pickup * ZONES + self.dropoff
+        return zone_pair(self.pickup, self.dropoff)
 
     def take(self, rows: np.ndarray) -> "Keys":
         """Return the keys of some trips."""

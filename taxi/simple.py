@@ -6,7 +6,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.linear_model import Ridge
 from sklearn.utils.validation import check_is_fitted
 
-from taxi.history import ZONES
+from taxi.history import ZONES, zone_pair
 
 
 class PairMedian(RegressorMixin, BaseEstimator):
@@ -14,16 +14,19 @@ class PairMedian(RegressorMixin, BaseEstimator):
 
     def fit(self, seen: np.ndarray, duration: np.ndarray, sample_weight: np.ndarray | None = None) -> "PairMedian":
         """Learn the medians; weights do not count."""
-        pair = seen[:, 0].astype(np.int64) * ZONES + seen[:, 1].astype(np.int64)
-        medians = pd.Series(np.asarray(duration)).groupby(pair).median()
+        medians = pd.Series(np.asarray(duration)).groupby(self._pair(seen)).median()
         self.table_ = np.full(ZONES * ZONES, float(np.median(duration)))
         self.table_[medians.index] = medians.to_numpy()
         return self
 
+    @staticmethod
+    def _pair(seen: np.ndarray) -> np.ndarray:
+        return zone_pair(*seen[:, :2].astype(np.int64).T)
+
     def predict(self, seen: np.ndarray) -> np.ndarray:
         """Return minutes, shape (n,)."""
         check_is_fitted(self, "table_")
-        return self.table_[seen[:, 0].astype(np.int64) * ZONES + seen[:, 1].astype(np.int64)]
+        return self.table_[self._pair(seen)]
 
     def state(self) -> dict[str, np.ndarray]:
         """Return what ``restore`` needs."""
