@@ -17,7 +17,8 @@ from taxi.config import TELEMETRY_OFF
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-DIRECT = [Requirement(line) for line in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]]
+EXTRAS = [line for extra in PROJECT["optional-dependencies"].values() for line in extra if not line.startswith("taxi[")]
+DIRECT = [Requirement(line) for line in sorted({*PROJECT["dependencies"], *EXTRAS})]
 IMPORT_NAMES = {
     "scikit-learn": "sklearn",
     "xgboost-cpu": "xgboost",
