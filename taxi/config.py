@@ -186,21 +186,29 @@ class ModelParams(_Section):
     """The model's recipe."""
 
     kind: Literal["xgboost", "linear", "pair-median"]
+    planned: bool
     window_months: int = Field(ge=1)
     half_life_days: float = Field(gt=0)
-    rounds: int
-    learning_rate: float
-    max_depth: int
-    min_child_weight: float
-    subsample: float
-    colsample_bytree: float
-    reg_lambda: float
-    max_bin: int
-    interval_rounds: int
-    interval_learning_rate: float
-    interval_max_depth: int
+    max_rows: int = Field(ge=1)
+    calibration_days: int = Field(ge=1)
+    trips_per_round: int = Field(ge=1)
+    rounds: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    max_depth: int = Field(ge=1)
+    colsample_bytree: float = Field(gt=0, le=1)
+    head_rounds: int = Field(ge=1)
+    head_learning_rate: float = Field(gt=0)
+    head_max_depth: int = Field(ge=1)
+    head_colsample_bytree: float = Field(gt=0, le=1)
+    interval_rounds: int = Field(ge=1)
+    interval_learning_rate: float = Field(gt=0)
+    interval_max_depth: int = Field(ge=1)
+    min_child_weight: float = Field(ge=0)
+    subsample: float = Field(gt=0, le=1)
+    reg_lambda: float = Field(ge=0)
+    max_bin: int = Field(ge=2, le=256)
     device: Literal["cpu", "cuda"]
-    threads: int
+    threads: int = Field(ge=1)
     seed: int
 
 

@@ -1,7 +1,8 @@
 """What the model sees of a trip: only what is known when it starts, and what earlier trips taught."""
 
+from collections.abc import Sequence
 from datetime import date
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import holidays
 import numpy as np
@@ -9,13 +10,13 @@ import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from taxi.history import BIN_MILES, MILES_BINS, ZONES, History, Keys, Sums, add_up, subtract, time_band, zone_pair
+from taxi.history import BIN_MILES, MILES_BINS, ZONES, History, Keys, Sums, add_up, merge, subtract, time_band, zone_pair
 from taxi.schema import AT_PICKUP
 
 GRID_ANGLE = np.deg2rad(29.0)  # Manhattan's avenues run 29 degrees east of north
 GEOMETRY = ("x", "y", "area", "airport", "borough")
 PAIR = ("dx", "dy", "miles", "grid_miles", "bearing")
-CALENDAR = ("minute_of_day", "weekday", "hour_of_week", "day_of_year", "holiday", "next_to_holiday")
+CALENDAR = ("minute_of_day", "weekday", "hour_of_week", "holiday", "next_to_holiday")
 RIDE = ("passenger_count", "trip_type", "VendorID", "null_block")
 GROUPS = {
     "zones": ("pickup_zone", "dropoff_zone", *(f"{end}_{name}" for end in ("pickup", "dropoff") for name in GEOMETRY)),
@@ -25,6 +26,7 @@ GROUPS = {
     "history": History.COLUMNS,
 }
 NAMES = [name for group in GROUPS.values() for name in group]
+PLANNED = ("planned_miles", "planned_detour")
 
 
 @lru_cache(maxsize=64)
@@ -73,66 +75,91 @@ class TripFeatures(TransformerMixin, BaseEstimator):
 
     ``zones`` is the table of ``zones.read_zones``. ``fit_transform`` learns history out of fold, in blocks of whole weeks,
     so that no trip sees its own duration; ``transform`` uses all that was learnt. Unknown zones and unseen pairs are fine.
+    With ``planned`` the trips also have ``planned_distance`` (miles, NaN where unknown), and the matrix the columns ``PLANNED``.
+    Months can be learnt one by one: ``tally`` each, ``restore`` the merged tallies, ``look_back`` at each.
     """
 
-    def __init__(self, zones: pd.DataFrame, smoothing: float = 20.0, folds: int = 5) -> None:
+    def __init__(self, zones: pd.DataFrame, smoothing: float = 20.0, folds: int = 5, planned: bool = False) -> None:
         self.zones = zones
         self.smoothing = smoothing
         self.folds = folds
+        self.planned = planned
 
     def fit(self, trips: pd.DataFrame, duration: pd.Series, sample_weight: np.ndarray | None = None) -> "TripFeatures":
-        """Learn from trips and their durations (minutes)."""
-        self._learn(trips, duration, sample_weight)
-        return self
+        """Learn from trips and their durations (minutes); raise ValueError without trips."""
+        if not len(trips):
+            raise ValueError("expected at least one trip to learn from; got none")
+        weight = np.ones(len(trips)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
+        return self.restore(self.tally(trips, np.asarray(duration, dtype=float), weight))
 
     def fit_transform(
         self, trips: pd.DataFrame, duration: pd.Series, sample_weight: np.ndarray | None = None
     ) -> np.ndarray:
         """Learn, and return what each trip looks like to a model that has not seen its week's fold."""
-        keys, minutes, weight = self._learn(trips, duration, sample_weight)
-        fold = (trips["pickup"].to_numpy().astype("datetime64[D]").astype(np.int64) // 7) % self.folds
-        learnt = np.empty((len(trips), len(History.COLUMNS)), dtype=np.float32)
-        for number in np.unique(fold):
-            rows = np.flatnonzero(fold == number)
-            inside = keys.take(rows)
-            others = subtract(self.sums_, add_up(inside, minutes[rows], weight[rows]))
-            learnt[rows] = History(others, self.pair_bin_, self.smoothing).look_up(inside)
-        return np.hstack([self._plain(trips, keys), learnt])
+        return self.fit(trips, duration, sample_weight).look_back(trips)
 
-    def transform(self, trips: pd.DataFrame) -> np.ndarray:
-        """Return the matrix of ``NAMES``, shape (n, 36), float32."""
-        check_is_fitted(self, "sums_")
-        keys = self._keys(trips)
-        return np.hstack([self._plain(trips, keys), self.history_.look_up(keys)])
-
-    def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
-        """Return ``NAMES``."""
-        return np.array(NAMES, dtype=object)
-
-    def restore(self, sums: Sums) -> "TripFeatures":
-        """Take up sums learnt before, as if just fitted."""
+    def tally(self, trips: pd.DataFrame, minutes: np.ndarray, weight: np.ndarray) -> list[Sums]:
+        """Return what these trips add to history, one set of sums a fold; sums of several months ``merge``."""
         self._set_places()
-        self.sums_ = sums
-        self.history_ = History(sums, self.pair_bin_, self.smoothing)
+        keys, fold = self._keys(trips), self._fold(trips)
+        rows = [np.flatnonzero(fold == number) for number in range(self.folds)]
+        return [add_up(keys.take(one), minutes[one], weight[one]) for one in rows]
+
+    def restore(self, tallies: Sequence[Sums]) -> "TripFeatures":
+        """Take up tallies, one a fold, as if just fitted; a single one serves ``transform`` only."""
+        self._set_places()
+        self.sums_ = reduce(merge, tallies)
+        self.history_ = History(self.sums_, self.pair_bin_, self.smoothing)
+        rest = [subtract(self.sums_, one) for one in tallies] if len(tallies) > 1 else []
+        self.others_ = [History(one, self.pair_bin_, self.smoothing) for one in rest]
         return self
 
+    def with_planned(self, planned: bool) -> "TripFeatures":
+        """Return the same fitted features with or without the columns ``PLANNED``."""
+        other = TripFeatures(self.zones, self.smoothing, self.folds, planned)
+        other.__dict__ |= {name: value for name, value in vars(self).items() if name.endswith("_")}
+        return other
+
+    def look_back(self, trips: pd.DataFrame) -> np.ndarray:
+        """Return the matrix of trips that were learnt from, each without what its own fold of weeks taught."""
+        if len(getattr(self, "others_", ())) != self.folds:
+            raise ValueError("expected features fitted here; those read from a model keep no folds")
+        keys, fold = self._keys(trips), self._fold(trips)
+        learnt = np.empty((len(trips), len(History.COLUMNS)), dtype=np.float32)
+        for number, others in enumerate(self.others_):
+            rows = np.flatnonzero(fold == number)
+            learnt[rows] = others.look_up(keys.take(rows))
+        return self._assemble(trips, keys, learnt)
+
+    def transform(self, trips: pd.DataFrame) -> np.ndarray:
+        """Return the matrix of ``NAMES`` (and ``PLANNED``), shape (n, 35 or 37), float32."""
+        check_is_fitted(self, "sums_")
+        keys = self._keys(trips)
+        return self._assemble(trips, keys, self.history_.look_up(keys))
+
+    def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
+        """Return ``NAMES``, and ``PLANNED`` where the distance is planned."""
+        return np.array([*NAMES, *(PLANNED if self.planned else ())], dtype=object)
+
     def _set_places(self) -> None:
+        if hasattr(self, "pair_bin_"):
+            return
         self.places_ = zone_arrays(self.zones)
         self.pairs_ = pair_arrays(self.places_)
         miles = self.pairs_[:, 2]
         binned = np.clip(np.nan_to_num(miles / BIN_MILES, nan=MILES_BINS - 1), 0, MILES_BINS - 1)
         self.pair_bin_ = binned.astype(np.int64)
 
-    def _learn(
-        self, trips: pd.DataFrame, duration: pd.Series, sample_weight: np.ndarray | None
-    ) -> tuple[Keys, np.ndarray, np.ndarray]:
-        if not len(trips):
-            raise ValueError("expected at least one trip to learn from; got none")
-        self._set_places()
-        keys, minutes = self._keys(trips), np.asarray(duration, dtype=float)
-        weight = np.ones(len(trips)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
-        self.restore(add_up(keys, minutes, weight))
-        return keys, minutes, weight
+    def _fold(self, trips: pd.DataFrame) -> np.ndarray:
+        return (trips["pickup"].to_numpy().astype("datetime64[D]").astype(np.int64) // 7) % self.folds
+
+    def _assemble(self, trips: pd.DataFrame, keys: Keys, learnt: np.ndarray) -> np.ndarray:
+        parts = [self._plain(trips, keys), learnt]
+        if self.planned:
+            miles = trips["planned_distance"].to_numpy(dtype=float, na_value=np.nan)
+            detour = miles / np.maximum(self.pairs_[keys.pair, 3], BIN_MILES)
+            parts.append(np.column_stack([miles, detour]).astype(np.float32))
+        return np.hstack(parts)
 
     def _keys(self, trips: pd.DataFrame) -> Keys:
         pickup, dropoff = _codes(trips["PULocationID"]), _codes(trips["DOLocationID"])
@@ -152,7 +179,6 @@ class TripFeatures(TransformerMixin, BaseEstimator):
             when.hour * 60 + when.minute,
             when.dayofweek,
             keys.hour,
-            when.dayofyear,
             free,
             near,
             *ride,
@@ -161,9 +187,15 @@ class TripFeatures(TransformerMixin, BaseEstimator):
         return np.column_stack([np.asarray(column, dtype=np.float32) for column in columns])
 
 
-def at_pickup(trips: pd.DataFrame) -> pd.DataFrame:
-    """Return only the columns that are known when the trip starts; raise ValueError that names a missing one."""
-    missing = [name for name in AT_PICKUP if name not in trips.columns]
+def at_pickup(trips: pd.DataFrame, planned: bool = False) -> pd.DataFrame:
+    """Return only the columns known when the trip starts (``planned``: its distance too); ValueError names a missing one."""
+    wanted = [*AT_PICKUP, *(["planned_distance"] if planned else [])]
+    missing = [name for name in wanted if name not in trips.columns]
     if missing:
-        raise ValueError(f"expected the columns {AT_PICKUP}; {missing} are missing")
-    return trips[AT_PICKUP]
+        raise ValueError(f"expected the columns {wanted}; {missing} are missing")
+    return trips[wanted]
+
+
+def planned_distance(trips: pd.DataFrame) -> pd.DataFrame:
+    """Return trips with ``planned_distance`` (miles): the metered distance stands in for a router's, NaN where it is suspect."""
+    return trips.assign(planned_distance=trips["trip_distance"].where(~trips["distance_suspect"]))

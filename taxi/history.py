@@ -65,6 +65,11 @@ def add_up(keys: Keys, minutes: np.ndarray, weight: np.ndarray) -> Sums:
     }
 
 
+def merge(one: Sums, other: Sums) -> Sums:
+    """Return the sums of the trips of both."""
+    return {name: (one[name][0] + other[name][0], one[name][1] + other[name][1]) for name in one}
+
+
 def subtract(whole: Sums, part: Sums) -> Sums:
     """Return the sums of all trips but those of ``part``."""
     return {name: (whole[name][0] - part[name][0], np.maximum(whole[name][1] - part[name][1], 0)) for name in whole}

@@ -1,140 +1,88 @@
-"""Models of a trip's duration: one scikit-learn pipeline for the mean, an 80 % interval, and files without pickle."""
+"""The model of a trip's duration: features and a distribution, in files without pickle."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-import xgboost
-from sklearn.pipeline import Pipeline
 
-from taxi.config import FeatureParams, ModelParams
+from taxi.boosted import Boosted
 from taxi.errors import TaxiError
 from taxi.features import NAMES, TripFeatures, at_pickup
 from taxi.files import read_json, staged, write_json
-from taxi.simple import LinearMinutes, PairMedian, residual_quantiles
+from taxi.simple import SimpleDistribution
 
-FORMAT = 1
-ALPHAS = (0.1, 0.9)
-SIMPLE = {"linear": LinearMinutes, "pair-median": PairMedian}
-LOW, HIGH = 1.0, 60.0
-
-
-def recency_weights(pickup: pd.Series, half_life_days: float) -> np.ndarray:
-    """Return weights that halve every ``half_life_days`` before the newest pickup, shape (n,)."""
-    age = (pickup.max() - pickup) / pd.Timedelta(days=1)
-    return np.exp2(-age.to_numpy() / half_life_days)
+FORMAT = 2
+OUTPUTS = ("mean", "median", "p10", "p90")
+PLANNED_FOLDER = "planned"
 
 
-def _booster(params: ModelParams, **changes: Any) -> xgboost.XGBRegressor:
-    settings = {
-        "n_estimators": params.rounds,
-        "learning_rate": params.learning_rate,
-        "max_depth": params.max_depth,
-        "min_child_weight": params.min_child_weight,
-        "subsample": params.subsample,
-        "colsample_bytree": params.colsample_bytree,
-        "reg_lambda": params.reg_lambda,
-        "max_bin": params.max_bin,
-        "device": params.device,
-        "n_jobs": params.threads,
-        "random_state": params.seed,
-        "tree_method": "hist",
-    }
-    return xgboost.XGBRegressor(**settings | changes)
+class Distribution(Protocol):
+    """What turns features into mean, median, p10 and p90."""
+
+    def predict(self, seen: np.ndarray) -> np.ndarray:
+        """Return minutes, shape (n, 4)."""
+
+    def gains(self) -> np.ndarray:
+        """Return each feature's weight in the model."""
+
+    def save(self, folder: Path) -> None:
+        """Write into an existing folder."""
 
 
 class DurationModel:
-    """A fitted model: ``pipeline`` predicts the mean, ``interval`` the 10 % and 90 % quantiles, all in minutes."""
+    """A fitted model. ``planned`` is the second model, for trips with a planned distance, or None."""
 
-    def __init__(self, pipeline: Pipeline, interval: Any, recipe: dict[str, Any]) -> None:
-        self.pipeline = pipeline
-        self.interval = interval
+    def __init__(
+        self,
+        features: TripFeatures,
+        distribution: Distribution,
+        recipe: dict[str, Any],
+        planned: "DurationModel | None" = None,
+    ) -> None:
+        self.features = features
+        self.distribution = distribution
         self.recipe = recipe
+        self.planned = planned
 
     def predict(self, trips: pd.DataFrame) -> pd.DataFrame:
-        """Return mean, p10 and p90 (minutes, within 1..60, in order) for trips with the at-pickup columns."""
-        seen = self.pipeline[0].transform(at_pickup(trips))
-        mean = np.clip(self.pipeline[1].predict(seen), LOW, HIGH).astype(np.float64)
-        if isinstance(self.interval, xgboost.XGBRegressor):
-            edges = np.clip(self.interval.predict(seen), LOW, HIGH).astype(np.float64)
-        else:
-            edges = np.clip(mean[:, None] + self.interval[_band(mean)], LOW, HIGH)
-        low, high = np.minimum(edges.min(axis=1), mean), np.maximum(edges.max(axis=1), mean)
-        return pd.DataFrame({"mean": mean, "p10": low, "p90": high}, index=trips.index)
+        """Return mean, median, p10 and p90 (minutes, within 1..60, in order) for trips with the at-pickup columns.
+
+        The ``planned`` model also needs ``planned_distance`` (miles, NaN where there is none); raises ValueError without it.
+        """
+        minutes = self.distribution.predict(self.features.transform(at_pickup(trips, self.features.planned)))
+        return pd.DataFrame(minutes, columns=list(OUTPUTS), index=trips.index)
 
     def importance(self) -> pd.Series:
         """Return each feature's share of the gain (XGBoost) or of the absolute standardised weight (linear), largest first."""
-        regressor = self.pipeline[1]
-        share = np.abs(
-            regressor.feature_importances_ if hasattr(regressor, "feature_importances_") else regressor.coef_
-        )
-        return pd.Series(share / share.sum(), index=NAMES).sort_values(ascending=False)
+        gains = self.distribution.gains()
+        names = self.features.get_feature_names_out()[: len(gains)]
+        return pd.Series(gains / gains.sum(), index=names).sort_values(ascending=False)
 
 
-def _band(mean: np.ndarray) -> np.ndarray:
-    return np.clip(mean // 5, 0, 11).astype(int)
-
-
-def fit_model(trips: pd.DataFrame, zones: pd.DataFrame, params: ModelParams, features: FeatureParams) -> DurationModel:
-    """Fit ``params.kind`` on kept trips (canonical schema), recent trips weighing more; returns a DurationModel."""
-    weight = recency_weights(trips["pickup"], params.half_life_days)
-    maker = TripFeatures(zones, features.smoothing, features.folds)
-    duration = trips["duration"].to_numpy()
-    seen = maker.fit_transform(at_pickup(trips), trips["duration"], weight)
-    if params.kind == "xgboost":
-        regressor = _booster(params).fit(seen, duration, sample_weight=weight)
-        interval: Any = _booster(
-            params,
-            objective="reg:quantileerror",
-            quantile_alpha=np.array(ALPHAS),
-            n_estimators=params.interval_rounds,
-            learning_rate=params.interval_learning_rate,
-            max_depth=params.interval_max_depth,
-        ).fit(seen, duration, sample_weight=weight)
-    else:
-        regressor = SIMPLE[params.kind]().fit(seen, duration, sample_weight=weight)
-        mean = np.clip(regressor.predict(seen), LOW, HIGH)
-        interval = residual_quantiles(duration - mean, _band(mean), ALPHAS, 12)
-    recipe = {
-        "format": FORMAT,
-        "kind": params.kind,
-        "model": params.model_dump(mode="json"),
-        "features": features.model_dump(mode="json"),
-        "columns": NAMES,
-        "trips": len(trips),
-        "first_pickup": str(trips["pickup"].min()),
-        "last_pickup": str(trips["pickup"].max()),
-        "xgboost": xgboost.__version__,
+def _tables(features: TripFeatures) -> dict[str, np.ndarray]:
+    return {
+        f"{kind}/{name}": part
+        for name, both in features.sums_.items()
+        for kind, part in zip(("sum", "count"), both, strict=True)
     }
-    return DurationModel(Pipeline([("features", maker), ("regressor", regressor)]), interval, recipe)
 
 
 def save_model(model: DurationModel, folder: Path) -> None:
     """Write the model into ``folder``, whole or not at all; the same model gives the same bytes. No pickle is needed."""
-    maker, regressor = model.pipeline[0], model.pipeline[1]
-    arrays = {
-        f"{kind}/{name}": part
-        for name, both in maker.sums_.items()
-        for kind, part in zip(("sum", "count"), both, strict=True)
-    }
     with staged(folder) as part:
         part.mkdir(parents=True)
-        if isinstance(regressor, xgboost.XGBRegressor):
-            regressor.get_booster().save_model(part / "mean.ubj")
-            model.interval.get_booster().save_model(part / "interval.ubj")
-        else:
-            arrays |= {f"regressor/{name}": value for name, value in regressor.state().items()}
-            arrays["interval"] = model.interval
-        np.savez_compressed(part / "tables.npz", **arrays)
-        maker.zones.to_parquet(part / "zones.parquet")
-        write_json(part / "recipe.json", model.recipe)
+        model.distribution.save(part)
+        if model.planned:
+            (part / PLANNED_FOLDER).mkdir()
+            model.planned.distribution.save(part / PLANNED_FOLDER)
+        np.savez_compressed(part / "tables.npz", **_tables(model.features))
+        model.features.zones.to_parquet(part / "zones.parquet")
+        write_json(part / "recipe.json", model.recipe | {"planned": model.planned is not None})
 
 
-def _load_booster(path: Path) -> xgboost.XGBRegressor:
-    regressor = xgboost.XGBRegressor()
-    regressor.load_model(path)
-    return regressor
+def _distribution(folder: Path, kind: str) -> Distribution:
+    return Boosted.load(folder) if kind == "xgboost" else SimpleDistribution.load(folder, kind)
 
 
 def load_model(folder: Path) -> DurationModel:
@@ -148,13 +96,10 @@ def load_model(folder: Path) -> DurationModel:
         )
     with np.load(folder / "tables.npz", allow_pickle=False) as archive:
         arrays = dict(archive)
-    tables = {name.split("/")[1] for name in arrays if name.startswith("sum/")}
+    tables = {name.split("/")[1] for name in arrays}
     sums = {name: (arrays[f"sum/{name}"], arrays[f"count/{name}"]) for name in tables}
-    maker = TripFeatures(pd.read_parquet(folder / "zones.parquet"), **recipe["features"]).restore(sums)
-    if recipe["kind"] == "xgboost":
-        regressor: Any = _load_booster(folder / "mean.ubj")
-        interval: Any = _load_booster(folder / "interval.ubj")
-    else:
-        own = {name.split("/")[1]: value for name, value in arrays.items() if name.startswith("regressor/")}
-        regressor, interval = SIMPLE[recipe["kind"]]().restore(own), arrays["interval"]
-    return DurationModel(Pipeline([("features", maker), ("regressor", regressor)]), interval, recipe)
+    features = TripFeatures(pd.read_parquet(folder / "zones.parquet"), **recipe["features"]).restore([sums])
+    planned = None
+    if recipe["planned"]:
+        planned = DurationModel(features.with_planned(True), _distribution(folder / PLANNED_FOLDER, recipe["kind"]), recipe)
+    return DurationModel(features, _distribution(folder, recipe["kind"]), recipe, planned)

@@ -1,11 +1,15 @@
 """The simple regressors that the model is measured against, as scikit-learn estimators over the feature matrix."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.linear_model import Ridge
 from sklearn.utils.validation import check_is_fitted
 
+from taxi.calibration import HIGH, LOW
 from taxi.history import ZONES, zone_pair
 
 
@@ -72,8 +76,58 @@ class LinearMinutes(RegressorMixin, BaseEstimator):
         return self
 
 
-def residual_quantiles(residual: np.ndarray, band: np.ndarray, alphas: tuple[float, float], bands: int) -> np.ndarray:
-    """Return the residuals' quantiles (minutes) by band, shape (bands, 2); those of all trips where a band has few."""
+BANDS = 12
+
+
+def _band(mean: np.ndarray) -> np.ndarray:
+    return np.clip(mean // 5, 0, BANDS - 1).astype(int)
+
+
+def residual_quantiles(residual: np.ndarray, band: np.ndarray, alphas: Sequence[float], bands: int) -> np.ndarray:
+    """Return the residuals' quantiles (minutes) by band, shape (bands, alphas); those of all trips where a band has few."""
     everywhere = np.quantile(residual, alphas)
     rows = [residual[band == number] for number in range(bands)]
     return np.array([np.quantile(row, alphas) if row.size >= 50 else everywhere for row in rows])
+
+
+class SimpleDistribution:
+    """A simple regressor as the mean, with the quantiles of its residuals by band of the prediction around it."""
+
+    def __init__(self, kind: str, regressor: PairMedian | LinearMinutes, spread: np.ndarray) -> None:
+        self.kind = kind
+        self.regressor = regressor
+        self.spread = spread
+
+    @classmethod
+    def fit(cls, kind: str, seen: np.ndarray, minutes: np.ndarray, weight: np.ndarray) -> "SimpleDistribution":
+        """Fit the regressor of that kind, and then its residuals."""
+        regressor = SIMPLE[kind]().fit(seen, minutes, sample_weight=weight)
+        mean = np.clip(regressor.predict(seen), LOW, HIGH)
+        return cls(kind, regressor, residual_quantiles(minutes - mean, _band(mean), (0.5, 0.1, 0.9), BANDS))
+
+    def predict(self, seen: np.ndarray) -> np.ndarray:
+        """Return mean, median, p10 and p90 in minutes within 1..60, in order, shape (n, 4)."""
+        mean = np.clip(self.regressor.predict(seen), LOW, HIGH)
+        median, low, high = np.clip(mean[:, None] + self.spread[_band(mean)], LOW, HIGH).T
+        return np.column_stack([mean, median, np.minimum(low, mean), np.maximum(high, mean)])
+
+    def gains(self) -> np.ndarray:
+        """Return each feature's absolute weight (standardised); the pair median looks at the two zones alone."""
+        if isinstance(self.regressor, LinearMinutes):
+            return np.abs(self.regressor.coef_)
+        return np.array([1.0, 1.0])
+
+    def save(self, folder: Path) -> None:
+        """Write the regressor's state as NPZ."""
+        np.savez_compressed(folder / f"{self.kind}.npz", spread=self.spread, **self.regressor.state())
+
+    @classmethod
+    def load(cls, folder: Path, kind: str) -> "SimpleDistribution":
+        """Read what ``save`` wrote."""
+        with np.load(folder / f"{kind}.npz", allow_pickle=False) as archive:
+            state = dict(archive)
+        spread = state.pop("spread")
+        return cls(kind, SIMPLE[kind]().restore(state), spread)
+
+
+SIMPLE = {"linear": LinearMinutes, "pair-median": PairMedian}

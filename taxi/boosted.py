@@ -1,0 +1,186 @@
+"""One trunk, three heads: boosted trees for a trip's whole distribution. The only module that knows XGBoost.
+
+The trunk learns the logarithm of the minutes by squared loss. The mean (squared loss) and the median (absolute loss) start
+from it; the 10 % and 90 % quantiles start from history, do not see the newest weeks, and are calibrated on them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xgboost
+
+from taxi.calibration import Calibration, calibrate
+from taxi.config import ModelParams
+from taxi.features import NAMES
+
+XGBOOST = xgboost.__version__
+ALPHAS = (0.1, 0.9)
+PARTS = ("trunk", "mean", "median", "interval")
+MISSING = -999.0  # trees read a number faster, and in an eighth of the memory, than a gap
+START = NAMES.index("pair_band_minutes")
+FEWEST_ROUNDS = 60
+LARGEST_STEP = 0.3
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Trips to learn from: features (n, k) float32, minutes, weights, and whether a trip is among the newest weeks."""
+
+    seen: np.ndarray
+    minutes: np.ndarray
+    weight: np.ndarray
+    newest: np.ndarray
+
+    def narrow(self, columns: int) -> "Rows":
+        """Return the same trips with the first ``columns`` features."""
+        return Rows(self.seen[:, :columns], self.minutes, self.weight, self.newest)
+
+
+def filled(seen: np.ndarray) -> np.ndarray:
+    """Return features with ``MISSING`` where there is none."""
+    return np.nan_to_num(seen, nan=MISSING)
+
+
+def schedule(rounds: int, step: float, trips: int, trips_per_round: int) -> tuple[int, float]:
+    """Return rounds and learning rate for so many trips: fewer trips, fewer and larger steps."""
+    wanted = min(rounds, max(FEWEST_ROUNDS, trips // trips_per_round))
+    return wanted, min(step * rounds / wanted, LARGEST_STEP)
+
+
+class _Months(xgboost.DataIter):
+    """Hands trips to XGBoost part by part, so that they never lie in one array."""
+
+    def __init__(self, parts: Sequence[Rows]) -> None:
+        super().__init__()
+        self.parts, self.at = parts, 0
+
+    def next(self, input_data: Any) -> bool:
+        if self.at == len(self.parts):
+            return False
+        one = self.parts[self.at]
+        input_data(data=filled(one.seen), label=np.log(one.minutes), weight=one.weight)
+        self.at += 1
+        return True
+
+    def reset(self) -> None:
+        self.at = 0
+
+
+def settings_of(params: ModelParams, **changes: Any) -> dict[str, Any]:
+    """Return XGBoost's settings for the trunk, with ``changes``."""
+    return {
+        "tree_method": "hist",
+        "objective": "reg:squarederror",
+        "max_depth": params.max_depth,
+        "min_child_weight": params.min_child_weight,
+        "subsample": params.subsample,
+        "colsample_bytree": params.colsample_bytree,
+        "reg_lambda": params.reg_lambda,
+        "max_bin": params.max_bin,
+        "device": params.device,
+        "nthread": params.threads,
+        "seed": params.seed,
+    } | changes
+
+
+def plan_parts(params: ModelParams, trips: int) -> dict[str, tuple[dict[str, Any], int]]:
+    """Return settings and rounds of each part for so many training trips."""
+    wide = {"colsample_bytree": params.head_colsample_bytree, "max_depth": params.head_max_depth}
+    trunk = schedule(params.rounds, params.learning_rate, trips, params.trips_per_round)
+    head = schedule(params.head_rounds, params.head_learning_rate, trips, params.trips_per_round)
+    interval = {"max_depth": params.interval_max_depth, "quantile_alpha": list(ALPHAS)}
+    edges = schedule(params.interval_rounds, params.interval_learning_rate, trips, params.trips_per_round)
+    plans = {
+        "trunk": ({}, trunk),
+        "mean": (wide, head),
+        "median": (wide | {"objective": "reg:absoluteerror"}, head),
+        "interval": (wide | interval | {"objective": "reg:quantileerror"}, edges),
+    }
+    return {
+        name: (settings_of(params, learning_rate=step, **changes), rounds)
+        for name, (changes, (rounds, step)) in plans.items()
+    }
+
+
+class Boosted:
+    """A fitted trunk with its heads: ``predict`` gives mean, median, p10 and p90 from features."""
+
+    def __init__(self, parts: dict[str, xgboost.Booster], calibration: Calibration) -> None:
+        self.parts = parts
+        self.calibration = calibration
+
+    def margins(self, seen: np.ndarray) -> np.ndarray:
+        """Return mean (minutes), median and both quantiles (log minutes) before calibration, shape (n, 4), float64."""
+        full = filled(seen)
+        trunk = self._ask("trunk", full, None)
+        mean = self._ask("mean", full, np.exp(trunk.astype(np.float64)).astype(np.float32))
+        median = self._ask("median", full, trunk)
+        start = np.log(full[:, START].astype(np.float64)).astype(np.float32)
+        edges = self._ask("interval", full, np.column_stack([start, start]))
+        return np.column_stack([mean, median, edges]).astype(np.float64)
+
+    def predict(self, seen: np.ndarray) -> np.ndarray:
+        """Return mean, median, p10 and p90 in minutes within 1..60, in order, shape (n, 4)."""
+        return self.calibration.finish(self.margins(seen), seen)
+
+    def _ask(self, name: str, full: np.ndarray, start: np.ndarray | None) -> np.ndarray:
+        return self.parts[name].inplace_predict(full, predict_type="margin", base_margin=start)
+
+    def gains(self) -> np.ndarray:
+        """Return each feature's gain in the trunk and the mean's head, shape (k,)."""
+        total = np.zeros(self.parts["trunk"].num_features())
+        for name in ("trunk", "mean"):
+            for feature, gain in self.parts[name].get_score(importance_type="total_gain").items():
+                total[int(feature[1:])] += gain
+        return total
+
+    def contributions(self, seen: np.ndarray) -> np.ndarray:
+        """Return how much each feature moves the logarithm of the minutes, and the average last, shape (n, k + 1).
+
+        Source: TreeSHAP, Lundberg et al., "From local explanations to global understanding" (2020), as XGBoost computes it.
+        """
+        return self.parts["trunk"].predict(xgboost.DMatrix(filled(seen)), pred_contribs=True)
+
+    def save(self, folder: Path) -> None:
+        """Write the boosters as UBJ and the calibration as NPZ."""
+        for name, booster in self.parts.items():
+            booster.save_model(folder / f"{name}.ubj")
+        np.savez_compressed(folder / "calibration.npz", **self.calibration.state())
+
+    @classmethod
+    def load(cls, folder: Path) -> "Boosted":
+        """Read what ``save`` wrote."""
+        with np.load(folder / "calibration.npz", allow_pickle=False) as archive:
+            calibration = Calibration(**archive)
+        return cls({name: xgboost.Booster(model_file=str(folder / f"{name}.ubj")) for name in PARTS}, calibration)
+
+
+def fit_boosted(rows: Sequence[Rows], params: ModelParams) -> Boosted:
+    """Fit trunk, heads and calibration on the parts' rows; one binned matrix serves all."""
+    matrix = xgboost.QuantileDMatrix(_Months(rows), max_bin=params.max_bin)
+    minutes, weight, newest = (
+        np.concatenate([getattr(one, name) for one in rows]) for name in ("minutes", "weight", "newest")
+    )
+    start = np.log(np.concatenate([filled(one.seen[:, START]) for one in rows]).astype(np.float64))
+    plans, parts = plan_parts(params, len(minutes)), {}
+    parts["trunk"] = _train(plans["trunk"], matrix)
+    trunk = parts["trunk"].predict(matrix, output_margin=True)
+    matrix.set_info(base_margin=trunk)
+    parts["median"] = _train(plans["median"], matrix)
+    matrix.set_info(label=minutes, base_margin=np.exp(trunk.astype(np.float64)))
+    parts["mean"] = _train(plans["mean"], matrix)
+    older = np.where(newest, 0.0, weight)
+    matrix.set_info(label=np.log(minutes), weight=older, base_margin=np.column_stack([start, start]))
+    parts["interval"] = _train(plans["interval"], matrix)
+    fitted = Boosted(parts, Calibration.none())
+    judging = np.concatenate([one.seen[one.newest] for one in rows])
+    fitted.calibration = calibrate(np.log(minutes[newest]), fitted.margins(judging)[:, 2:], judging)
+    return fitted
+
+
+def _train(plan: tuple[dict[str, Any], int], matrix: xgboost.DMatrix) -> xgboost.Booster:
+    settings, rounds = plan
+    return xgboost.train(settings, matrix, num_boost_round=rounds)

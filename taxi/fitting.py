@@ -1,0 +1,147 @@
+"""From kept trips, month by month, to a fitted model: tally history, draw the rows to boost on, fit. No month is read whole twice.
+
+Memory does not grow with history: of each month only sums by fold, and the rows drawn from it, stay.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import brentq
+
+from taxi.boosted import XGBOOST, Rows, fit_boosted
+from taxi.config import FeatureParams, ModelParams
+from taxi.features import NAMES, TripFeatures, planned_distance
+from taxi.history import Sums, merge
+from taxi.model import FORMAT, DurationModel
+from taxi.schema import AT_PICKUP
+from taxi.simple import SimpleDistribution
+
+Part = Callable[[], pd.DataFrame]
+COLUMNS = [*AT_PICKUP, "trip_distance", "distance_suspect", "duration"]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What one month adds: sums by fold, and its trips by day."""
+
+    sums: list[Sums]
+    days: pd.Series
+
+    def join(self, other: "Tally") -> "Tally":
+        """Return the tally of both."""
+        sums = [merge(one, two) for one, two in zip(self.sums, other.sums, strict=True)]
+        return Tally(sums, self.days.add(other.days, fill_value=0))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which trips are boosted on: all up to ``as_of``, thinned by age where ``scale`` says so; ``newest`` is a date."""
+
+    as_of: pd.Timestamp
+    newest: pd.Timestamp
+    scale: float
+    half_life_days: float
+    seed: int
+
+
+def recency_weights(pickup: pd.Series, as_of: pd.Timestamp, half_life_days: float) -> np.ndarray:
+    """Return weights that halve every ``half_life_days`` before the day ``as_of``, shape (n,); one day, one weight."""
+    age = (as_of - pickup.dt.normalize()) / pd.Timedelta(days=1)
+    return np.exp2(-age.to_numpy() / half_life_days)
+
+
+def tally_month(part: Part, maker: TripFeatures, as_of: pd.Timestamp, half_life_days: float) -> Tally:
+    """Read a month and return what it adds to history."""
+    trips = part()
+    weight = recency_weights(trips["pickup"], as_of, half_life_days)
+    days = trips["pickup"].dt.normalize().value_counts().sort_index().astype(float)
+    return Tally(maker.tally(trips, trips["duration"].to_numpy(), weight), days)
+
+
+def thinning(days: pd.Series, weight: np.ndarray, most: int) -> float:
+    """Return the scale by which weights become shares to keep (1 at most), so that about ``most`` trips are kept."""
+    counts = days.to_numpy()
+    if counts.sum() <= most:
+        return float("inf")
+    return float(brentq(lambda scale: counts @ np.minimum(1, scale * weight) - most, 0, 1 / weight.min()))
+
+
+def plan_draw(days: pd.Series, as_of: pd.Timestamp, params: ModelParams) -> Draw:
+    """Decide which trips are boosted on, and which of them only calibrate the interval: the newest weeks, a quarter at most."""
+    weight = recency_weights(days.index.to_series(), as_of, params.half_life_days)
+    span = (as_of - days.index.min()).days
+    newest = as_of - pd.Timedelta(days=min(params.calibration_days, span // 4))
+    return Draw(as_of, newest, thinning(days, weight, params.max_rows), params.half_life_days, params.seed)
+
+
+def draw_rows(part: Part, maker: TripFeatures, draw: Draw) -> Rows:
+    """Read a month again and return the features of the trips drawn from it; a thinned trip weighs more."""
+    trips = part()
+    weight = recency_weights(trips["pickup"], draw.as_of, draw.half_life_days)
+    share = np.minimum(1.0, draw.scale * weight)
+    month = trips["pickup"].min().toordinal() if len(trips) else 0
+    chosen = np.random.default_rng([draw.seed, month]).random(len(trips)) < share
+    kept = planned_distance(trips[chosen])
+    newest = (kept["pickup"] >= draw.newest).to_numpy()
+    return Rows(maker.look_back(kept), kept["duration"].to_numpy(), (weight / share)[chosen], newest)
+
+
+def fit_months(
+    parts: Sequence[Part], zones: pd.DataFrame, params: ModelParams, features: FeatureParams, as_of: pd.Timestamp
+) -> DurationModel:
+    """Fit ``params.kind`` on months of kept trips (``COLUMNS``), all before ``as_of``; recent trips weigh more.
+
+    Raises ValueError if there is no trip, or one at or after ``as_of``.
+    """
+    maker = TripFeatures(zones, features.smoothing, features.folds, planned=True)
+    tally = reduce(Tally.join, (tally_month(part, maker, as_of, params.half_life_days) for part in parts))
+    check_days(tally.days, as_of)
+    maker.restore(tally.sums)
+    draw = plan_draw(tally.days, as_of, params)
+    return assemble(maker, [draw_rows(part, maker, draw) for part in parts], tally.days, params, features)
+
+
+def check_days(days: pd.Series, as_of: pd.Timestamp) -> None:
+    """Raise ValueError unless there are trips, every one before the day ``as_of``."""
+    if not len(days):
+        raise ValueError("expected at least one trip to learn from; got none")
+    if days.index.max() >= as_of:
+        raise ValueError(f"expected every training pickup before {as_of}; the latest day is {days.index.max():%Y-%m-%d}")
+
+
+def assemble(
+    maker: TripFeatures, rows: Sequence[Rows], days: pd.Series, params: ModelParams, features: FeatureParams
+) -> DurationModel:
+    """Fit the distributions on the drawn rows and put the model together."""
+    narrow = [one.narrow(len(NAMES)) for one in rows]
+    recipe = {
+        "format": FORMAT,
+        "kind": params.kind,
+        "model": params.model_dump(mode="json"),
+        "features": features.model_dump(mode="json"),
+        "columns": NAMES,
+        "trips": int(days.sum()),
+        "boosted_on": sum(len(one.minutes) for one in rows),
+        "first_day": f"{days.index.min():%Y-%m-%d}",
+        "last_day": f"{days.index.max():%Y-%m-%d}",
+        "xgboost": XGBOOST,
+    }
+    plain = maker.with_planned(False)
+    if params.kind != "xgboost":
+        seen, minutes, weight = (
+            np.concatenate([getattr(one, name) for one in narrow]) for name in ("seen", "minutes", "weight")
+        )
+        return DurationModel(plain, SimpleDistribution.fit(params.kind, seen, minutes, weight), recipe)
+    planned = DurationModel(maker, fit_boosted(rows, params), recipe) if params.planned else None
+    return DurationModel(plain, fit_boosted(narrow, params), recipe, planned)
+
+
+def fit_model(trips: pd.DataFrame, zones: pd.DataFrame, params: ModelParams, features: FeatureParams) -> DurationModel:
+    """Fit on one frame of kept trips, as of the day after its newest."""
+    if not len(trips):
+        raise ValueError("expected at least one trip to learn from; got none")
+    as_of = trips["pickup"].max().normalize() + pd.Timedelta(days=1)
+    return fit_months([lambda: trips], zones, params, features, as_of)
