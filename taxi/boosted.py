@@ -88,12 +88,12 @@ def settings_of(params: ModelParams, **changes: Any) -> dict[str, Any]:
 
 def plan_parts(params: ModelParams, trips: int) -> dict[str, tuple[dict[str, Any], int]]:
     """Return settings and rounds of each part for so many training trips."""
-    wide = {"colsample_bytree": params.head_colsample_bytree, "max_depth": params.head_max_depth}
+    wide: dict[str, Any] = {"colsample_bytree": params.head_colsample_bytree, "max_depth": params.head_max_depth}
     trunk = schedule(params.rounds, params.learning_rate, trips, params.trips_per_round)
     head = schedule(params.head_rounds, params.head_learning_rate, trips, params.trips_per_round)
     interval = {"max_depth": params.interval_max_depth, "quantile_alpha": list(ALPHAS)}
     edges = schedule(params.interval_rounds, params.interval_learning_rate, trips, params.trips_per_round)
-    plans = {
+    plans: dict[str, tuple[dict[str, Any], tuple[int, float]]] = {
         "trunk": ({}, trunk),
         "mean": (wide, head),
         "median": (wide | {"objective": "reg:absoluteerror"}, head),

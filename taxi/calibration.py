@@ -3,7 +3,9 @@
 Source: Romano, Patterson & Candès, "Conformalized quantile regression" (2019), each edge on its own, in log minutes.
 """
 
+import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -24,17 +26,20 @@ GROUPS = KINDS * BOROUGHS * BANDS
 _BAND_OF_HOUR = np.array([next(i for i, (low, high) in enumerate(HOURS) if low <= hour < high) for hour in range(24)])
 
 
-def group_of(hour_of_week: np.ndarray, null: np.ndarray, airport: np.ndarray, borough: np.ndarray) -> np.ndarray:
-    """Return a trip's group 0..199: null block or not, airport or not, pickup borough (-1: none), hour band."""
-    kind = 2 * null.astype(np.int64) + airport.astype(np.int64)
-    place = np.clip(borough.astype(np.int64) + 1, 0, BOROUGHS - 1)
-    return (kind * BOROUGHS + place) * BANDS + _BAND_OF_HOUR[hour_of_week.astype(np.int64) % 24]
-
-
 def groups(seen: np.ndarray) -> np.ndarray:
-    """Return the group of every row of features, shape (n,)."""
+    """Return each trip's group 0..199, shape (n,): null block or not, airport or not, pickup borough or none, hour band."""
     airport = np.nan_to_num(seen[:, _AIRPORTS]).max(axis=1) > 0
-    return group_of(seen[:, _HOUR], seen[:, _NULL] > 0, airport, np.nan_to_num(seen[:, _BOROUGH], nan=-1))
+    kind = 2 * (seen[:, _NULL] > 0).astype(np.int64) + airport
+    place = np.clip(np.nan_to_num(seen[:, _BOROUGH], nan=-1).astype(np.int64) + 1, 0, BOROUGHS - 1)
+    return (kind * BOROUGHS + place) * BANDS + _BAND_OF_HOUR[seen[:, _HOUR].astype(np.int64) % 24]
+
+
+def group_one(row: np.ndarray) -> int:
+    """Return the group of one row of features, shape (k,)."""
+    kind = 2 * (row[_NULL] > 0) + bool(row[_AIRPORTS[0]] > 0 or row[_AIRPORTS[1]] > 0)
+    borough = -1 if math.isnan(row[_BOROUGH]) else int(row[_BOROUGH])
+    place = min(borough + 1, BOROUGHS - 1)
+    return int((kind * BOROUGHS + place) * BANDS + _BAND_OF_HOUR[int(row[_HOUR]) % 24])
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Calibration:
         """Return a calibration that moves nothing."""
         return cls(np.zeros(GROUPS), np.zeros(GROUPS))
 
-    def state(self) -> dict[str, np.ndarray]:
+    def state(self) -> dict[str, Any]:
         """Return the arrays that make it."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
@@ -90,4 +95,6 @@ def _shifts(score: np.ndarray, group: np.ndarray, level: float) -> np.ndarray:
 def calibrate(log_minutes: np.ndarray, edges: np.ndarray, seen: np.ndarray) -> Calibration:
     """Return the shifts that make the edges (log minutes, shape (n, 2)) hold on trips that they were not fitted on."""
     group = groups(seen)
-    return Calibration(_shifts(log_minutes - edges[:, 0], group, TAIL), _shifts(log_minutes - edges[:, 1], group, 1 - TAIL))
+    return Calibration(
+        _shifts(log_minutes - edges[:, 0], group, TAIL), _shifts(log_minutes - edges[:, 1], group, 1 - TAIL)
+    )

@@ -9,18 +9,19 @@ HOURS = ((0, 6), (6, 10), (10, 16), (16, 20), (20, 24))
 
 
 def score(duration: pd.Series, predicted: pd.DataFrame | pd.Series) -> dict[str, float]:
-    """Return rmse, mae, medae and p90 (of absolute errors) in minutes, within5 (share within 5 minutes), and n.
+    """Return rmse in minutes, of the mean; mae, medae and p90 of absolute errors, within5 (share within 5 minutes), of the median; n.
 
-    With columns ``mean``, ``p10`` and ``p90`` in ``predicted`` also coverage80 (share of durations inside the interval) and
-    width80 (its mean width, minutes). Raises ValueError without trips or with predictions that are not finite.
+    A frame has the columns ``mean`` and ``median``; a series is both. With ``p10`` and ``p90`` also coverage80 (share of
+    durations inside the interval) and width80 (its mean width, minutes). ValueError without trips or with a number that is not finite.
     """
-    mean = predicted["mean"] if isinstance(predicted, pd.DataFrame) else predicted
-    error = np.asarray(mean, dtype=float) - np.asarray(duration, dtype=float)
+    both = (predicted["mean"], predicted["median"]) if isinstance(predicted, pd.DataFrame) else (predicted, predicted)
+    truth = np.asarray(duration, dtype=float)
+    error, size = (np.asarray(one, dtype=float) - truth for one in both)
     if not error.size:
         raise ValueError("expected at least one trip to score; got none")
-    if not np.isfinite(error).all():
-        raise ValueError(f"expected finite predictions and durations; {int((~np.isfinite(error)).sum())} are not")
-    size = np.abs(error)
+    if bad := int((~np.isfinite(error + size)).sum()):
+        raise ValueError(f"expected finite predictions and durations; {bad} are not")
+    size = np.abs(size)
     scores = {
         "rmse": float(np.sqrt(np.mean(error**2))),
         "mae": float(size.mean()),
@@ -30,7 +31,7 @@ def score(duration: pd.Series, predicted: pd.DataFrame | pd.Series) -> dict[str,
         "n": int(error.size),
     }
     if isinstance(predicted, pd.DataFrame) and {"p10", "p90"} <= set(predicted.columns):
-        low, high, truth = (np.asarray(one, dtype=float) for one in (predicted["p10"], predicted["p90"], duration))
+        low, high = (np.asarray(predicted[name], dtype=float) for name in ("p10", "p90"))
         scores |= {
             "coverage80": float(((low <= truth) & (truth <= high)).mean()),
             "width80": float((high - low).mean()),

@@ -1,8 +1,10 @@
 """What the model sees of a trip: only what is known when it starts, and what earlier trips taught."""
 
+import math
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime
 from functools import lru_cache, reduce
+from typing import NamedTuple
 
 import holidays
 import numpy as np
@@ -10,7 +12,19 @@ import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from taxi.history import BIN_MILES, MILES_BINS, ZONES, History, Keys, Sums, add_up, merge, subtract, time_band, zone_pair
+from taxi.history import (
+    BIN_MILES,
+    MILES_BINS,
+    ZONES,
+    History,
+    Keys,
+    Sums,
+    add_up,
+    merge,
+    subtract,
+    time_band,
+    zone_pair,
+)
 from taxi.schema import AT_PICKUP
 
 GRID_ANGLE = np.deg2rad(29.0)  # Manhattan's avenues run 29 degrees east of north
@@ -47,6 +61,13 @@ def holiday_flags(days: pd.DatetimeIndex) -> tuple[np.ndarray, np.ndarray]:
     return flags[codes, 0], flags[codes, 1]
 
 
+@lru_cache(maxsize=4096)
+def holiday_flag(day: date) -> tuple[float, float]:
+    """Return the same of one day."""
+    free, near = holiday_flags(pd.DatetimeIndex([day]))
+    return float(free[0]), float(near[0])
+
+
 def zone_arrays(zones: pd.DataFrame) -> np.ndarray:
     """Return x, y, area, airport and a borough's number for zones 0..265, shape (266, 5); NaN where there is no shape."""
     table = zones.reindex(range(ZONES))
@@ -68,6 +89,18 @@ def _codes(zone: pd.Series) -> np.ndarray:
     number = pd.to_numeric(zone, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
     valid = (number >= 1) & (number < ZONES) & (number == np.floor(number))
     return np.where(valid, number, 0).astype(np.int64)
+
+
+class Trip(NamedTuple):
+    """One trip as it is known when it starts; ``pickup`` is New York wall-clock, ``planned_distance`` is in miles."""
+
+    pickup: datetime
+    PULocationID: int
+    DOLocationID: int
+    passenger_count: float = math.nan
+    trip_type: float = math.nan
+    VendorID: float = math.nan
+    planned_distance: float | None = None
 
 
 class TripFeatures(TransformerMixin, BaseEstimator):
@@ -137,6 +170,22 @@ class TripFeatures(TransformerMixin, BaseEstimator):
         keys = self._keys(trips)
         return self._assemble(trips, keys, self.history_.look_up(keys))
 
+    def transform_one(self, trip: Trip) -> np.ndarray:
+        """Return what ``transform`` returns for one trip, shape (35 or 37,), without a frame."""
+        pickup, dropoff = (zone if 0 < zone < ZONES else 0 for zone in (trip.PULocationID, trip.DOLocationID))
+        pair, when = pickup * ZONES + dropoff, trip.pickup
+        hour = when.weekday() * 24 + when.hour
+        row = np.empty(len(NAMES) + len(PLANNED) * self.planned, dtype=np.float32)
+        row[0], row[1] = pickup, dropoff
+        row[2:7], row[7:12], row[12:17] = self.places_[pickup], self.places_[dropoff], self.pairs_[pair]
+        row[17:22] = when.hour * 60 + when.minute, when.weekday(), hour, *holiday_flag(when.date())
+        row[22:26] = trip.passenger_count, trip.trip_type, trip.VendorID, math.isnan(trip.passenger_count)
+        row[26:35] = self.history_.look_up_one(pickup, dropoff, hour)
+        if self.planned:
+            miles = math.nan if trip.planned_distance is None else trip.planned_distance
+            row[35:] = miles, miles / np.fmax(self.pairs_[pair, 3], BIN_MILES)
+        return row
+
     def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
         """Return ``NAMES``, and ``PLANNED`` where the distance is planned."""
         return np.array([*NAMES, *(PLANNED if self.planned else ())], dtype=object)
@@ -157,7 +206,7 @@ class TripFeatures(TransformerMixin, BaseEstimator):
         parts = [self._plain(trips, keys), learnt]
         if self.planned:
             miles = trips["planned_distance"].to_numpy(dtype=float, na_value=np.nan)
-            detour = miles / np.maximum(self.pairs_[keys.pair, 3], BIN_MILES)
+            detour = miles / np.fmax(self.pairs_[keys.pair, 3], BIN_MILES)
             parts.append(np.column_stack([miles, detour]).astype(np.float32))
         return np.hstack(parts)
 

@@ -109,7 +109,9 @@ def check_days(days: pd.Series, as_of: pd.Timestamp) -> None:
     if not len(days):
         raise ValueError("expected at least one trip to learn from; got none")
     if days.index.max() >= as_of:
-        raise ValueError(f"expected every training pickup before {as_of}; the latest day is {days.index.max():%Y-%m-%d}")
+        raise ValueError(
+            f"expected every training pickup before {as_of}; the latest day is {days.index.max():%Y-%m-%d}"
+        )
 
 
 def assemble(

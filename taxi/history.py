@@ -57,6 +57,9 @@ def time_band(hour_of_week: np.ndarray) -> np.ndarray:
     return np.searchsorted([5, 7, 10, 15, 19], hour, side="right") + 6 * (day >= 5)
 
 
+BAND_OF_HOUR = time_band(np.arange(HOURS)).tolist()
+
+
 def add_up(keys: Keys, minutes: np.ndarray, weight: np.ndarray) -> Sums:
     """Return for each table the weighted sum of minutes and the sum of weights, cell by cell."""
     return {
@@ -133,3 +136,20 @@ class History:
             self.hour[keys.hour],
         )
         return np.column_stack(columns).astype(np.float32)
+
+    def look_up_one(self, pickup: int, dropoff: int, hour: int) -> tuple[float, ...]:
+        """Return ``COLUMNS`` of one trip; ``hour`` is that of the week."""
+        pair = pickup * ZONES + dropoff
+        band = pair * BANDS + BAND_OF_HOUR[hour]
+        start, end = self.pickup_hour[pickup * HOURS + hour], self.dropoff_hour[dropoff * HOURS + hour]
+        return (
+            self.pair[pair],
+            self.pair_trips[pair],
+            self.pair_band[band],
+            self.band_trips[band],
+            start,
+            end,
+            start / self.pickup_mean[pickup],
+            end / self.dropoff_mean[dropoff],
+            self.hour[hour],
+        )

@@ -27,7 +27,7 @@ def column_table(trips: pd.DataFrame) -> pd.DataFrame:
 
 
 def feature_frame(features: TripFeatures, trips: pd.DataFrame) -> pd.DataFrame:
-    """Return the features of trips as a named frame, shape (n, 36)."""
+    """Return the features of trips as a named frame, shape (n, 35)."""
     return pd.DataFrame(features.transform(trips[AT_PICKUP]), columns=NAMES, index=trips.index)
 
 

@@ -8,14 +8,14 @@ from taxi.model import DurationModel, load_model
 
 
 class ServedModel:
-    """Predicts from a frame with the at-pickup columns; returns mean, p10 and p90 in minutes."""
+    """Predicts from a frame with the at-pickup columns; returns mean, median, p10 and p90 in minutes."""
 
     def __init__(self, model: DurationModel) -> None:
         """Serve ``model``."""
         self.model = model
 
     def predict(self, trips: pd.DataFrame, params: dict[str, object] | None = None) -> pd.DataFrame:
-        """Return one row of mean, p10 and p90 a trip."""
+        """Return one row of mean, median, p10 and p90 a trip."""
         return self.model.predict(trips)
 
 

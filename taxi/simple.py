@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ class PairMedian(RegressorMixin, BaseEstimator):
         check_is_fitted(self, "table_")
         return self.table_[self._pair(seen)]
 
-    def state(self) -> dict[str, np.ndarray]:
+    def state(self) -> dict[str, Any]:
         """Return what ``restore`` needs."""
         return {"table": self.table_}
 
@@ -65,7 +66,7 @@ class LinearMinutes(RegressorMixin, BaseEstimator):
         check_is_fitted(self, "coef_")
         return (self._standard(seen) * self.coef_).sum(axis=1) + self.intercept_
 
-    def state(self) -> dict[str, np.ndarray]:
+    def state(self) -> dict[str, Any]:
         """Return what ``restore`` needs."""
         return {"mean": self.mean_, "scale": self.scale_, "coef": self.coef_, "intercept": np.array(self.intercept_)}
 
@@ -109,7 +110,9 @@ class SimpleDistribution:
         """Return mean, median, p10 and p90 in minutes within 1..60, in order, shape (n, 4)."""
         mean = np.clip(self.regressor.predict(seen), LOW, HIGH)
         median, low, high = np.clip(mean[:, None] + self.spread[_band(mean)], LOW, HIGH).T
-        return np.column_stack([mean, median, np.minimum(low, mean), np.maximum(high, mean)])
+        return np.column_stack(
+            [mean, median, np.minimum(low, np.minimum(mean, median)), np.maximum(high, np.maximum(mean, median))]
+        )
 
     def gains(self) -> np.ndarray:
         """Return each feature's absolute weight (standardised); the pair median looks at the two zones alone."""

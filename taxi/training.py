@@ -1,9 +1,13 @@
 """The month's models: which trips train and judge them, and where they are kept."""
 
+from collections.abc import Sequence
+from functools import partial
+
 import pandas as pd
 
 from taxi.config import Params, Settings
-from taxi.model import DurationModel, fit_model, load_model, save_model
+from taxi.fitting import COLUMNS, Part, fit_model, fit_months
+from taxi.model import DurationModel, load_model, save_model
 from taxi.months import month_bounds
 from taxi.plan import Plan
 from taxi.schema import read_trips
@@ -35,13 +39,24 @@ def _as_of(plan: Plan) -> pd.Timestamp:
     return pd.Timestamp(plan.holdout_from) if plan.holdout_from else month_bounds(plan.month)[0]
 
 
+def month_parts(settings: Settings, service: str, months: Sequence[str]) -> list[Part]:
+    """Return one reader a month, of the columns that a fit needs; a month is read when its reader is called."""
+    return [partial(read_trips, settings.month(service, month).trips, COLUMNS) for month in months]
+
+
+def training_parts(settings: Settings, plan: Plan) -> list[Part]:
+    """Return what trains the challenger, month by month."""
+    return (
+        [partial(training_trips, settings, plan)]
+        if plan.holdout_from
+        else month_parts(settings, plan.service, plan.window)
+    )
+
+
 def train_challenger(settings: Settings, plan: Plan, params: Params, kind: str | None = None) -> DurationModel:
     """Fit the recipe (or another ``kind`` of it) on the plan's window; raise ValueError if a trip is from after it."""
-    trips = training_trips(settings, plan)
-    if (trips["pickup"] >= _as_of(plan)).any():
-        raise ValueError(f"expected every training pickup before {_as_of(plan)}; the latest is {trips['pickup'].max()}")
     recipe = params.model.model_copy(update={"kind": kind}) if kind else params.model
-    return fit_model(trips, read_zones(settings.zones), recipe, params.features)
+    return fit_months(training_parts(settings, plan), read_zones(settings.zones), recipe, params.features, _as_of(plan))
 
 
 def keep_challenger(settings: Settings, plan: Plan, model: DurationModel) -> None:
@@ -63,8 +78,8 @@ def load_incumbent(settings: Settings, plan: Plan) -> DurationModel | None:
 
 def refit_winner(settings: Settings, plan: Plan, params: Params) -> None:
     """Fit the winner's recipe on the window that includes the month itself, and save it as ``winner``."""
-    trips = read_months(settings, plan.service, plan.refit_window)
-    model = fit_model(trips, read_zones(settings.zones), params.model, params.features)
+    parts, as_of = month_parts(settings, plan.service, plan.refit_window), month_bounds(plan.month)[1]
+    model = fit_months(parts, read_zones(settings.zones), params.model, params.features, as_of)
     save_model(model, settings.month(plan.service, plan.month).models / "winner")
 
 

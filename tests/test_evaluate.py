@@ -18,7 +18,9 @@ def test_a_perfect_prediction_has_no_error() -> None:
 
 
 def test_errors_worked_by_hand() -> None:
-    predicted = pd.DataFrame({"mean": [6.0, 8.0, 28.0], "p10": [4.0, 11.0, 10.0], "p90": [8.0, 14.0, 30.0]})
+    predicted = pd.DataFrame(
+        {"mean": [6.0, 8.0, 28.0], "median": [6.0, 8.0, 28.0], "p10": [4.0, 11.0, 10.0], "p90": [8.0, 14.0, 30.0]}
+    )
 
     found = score(pd.Series([5.0, 10.0, 20.0]), predicted)
 
@@ -55,7 +57,9 @@ def test_hour_bands_and_the_null_block_divide_the_trips(
 
 
 def test_coverage_is_given_by_what_was_predicted() -> None:
-    predicted = pd.DataFrame({"mean": [3.0, 4.0, 40.0], "p10": [2.0, 3.0, 30.0], "p90": [4.0, 5.0, 50.0]})
+    predicted = pd.DataFrame(
+        {"mean": [3.0, 4.0, 40.0], "median": [3.0, 4.0, 40.0], "p10": [2.0, 3.0, 30.0], "p90": [4.0, 5.0, 50.0]}
+    )
 
     table = error_by_predicted(pd.Series([3.0, 9.0, 45.0]), predicted)
 

@@ -6,7 +6,7 @@ import pytest
 
 from taxi.config import PromoteParams, RetrainParams, load_params
 from taxi.evaluate import slices
-from taxi.model import fit_model
+from taxi.fitting import fit_model
 from taxi.promotion import bootstrap_gain, decide_promotion, should_train
 from tests.test_registry import make_month, make_zones
 
@@ -160,7 +160,9 @@ def test_the_interval_covers_a_true_gain_about_as_often_as_it_says():
 
 def test_a_model_of_shuffled_targets_is_refused_as_challenger_and_as_first_model():
     zones, params = make_zones(), load_params()
-    quick = params.model.model_copy(update={"rounds": 20, "interval_rounds": 2, "max_depth": 4})
+    quick = params.model.model_copy(
+        update={"planned": False, "rounds": 20, "learning_rate": 0.3, "interval_rounds": 2, "max_depth": 4}
+    )
     past, month = (_learnable(make_month(name, 3000, seed)) for name, seed in (("2023-02", 1), ("2023-03", 2)))
     shuffled = past.assign(duration=np.random.default_rng(3).permutation(past["duration"]))
     floor = quick.model_copy(update={"kind": "pair-median"})

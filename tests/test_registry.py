@@ -19,7 +19,8 @@ from taxi.config import Settings, load_params
 from taxi.errors import TaxiError, UsageError
 from taxi.features import AT_PICKUP
 from taxi.files import sha256_file, sha256_tree, write_json
-from taxi.model import fit_model, load_model, save_model
+from taxi.fitting import fit_model
+from taxi.model import load_model, save_model
 from taxi.plan import Plan, make_plan
 from taxi.registry import (
     RegistryUnreachable,
@@ -78,7 +79,7 @@ def make_month(month: str, rows: int = 300, seed: int = 1) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def model():
-    quick = PARAMS.model.model_copy(update={"rounds": 3, "interval_rounds": 3, "max_depth": 3})
+    quick = PARAMS.model.model_copy(update={"rounds": 3, "head_rounds": 2, "interval_rounds": 3, "max_depth": 3})
     return fit_model(make_month("2023-01"), make_zones(), quick, PARAMS.features)
 
 
@@ -248,7 +249,7 @@ def test_mlflow_loads_the_champion_without_pickle_and_predicts_the_same(settings
     pd.testing.assert_frame_equal(served.predict(trips), model.predict(trips))
     floats = trips.astype(dict.fromkeys(AT_PICKUP[1:], "float64"))
     pd.testing.assert_frame_equal(served.predict(floats), model.predict(trips))
-    assert set(served.metadata.signature.outputs.input_names()) == {"mean", "p10", "p90"}
+    assert set(served.metadata.signature.outputs.input_names()) == {"mean", "median", "p10", "p90"}
     assert served.metadata.saved_input_example_info is not None
 
 

@@ -1,0 +1,94 @@
+"""Boosted trees for one trip at a time, without XGBoost's overhead: the trees of all parts walked together, level by level.
+
+The same float32 comparisons and the same order of additions as XGBoost's, so that the numbers are the same.
+"""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+
+from taxi.boosted import MISSING, PARTS, START, Boosted
+from taxi.calibration import HIGH, LOW, group_one
+
+Tree = dict[str, Any]
+
+
+def _depth(tree: Tree) -> int:
+    depth = [0] * len(tree["left_children"])
+    for node, (left, right) in enumerate(zip(tree["left_children"], tree["right_children"], strict=True)):
+        if left != -1:
+            depth[left] = depth[right] = depth[node] + 1
+    return max(depth)
+
+
+def _complete(tree: Tree, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return features, thresholds and leaves of a tree grown to a complete one, shapes (2^d - 1), (2^d - 1), (2^d)."""
+    inner = 2**depth - 1
+    feature, threshold = np.zeros(inner, dtype=np.intp), np.full(inner, np.inf, dtype=np.float32)
+    leaf = np.zeros(inner + 1, dtype=np.float32)
+    waiting = [(0, 0, 0)]
+    while waiting:
+        node, place, level = waiting.pop()
+        left, value = tree["left_children"][node], tree["split_conditions"][node]
+        if left == -1:
+            leaf[(place + 1) * 2 ** (depth - level) - 1 - inner] = value  # leftmost below it: no feature is >= inf
+            continue
+        feature[place], threshold[place] = tree["split_indices"][node], value
+        waiting += [(left, 2 * place + 1, level + 1), (tree["right_children"][node], 2 * place + 2, level + 1)]
+    return feature, threshold, leaf
+
+
+def _sum(start: float, leaves: np.ndarray) -> float:
+    """Add in float32, one after the other, as XGBoost does."""
+    added = leaves.copy()
+    added[0] += np.float32(start)
+    return float(np.add.accumulate(added)[-1])
+
+
+class Forest:
+    """Every tree of a ``Boosted``; ``predict_one`` gives what ``Boosted.predict`` gives, for one row of features."""
+
+    def __init__(self, boosted: Boosted) -> None:
+        trees: list[Tree] = []
+        self.part: dict[str, slice] = {}
+        for name in PARTS:
+            model = json.loads(boosted.parts[name].save_raw("json"))["learner"]
+            grown = model["gradient_booster"]["model"]["trees"]
+            self.part[name] = slice(len(trees), len(trees) + len(grown))
+            trees += grown
+            if name == "trunk":
+                self.base = float(np.ravel(json.loads(model["learner_model_param"]["base_score"]))[0])
+        self.depth = max(map(_depth, trees))
+        inner = 2**self.depth - 1
+        parts = [_complete(tree, self.depth) for tree in trees]
+        self.feature, self.threshold, self.leaf = (np.concatenate(one) for one in zip(*parts, strict=True))
+        self.root = np.arange(len(trees)) * inner
+        self.leaf_root = np.arange(len(trees)) * (inner + 1) - inner
+        self.calibration = boosted.calibration
+
+    def leaves(self, row: np.ndarray) -> np.ndarray:
+        """Return the value of the leaf that a row (float32, no NaN) reaches in each tree, shape (trees,)."""
+        place = np.zeros(len(self.root), dtype=np.intp)
+        for _ in range(self.depth):
+            node = self.root + place
+            right = row.take(self.feature.take(node)) >= self.threshold.take(node)
+            place += place
+            place += 1
+            place += right
+        return self.leaf.take(self.leaf_root + place)
+
+    def predict_one(self, row: np.ndarray) -> tuple[float, float, float, float]:
+        """Return mean, median, p10 and p90 (minutes) of one row of features, shape (k,), float32."""
+        full = np.where(np.isnan(row), np.float32(MISSING), row)
+        leaves = self.leaves(full)
+        trunk = _sum(self.base, leaves[self.part["trunk"]])
+        mean = _sum(math.exp(trunk), leaves[self.part["mean"]])
+        median = math.exp(_sum(trunk, leaves[self.part["median"]]))
+        edges, start = leaves[self.part["interval"]], math.log(float(full[START]))
+        group = group_one(row)
+        low = math.exp(_sum(start, edges[0::2]) + self.calibration.low[group])
+        high = math.exp(_sum(start, edges[1::2]) + self.calibration.high[group])
+        ordered = (mean, median, min(low, mean, median), max(high, mean, median))
+        return tuple(min(max(one, LOW), HIGH) for one in ordered)  # type: ignore[return-value]
