@@ -1,0 +1,77 @@
+"""One trip at a time gives what a million give, for every kind of trip, with and without a planned distance."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from taxi.config import load_params
+from taxi.errors import TaxiError
+from taxi.features import planned_distance
+from taxi.fitting import fit_model
+from taxi.model import DurationModel, FastModel
+
+Trips = Callable[..., pd.DataFrame]
+
+
+@pytest.fixture(scope="module")
+def trips(sample_trips: Trips) -> pd.DataFrame:
+    made = planned_distance(sample_trips("2024-01", 6_000))
+    odd = made.head(300).assign(PULocationID=264, DOLocationID=np.resize([1, 264, 265], 300), passenger_count=np.nan)
+    return pd.concat([made, odd], ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def model(trips: pd.DataFrame, zones: pd.DataFrame) -> DurationModel:
+    params = load_params()
+    quick = params.model.model_copy(update={"rounds": 30, "head_rounds": 10, "interval_rounds": 10, "max_depth": 7})
+    return fit_model(trips, zones, quick, params.features)
+
+
+@pytest.fixture(scope="module")
+def fast(model: DurationModel) -> FastModel:
+    return model.fast()
+
+
+def known(trip: pd.Series) -> tuple[datetime, int, int, float, float, float]:
+    zones = int(trip["PULocationID"]), int(trip["DOLocationID"])
+    return trip["pickup"].to_pydatetime(), *zones, trip["passenger_count"], trip["trip_type"], trip["VendorID"]
+
+
+def test_one_trip_gets_what_it_gets_in_a_batch(model: DurationModel, fast: FastModel, trips: pd.DataFrame) -> None:
+    batch = model.predict(trips).to_numpy()
+
+    for row in [*range(0, len(trips), 17), len(trips) - 1]:
+        assert fast.predict_one(*known(trips.iloc[row])) == pytest.approx(batch[row], abs=1e-9)
+
+
+def test_a_planned_distance_asks_the_planned_model(model: DurationModel, fast: FastModel, trips: pd.DataFrame) -> None:
+    assert model.planned is not None
+    batch = model.planned.predict(trips).to_numpy()
+
+    for row in np.flatnonzero(trips["planned_distance"].notna())[::37]:
+        trip = trips.iloc[row]
+        assert fast.predict_one(*known(trip), trip["planned_distance"]) == pytest.approx(batch[row], abs=1e-9)
+
+
+def test_a_zone_that_does_not_exist_counts_as_unknown(fast: FastModel) -> None:
+    when = datetime(2024, 2, 1, 12, 30)
+
+    assert fast.predict_one(when, 999, -4) == fast.predict_one(when, 0, 0)
+
+
+def test_a_distance_without_a_model_for_it_is_an_error(model: DurationModel) -> None:
+    without = DurationModel(model.features, model.distribution, model.recipe).fast()
+
+    with pytest.raises(TaxiError, match="expected a trip without planned_distance"):
+        without.predict_one(datetime(2024, 2, 1), 1, 2, planned_distance=3.0)
+
+
+def test_a_simple_model_has_no_fast_path(trips: pd.DataFrame, zones: pd.DataFrame) -> None:
+    params = load_params()
+    floor = fit_model(trips, zones, params.model.model_copy(update={"kind": "pair-median"}), params.features)
+
+    with pytest.raises(TaxiError, match="got pair-median"):
+        floor.fast()
