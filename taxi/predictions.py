@@ -1,4 +1,4 @@
-"""What was predicted and what became of it: two tables, in SQLite by default and PostgreSQL in production."""
+"""What was predicted and what became of it: the store, SQLite by default and PostgreSQL in production."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,14 +10,21 @@ import pandas as pd
 import sqlalchemy as sql
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    SQLAlchemyError,
+    StatementError,
+)
 
 from taxi.errors import TaxiError, UsageError
 from taxi.prediction_rows import as_utc, outcome_rows, prediction_rows, with_durations
+from taxi.prediction_tables import OUTCOMES, PREDICTIONS, make_tables
 
 Json = dict[str, Any]
-PREPARING = 7_012_023  # the number of PostgreSQL's advisory lock under which the tables are made
 INSERT: dict[str, Callable[..., Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 PATIENCE = {  # seconds, and milliseconds for the last: a silent server counts as down instead of holding a thread
     "connect_timeout": 3,
@@ -26,41 +33,6 @@ PATIENCE = {  # seconds, and milliseconds for the last: a silent server counts a
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-
-TABLES = sql.MetaData()
-PREDICTIONS = sql.Table(
-    "predictions",
-    TABLES,
-    sql.Column("prediction_id", sql.Text, primary_key=True),
-    sql.Column("made_at", sql.DateTime, nullable=False, comment="UTC"),
-    sql.Column("service", sql.Text, nullable=False),
-    sql.Column("trip_id", sql.Text, index=True),
-    sql.Column("pickup", sql.DateTime, nullable=False, comment="New York wall-clock"),
-    sql.Column("PULocationID", sql.Integer, nullable=False),
-    sql.Column("DOLocationID", sql.Integer, nullable=False),
-    sql.Column("passenger_count", sql.Double),
-    sql.Column("trip_type", sql.Double),
-    sql.Column("vendor", sql.Double),
-    sql.Column("planned_distance_miles", sql.Double),
-    sql.Column("arm", sql.Text, nullable=False, comment="champion or challenger"),
-    sql.Column("shadow", sql.Boolean, nullable=False, comment="computed beside the answer, never sent"),
-    sql.Column("fallback", sql.Boolean, nullable=False, comment="the challenger failed and the champion answered"),
-    sql.Column("version", sql.Integer, nullable=False),
-    *(sql.Column(name, sql.Double, nullable=False, comment="minutes") for name in ("mean", "median", "p10", "p90")),
-    sql.Column("latency_ms", sql.Double),
-    sql.Index("predictions_by_service", "service", "made_at"),
-)
-OUTCOMES = sql.Table(
-    "outcomes",
-    TABLES,
-    sql.Column("key", sql.Text, primary_key=True, comment="trip:<trip_id> or prediction:<prediction_id>"),
-    sql.Column("trip_id", sql.Text),
-    sql.Column("prediction_id", sql.Text),
-    sql.Column("duration", sql.Double, comment="minutes; without it, dropoff tells"),
-    sql.Column("dropoff", sql.DateTime, comment="New York wall-clock"),
-    sql.Column("source", sql.Text, nullable=False),
-    sql.Column("received_at", sql.DateTime, nullable=False, comment="UTC"),
-)
 
 
 class StoreDown(TaxiError):
@@ -76,25 +48,22 @@ def _reaching(shown: str) -> Iterator[None]:
     try:
         yield
     except (DataError, IntegrityError, OverflowError, ValueError, TypeError) as error:
-        raise BadRows(f"the prediction store at {shown} refused the rows: {error}") from error
+        raise BadRows(f"the prediction store at {shown} refused the rows: {_in_short(error)}") from error
     except (DBAPIError, OSError) as error:
-        raise StoreDown(f"the prediction store at {shown} did not answer: {error}") from error
+        raise StoreDown(f"the prediction store at {shown} did not answer: {_in_short(error)}") from error
     except SQLAlchemyError as error:
-        raise BadRows(f"the prediction store at {shown} refused the rows: {error}") from error
+        raise BadRows(f"the prediction store at {shown} refused the rows: {_in_short(error)}") from error
+
+
+def _in_short(error: Exception) -> str:
+    """Return the driver's own words, without the statement and its values."""
+    said = str(error.orig if isinstance(error, StatementError) and error.orig else error)
+    return said.strip().partition("\n")[0]
 
 
 def _set_pragmas(connection: Any, record: Any) -> None:
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=5000"):
         connection.execute(f"PRAGMA {pragma}")
-
-
-def _make_tables(connection: Connection) -> None:
-    if connection.dialect.name == "postgresql":  # CREATE … IF NOT EXISTS races with itself there
-        connection.execute(sql.select(sql.func.pg_advisory_xact_lock(PREPARING)))
-    for table in TABLES.sorted_tables:
-        connection.execute(CreateTable(table, if_not_exists=True))
-        for index in table.indexes:
-            connection.execute(CreateIndex(index, if_not_exists=True))
 
 
 class Store:
@@ -112,7 +81,7 @@ class Store:
             try:
                 with self._engine.begin() as connection:
                     if not self._ready:
-                        _make_tables(connection)
+                        make_tables(connection)
                     yield connection
                 self._ready = True
             except DBAPIError:
@@ -199,7 +168,8 @@ def open_store(address: str) -> Store:
         if url.get_backend_name() not in INSERT:
             raise UsageError(f"expected {' or '.join(INSERT)} as the prediction store; got {url.drivername!r}")
         postgres = url.get_backend_name() == "postgresql"
-        engine = sql.create_engine(url, connect_args=PATIENCE if postgres else {}, pool_recycle=3600)
+        options = {"connect_args": PATIENCE, "executemany_mode": "values_plus_batch"} if postgres else {}
+        engine = sql.create_engine(url, pool_recycle=3600, **options)
     except (ArgumentError, NoSuchModuleError) as error:
         raise UsageError("expected TAXI_PREDICTIONS as sqlite:///file or postgresql+psycopg2://…") from error
     except ModuleNotFoundError as error:

@@ -1,7 +1,7 @@
 """A small service that speaks the contract of ``taxi serve``, for tests of what calls it; it can be told to fail."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,9 +13,9 @@ Json = dict[str, Any]
 
 @dataclass
 class Service:
-    """Answers with ``predict(trip)``; ``asked`` and ``told`` are what came; ``faults`` are statuses to answer first."""
+    """Answers with ``predict(trips)``, one row of minutes each; ``asked`` and ``told`` are what came; ``faults`` are statuses to answer first."""
 
-    predict: Callable[[Json], tuple[float, float, float, float]]
+    predict: Callable[[list[Json]], Iterable[Sequence[float]]]
     ready: int = 200
     faults: dict[str, list[int]] = field(default_factory=dict)
     asked: list[Json] = field(default_factory=list)
@@ -36,11 +36,11 @@ class Service:
             trips = body.get("trips", [body])
             self.asked += trips
             self.events += [("begins", one["trip_id"]) for one in trips]
-            answers = [self._predicted(one) for one in trips]
+            answers = [self._predicted(*both) for both in zip(trips, self.predict(trips), strict=True)]
             return 200, {"predictions": answers} if "trips" in body else answers[0]
 
-    def _predicted(self, trip: Json) -> Json:
-        minutes = zip(("mean", "median", "p10", "p90"), self.predict(trip), strict=True)
+    def _predicted(self, trip: Json, row: Sequence[float]) -> Json:
+        minutes = zip(("mean", "median", "p10", "p90"), row, strict=True)
         about = {"prediction_id": f"p-{trip['trip_id']}", "trip_id": trip["trip_id"], "service": "green"}
         return {**{f"{name}_minutes": value for name, value in minutes}, **about, "arm": "champion", "version": 3}
 

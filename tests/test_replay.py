@@ -1,5 +1,6 @@
 """Replay: a past month comes to a service as it was lived, and its errors are those of the batch."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,33 +9,37 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as parquet
 import pytest
+from typer.testing import CliRunner
 
-from taxi.config import Settings
+from pipelines.cli import app
+from taxi.config import Settings, load_params
 from taxi.errors import TaxiError, UsageError
 from taxi.evaluate import score
+from taxi.model import fit_model
 from taxi.outcomes import join_month, take_month
 from taxi.predictions import open_store
 from taxi.replay import Progress, outcomes, progress_line, read_traffic, requests, schedule
 from taxi.replay_client import replay_month
-from taxi.schema import check_trips, to_arrow
-from tests.builders import build_sample_trips, build_trips
+from taxi.schema import AT_PICKUP, check_trips, read_published, to_arrow
+from taxi.trips import split_trips
+from taxi.zones import read_zones
+from tests.builders import build_trips
 from tests.contract_server import Service, serving
 from tests.postgres import free_port
 from tests.test_prediction_log import make_row
-from tests.worlds import World
 
 MONTH = "2023-03"
+MINUTES = ["mean", "median", "p10", "p90"]
 
 
-def minutes(trip: dict[str, Any]) -> tuple[float, float, float, float]:
+def minutes(trips: list[dict[str, Any]]) -> list[tuple[float, ...]]:
     """What the test's service predicts: some minutes that differ from pair to pair."""
-    middle = 8.0 + (trip["PULocationID"] * 7 + trip["DOLocationID"]) % 11
-    return middle, middle - 0.5, middle / 2, middle * 1.6
+    middles = [8.0 + (trip["PULocationID"] * 7 + trip["DOLocationID"]) % 11 for trip in trips]
+    return [(middle, middle - 0.5, middle / 2, middle * 1.6) for middle in middles]
 
 
 def batch(trips: pd.DataFrame) -> dict[str, float]:
-    rows = [minutes(trip) for trip in trips.to_dict("records")]
-    return score(trips["duration"], pd.DataFrame(rows, columns=["mean", "median", "p10", "p90"]))
+    return score(trips["duration"], pd.DataFrame(minutes(trips.to_dict("records")), columns=MINUTES))
 
 
 @pytest.fixture
@@ -142,7 +147,7 @@ def test_failed_predictions_are_counted_by_kind_and_never_scored(service: Servic
 
 
 def test_an_answer_that_is_none_is_a_failure(traffic: pd.DataFrame) -> None:
-    with serving(Service(lambda trip: (float("nan"),) * 4)) as service:
+    with serving(Service(lambda trips: [[float("nan")] * 4 for _ in trips])) as service:
         result = replay_month(traffic.head(5), "green", MONTH, service.address, speed=0)
 
     assert (result["answered"], result["failures"], result["metrics"]) == (0, {"not an answer": 5}, None)
@@ -235,20 +240,44 @@ def test_a_month_that_nobody_replayed_has_no_outcomes() -> None:
     assert counts == {"predicted": 0, "outcomes": 0, "changed": 0, "not_kept": 0}
 
 
-@pytest.mark.slow
-def test_the_command_replays_a_month_and_prints_what_it_came_to(service: Service, tmp_path: Path) -> None:
-    world = World(tmp_path)
-    trips = build_sample_trips("2024-01", 1500)
-    write_month(tmp_path / "data" / "trips" / "green" / "2024-01.parquet", trips)
-    words = ("--service", "green", "--month", "2024-01", "--speed", "0", "--url", service.address, "--every", "0.1")
+def test_the_command_replays_a_month_and_prints_what_it_came_to(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAXI_DATA", str(tmp_path))
+    path = write_month(tmp_path / "trips" / "green" / f"{MONTH}.parquet", build_trips(500, MONTH))
+    words = ["replay", "--service", "green", "--month", MONTH, "--speed", "0", "--url", service.address]
 
-    code, result = world.answer("replay", *words, "--trips", "400")
+    done = CliRunner().invoke(app, [*words, "--trips", "400", "--json"])
     service.faults["/predict"] = [500]
-    failed = world.taxi("replay", *words, "--trips", "5", "--connections", "1")
+    failed = CliRunner().invoke(app, [*words, "--trips", "5", "--connections", "1"])
 
-    assert code == 0
-    assert (result["trips"], result["answered"], result["outcomes"]) == (400, 400, 400)
-    assert result["metrics"] == pytest.approx(batch(read_traffic(tmp_path / "data/trips/green/2024-01.parquet", 400)))
-    assert failed.returncode == 1
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (done.exit_code, result["trips"], result["answered"], result["outcomes"]) == (0, 400, 400, 400)
+    assert result["metrics"] == pytest.approx(batch(read_traffic(path, 400)))
+    assert failed.exit_code == 1
     assert "4 of 5 trips predicted (4 by version 3), 1 failed, 5 outcomes" in failed.stdout
     assert "champion: RMSE" in failed.stdout
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_a_real_month_replayed_has_the_errors_of_its_batch_run(real_source: Path, tmp_path: Path) -> None:
+    params, zones = load_params(), read_zones(real_source / "misc")
+    kept = {}
+    for month in ("2023-03", "2023-04"):
+        path = next(real_source.rglob(f"green_tripdata_{month}.parquet"))
+        kept[month] = check_trips(split_trips(read_published(path, "green"), month, params.clean)[0])
+    quick = params.model.model_copy(update={"rounds": 20, "interval_rounds": 10})
+    model = fit_model(kept["2023-03"], zones, quick, params.features)
+    trips = read_traffic(write_month(tmp_path / "green" / "2023-04.parquet", kept["2023-04"]))
+
+    def predict(asked: list[dict[str, Any]]) -> np.ndarray:
+        frame = pd.DataFrame(asked, columns=["pickup_datetime", *AT_PICKUP[1:-1], "vendor"])
+        frame = frame.rename(columns={"vendor": "VendorID"}).assign(pickup=pd.to_datetime(frame["pickup_datetime"]))
+        return model.predict(frame)[MINUTES].to_numpy()
+
+    with serving(Service(predict)) as service:
+        result = replay_month(trips, "green", "2023-04", service.address, speed=0, batch=1000, connections=2)
+
+    assert result["answered"] == result["outcomes"] == len(trips) > 60_000
+    assert result["metrics"] == pytest.approx(score(trips["duration"], model.predict(trips)), abs=1e-6)
