@@ -18,6 +18,7 @@ from taxi.spool import Spool, encode_rows, read_rows
 _LOG = logging.getLogger(__name__)
 Entry = tuple[str, dict[str, Any]]
 LONGEST_PAUSE = 2.0
+LOOK_SECONDS = 30.0  # between two looks for rows of processes that died meanwhile
 
 
 class PredictionLog:
@@ -119,11 +120,13 @@ class PredictionLog:
         self._kept.set()
 
     def _take_over(self) -> None:
-        for segment in self._spool.segments():
+        self._looked = time.monotonic()
+        segments = self._spool.take_over()
+        if segments:
+            _LOG.info("%d files of rows that another process left are taken over", len(segments))
+        for segment in segments:
             entries, unreadable = read_rows(segment)
             self._count_kept(len(entries) + len(unreadable), segment.stat().st_size)
-        if self.queued:
-            _LOG.info("%d predictions of an earlier process wait in the spool", self.queued)
 
     def _carry(self) -> None:
         pause = self._every
@@ -131,6 +134,8 @@ class PredictionLog:
             last = self._all_kept.is_set()
             self._kept.clear()
             try:
+                if time.monotonic() - self._looked > LOOK_SECONDS:
+                    self._take_over()
                 for segment in self._spool.segments():
                     self._carry_one(segment)
                 self._tell(False, "")
@@ -140,7 +145,7 @@ class PredictionLog:
                 pause = min(2 * pause, LONGEST_PAUSE)
             if last:
                 return
-            self._all_kept.wait(pause) if self.down else self._kept.wait()
+            self._all_kept.wait(pause) if self.down else self._kept.wait(LOOK_SECONDS)
 
     def _tell(self, down: bool, why: str) -> None:
         if down and not self.down:

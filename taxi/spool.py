@@ -44,18 +44,24 @@ def read_rows(segment: Path) -> tuple[list[tuple[str, dict[str, Any]]], list[str
 class Spool:
     """One writer's folder of segments below ``place``, held by a lock as long as its process lives.
 
-    ``adopted`` are the folders of writers that no longer live; their segments come first. A segment is made with one
+    ``adopted`` are the folders taken over from writers that no longer live; their segments come first. A segment is made with one
     rename after one write, without a sync: kill -9 cannot tear it, a power cut can lose the newest.
     """
 
     def __init__(self, place: Path) -> None:
-        self.folder = place / uuid.uuid4().hex
+        self.folder, self.adopted = place / uuid.uuid4().hex, list[Path]()
         place.mkdir(parents=True, exist_ok=True)
         self._number = 0
         self._locks = {self.folder: _lock_of(self.folder)}
         self._locks[self.folder].acquire(timeout=0)
         self.folder.mkdir()
-        self.adopted = [folder for folder in sorted(place.iterdir()) if folder.is_dir() and self._adopt(folder)]
+
+    def take_over(self) -> list[Path]:
+        """Take the folders of writers that no longer live; return the segments in them, also those they did not finish."""
+        others = [path for path in sorted(self.folder.parent.iterdir()) if path.is_dir() and path not in self._locks]
+        dead = [folder for folder in others if self._adopt(folder)]
+        self.adopted += dead
+        return [segment for folder in dead for segment in _in_order(folder)]
 
     def _adopt(self, folder: Path) -> bool:
         lock = _lock_of(folder)
@@ -80,8 +86,8 @@ class Spool:
         return len(content)
 
     def segments(self) -> list[Path]:
-        """Return the segments that wait, oldest first; of dead writers also those they did not finish."""
-        old = [path for folder in self.adopted for path in sorted(folder.glob("[0-9]*"))]
+        """Return the segments that wait, oldest first."""
+        old = [segment for folder in self.adopted for segment in _in_order(folder)]
         return [*old, *sorted(self.folder.glob(f"*{WHOLE}"))]
 
     def refuse(self, lines: Sequence[str]) -> Path:
@@ -99,6 +105,10 @@ class Spool:
             lock.release()
             if not folder.is_dir():
                 Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _in_order(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[0-9]*"))
 
 
 def _lock_of(folder: Path) -> FileLock:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from taxi import prediction_log
 from taxi.prediction_log import PredictionLog
 from taxi.predictions import Store, open_store
 from taxi.spool import REFUSED
@@ -110,6 +111,22 @@ def test_the_rows_of_a_living_process_are_not_taken_over(tmp_path: Path) -> None
         wait_for(lambda: not living.in_memory and living.queued)
         with PredictionLog(store, tmp_path / "spool") as other:
             assert other.queued == 0
+
+
+def test_the_rows_of_a_process_that_ends_later_are_taken_over_too(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction_log, "LOOK_SECONDS", 0.02)
+    (tmp_path / "nowhere.db").mkdir()
+    with PredictionLog(store, tmp_path / "spool") as living:
+        with PredictionLog(open_store(f"sqlite:///{tmp_path / 'nowhere.db'}"), tmp_path / "spool") as ending:
+            ending.put(make_row(1))
+            wait_for(lambda: ending.down and not ending.in_memory)
+            assert living.queued == 0
+
+        wait_for(lambda: living.written == 1)
+
+    assert store.count()["predictions"] == 1
 
 
 def test_a_row_that_no_database_takes_is_put_aside_and_holds_nobody_up(store: Store, tmp_path: Path) -> None:
