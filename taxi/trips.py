@@ -73,10 +73,14 @@ def refuse_trips(rows: pd.DataFrame, month: str, clean: CleanParams) -> pd.Serie
     return _first_reason(rules, rows.index)
 
 
+def refuse_at_pickup(rows: pd.DataFrame, month: str) -> pd.Series:
+    """Return for each row the first rule on what is known at pickup that refuses it, or "" where it can be predicted."""
+    return _first_reason({name: rule(rows, month) for name, rule in AT_PICKUP_RULES.items()}, rows.index)
+
+
 def predictable_trips(rows: pd.DataFrame, month: str) -> pd.DataFrame:
     """Return the rows that can be predicted: judged by what is known at pickup only, never by drop-off or duration."""
-    refused = _first_reason({name: rule(rows, month) for name, rule in AT_PICKUP_RULES.items()}, rows.index)
-    return rows[refused == ""]
+    return rows[refuse_at_pickup(rows, month) == ""]
 
 
 def describe_trips(rows: pd.DataFrame, month: str) -> pd.DataFrame:

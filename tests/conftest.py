@@ -1,6 +1,6 @@
 """Fixtures that several test files share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +10,7 @@ from taxi.city import build_city, write_lookup, write_shapes
 from taxi.config import TELEMETRY_OFF
 from taxi.zones import read_zones
 from tests.builders import build_published, build_sample_trips, build_trips
+from tests.postgres import Postgres, running_postgres, why_not
 
 REAL_SOURCE = Path(__file__).resolve().parents[2] / "shared/data/tlc"
 
@@ -54,3 +55,12 @@ def zones(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 def sample_trips() -> Callable[..., pd.DataFrame]:
     """Kept trips of the sample city: ``sample_trips(month, rows)``."""
     return build_sample_trips
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real PostgreSQL server; who stops it starts it again."""
+    if reason := why_not():
+        pytest.skip(reason)
+    with running_postgres() as server:
+        yield server

@@ -20,7 +20,8 @@ HOMES = {
     "matplotlib": {"taxi/plots.py", "taxi/kernels.py"},
     "dvc": {"taxi/versioning.py"},
     "jupyter_client": {"taxi/kernels.py"},
-    "httpx": {"taxi/transfer.py"},
+    "httpx": {"taxi/transfer.py", "taxi/replay_client.py"},
+    "sqlalchemy": {"taxi/registry.py", "taxi/predictions.py", "taxi/prediction_tables.py"},
     "xgboost": {"taxi/boosted.py"},
 }
 

@@ -1,0 +1,202 @@
+"""The prediction log's writer: ``put`` costs a request nothing, and a database that is down costs no row.
+
+Two threads. One takes what was put to a file of the spool, at least every ``every`` seconds: that is all that kill -9 can
+lose. The other carries the spool's files into the store, oldest first, again and again until it takes them.
+"""
+
+import logging
+import time
+from collections import deque
+from pathlib import Path
+from threading import Event, Lock, Thread
+from types import TracebackType
+from typing import Any
+
+from taxi.predictions import BadRows, Store, StoreDown
+from taxi.spool import Spool, encode_rows, read_rows
+
+_LOG = logging.getLogger(__name__)
+Entry = tuple[str, dict[str, Any]]
+LONGEST_PAUSE = 2.0
+LOOK_SECONDS = 30.0  # between two looks for rows of processes that died meanwhile
+
+
+class PredictionLog:
+    """Keeps predictions and outcomes in ``store`` by way of ``spool``; use as a context, or ``close`` it.
+
+    ``every``: seconds between files, also when ``batch`` rows have not come. ``most_rows`` wait in memory and ``most_bytes`` on
+    disk; what comes beyond is counted as lost.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        spool: Path,
+        every: float = 0.2,
+        batch: int = 500,
+        most_rows: int = 100_000,
+        most_bytes: int = 512 * 2**20,
+    ) -> None:
+        self._store, self._spool = store, Spool(spool)
+        self._every, self._batch, self._most_rows, self._most_bytes = every, batch, most_rows, most_bytes
+        self._waiting: deque[Entry] = deque()
+        self._full, self._kept, self._stop, self._all_kept, self._counting = Event(), Event(), Event(), Event(), Lock()
+        self._deadline = float("inf")
+        self._added, self._carried, self._bytes = 0, 0, 0  # rows into and out of the spool, bytes into it and not out
+        self.written, self.lost, self.down = 0, 0, False
+        self._take_over()
+        self._threads = [Thread(target=run, name=run.__name__, daemon=True) for run in (self._keep, self._carry)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def queued(self) -> int:
+        """Rows that were put and are not in the store yet, in memory or on disk (for a moment a batch counts twice)."""
+        return len(self._waiting) + self._added - self._carried
+
+    @property
+    def in_memory(self) -> int:
+        """Rows that are not on disk yet: those that kill -9 would lose now."""
+        return len(self._waiting)
+
+    def put(self, row: dict[str, Any]) -> None:
+        """Take a prediction (columns of the store's table); returns at once. The row must not be changed afterwards."""
+        self._put(("predictions", row))
+
+    def put_outcome(self, row: dict[str, Any]) -> None:
+        """Take an outcome (keys as ``Store.write_outcomes``); returns at once."""
+        self._put(("outcomes", row))
+
+    def _put(self, entry: Entry) -> None:
+        if self._stop.is_set() or len(self._waiting) >= self._most_rows:
+            self._lose(1, "the log is closed" if self._stop.is_set() else "too many rows wait in memory")
+            return
+        self._waiting.append(entry)
+        if len(self._waiting) >= self._batch and not self._full.is_set():
+            self._full.set()
+
+    def _lose(self, rows: int, why: str) -> None:
+        with self._counting:
+            if not self.lost:
+                _LOG.error("%s: predictions are being lost", why)
+            self.lost += rows
+
+    def _keep(self) -> None:
+        while not self._stop.is_set():
+            self._full.wait(self._every)
+            self._full.clear()
+            self._empty_memory()
+        self._empty_memory()
+        self._all_kept.set()
+        self._kept.set()
+
+    def _empty_memory(self) -> None:
+        while count := min(len(self._waiting), self._batch):
+            entries = [self._waiting[place] for place in range(count)]
+            if not self._to_disk(entries):
+                return
+            for _ in entries:  # only now, so that ``in_memory`` never says too little
+                self._waiting.popleft()
+
+    def _to_disk(self, entries: list[Entry]) -> bool:
+        if self._bytes > self._most_bytes:
+            self._lose(len(entries), f"more than {self._most_bytes:,} bytes wait in {self._spool.folder}")
+            return True
+        lines, bad = encode_rows(entries)
+        try:
+            size = self._spool.add(lines)
+        except OSError as error:
+            _LOG.warning("the spool does not take predictions; they wait in memory: %s", error)
+            return False
+        self._count_kept(len(lines), size)
+        if bad:
+            self._lose(bad, "rows that cannot be written as JSON")
+        return True
+
+    def _count_kept(self, rows: int, size: int) -> None:
+        with self._counting:
+            self._added += rows
+            self._bytes += size
+        self._kept.set()
+
+    def _take_over(self) -> None:
+        self._looked = time.monotonic()
+        segments = self._spool.take_over()
+        if segments:
+            _LOG.info("%d files of rows that another process left are taken over", len(segments))
+        for segment in segments:
+            entries, unreadable = read_rows(segment)
+            self._count_kept(len(entries) + len(unreadable), segment.stat().st_size)
+
+    def _carry(self) -> None:
+        pause = self._every
+        while True:
+            last = self._all_kept.is_set()
+            self._kept.clear()
+            try:
+                if time.monotonic() - self._looked > LOOK_SECONDS:
+                    self._take_over()
+                for segment in self._spool.segments():
+                    self._carry_one(segment)
+                self._tell(False, "")
+                pause = self._every
+            except (StoreDown, OSError) as error:
+                self._tell(True, str(error))
+                pause = min(2 * pause, LONGEST_PAUSE)
+            if last:
+                return
+            self._all_kept.wait(pause) if self.down else self._kept.wait(LOOK_SECONDS)
+
+    def _tell(self, down: bool, why: str) -> None:
+        if down and not self.down:
+            _LOG.warning("predictions wait on disk: %s", why)
+        elif self.down and not down:
+            _LOG.info("the prediction store answers again")
+        self.down = down
+
+    def _carry_one(self, segment: Path) -> None:
+        if time.monotonic() > self._deadline:
+            return
+        size, (entries, unreadable) = segment.stat().st_size, read_rows(segment)
+        refused, _ = encode_rows(self._write(entries))
+        if aside := unreadable + refused:
+            self._lose(len(aside), f"rows that the store will not take, kept in {self._spool.refuse(aside)}")
+        segment.unlink()
+        with self._counting:
+            self.written += len(entries) - len(refused)
+            self._carried += len(entries) + len(unreadable)
+            self._bytes -= size
+
+    def _write(self, entries: list[Entry]) -> list[Entry]:
+        """Write entries; return those that the store will never take, found by writing each alone."""
+        try:
+            self._store.write_predictions([row for table, row in entries if table == "predictions"])
+            self._store.write_outcomes([row for table, row in entries if table == "outcomes"])
+        except BadRows as error:
+            if len(entries) == 1:
+                _LOG.error("a row is put aside: %s", error)
+                return entries
+            return [bad for entry in entries for bad in self._write([entry])]
+        return []
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Keep every row and write what the store takes within ``timeout`` seconds; the rest waits for the next start."""
+        self._deadline = time.monotonic() + timeout
+        self._stop.set()
+        self._full.set()
+        for thread in self._threads:
+            thread.join(timeout + 15)  # a database that went silent holds its thread that long
+        self._empty_memory()
+        if self._waiting:
+            self._lose(len(self._waiting), "the spool did not take what waited in memory")
+        self._spool.close()
+
+    def __enter__(self) -> "PredictionLog":
+        """Return the log itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()

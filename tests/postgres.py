@@ -1,0 +1,73 @@
+"""A real PostgreSQL server for tests and benchmarks, from the binaries installed on the machine."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def why_not() -> str | None:
+    """Say why no server can be started here, or None where one can."""
+    missing = [name for name in ("initdb", "pg_ctl") if not shutil.which(name)]
+    if missing:
+        return f"PostgreSQL's {' and '.join(missing)} are not installed"
+    if os.geteuid() == 0 and "postgres" not in {one.pw_name for one in pwd.getpwall()}:
+        return "PostgreSQL refuses to run as root, and there is no user postgres"
+    return None
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """One server with its data in ``folder``; ``stop`` and ``start`` it at will."""
+
+    folder: Path
+    port: int
+
+    @property
+    def address(self) -> str:
+        return f"postgresql+psycopg2://postgres@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        settings = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        self._run("pg_ctl", "start", "-w", "-D", self.folder / "data", "-l", self.folder / "log", "-o", settings)
+
+    def stop(self, mode: str = "immediate") -> None:
+        self._run("pg_ctl", "stop", "-w", "-m", mode, "-D", self.folder / "data")
+
+    def make(self) -> None:
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, "postgres")
+        self._run("initdb", "-U", "postgres", "-A", "trust", "--no-sync", "-D", self.folder / "data")
+
+    def _run(self, *words: Any) -> None:
+        user: dict[str, Any] = {"user": "postgres"} if os.geteuid() == 0 else {}
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run([str(word) for word in words], check=True, cwd=self.folder, **user, **quiet)
+
+
+@contextmanager
+def running_postgres() -> Iterator[Postgres]:
+    """Give a fresh server that runs, and stop and remove it in the end."""
+    folder = Path(tempfile.mkdtemp(prefix="taxi-postgres-"))
+    server = Postgres(folder, free_port())
+    try:
+        server.make()
+        server.start()
+        yield server
+    finally:
+        if (folder / "data" / "postmaster.pid").exists():
+            server.stop()
+        shutil.rmtree(folder)
