@@ -15,7 +15,7 @@ from pipelines.cli import app
 from taxi.config import Settings, load_params
 from taxi.errors import TaxiError, UsageError
 from taxi.evaluate import score
-from taxi.model import fit_model
+from taxi.fitting import fit_model
 from taxi.outcomes import join_month, take_month
 from taxi.predictions import open_store
 from taxi.replay import Progress, outcomes, progress_line, read_traffic, requests, schedule
@@ -194,7 +194,7 @@ def test_live_scores_are_of_trips_answered_and_ended() -> None:
     progress.ended[[0, 2]] = True
 
     assert progress_line("now", progress).startswith(
-        "now  2 predicted, 0 failed, 1 ended: RMSE 3.000, MAE 3.000, 100.0%"
+        "now  2 predicted, 0 failed, 1 ended: RMSE 3.000, MAE 2.000, 100.0%"
     )
     progress.ended[1] = True
     assert progress.scores() == pytest.approx(

@@ -13,7 +13,8 @@ import pytest
 from taxi.config import Settings, load_params
 from taxi.errors import BadFile, UsageError
 from taxi.files import sha256_file
-from taxi.model import DurationModel, fit_model
+from taxi.fitting import fit_model
+from taxi.model import DurationModel
 from taxi.schema import AT_PICKUP, check_trips, read_published, to_arrow
 from taxi.scoring import MINUTES, SCORED, month_to_score, score_file, score_trips
 from taxi.trips import split_trips
