@@ -4,12 +4,13 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from taxi.errors import UsageError
+from taxi.live_params import ExperimentParams
 
 TLC_SITE = "https://d37ci6vzurychx.cloudfront.net"
 SERVICES = ("green", "yellow")
@@ -249,6 +250,11 @@ class Params(_Section):
     retrain: RetrainParams
     promote: PromoteParams
     monitor: MonitorParams
+    experiment: ExperimentParams
+
+    def lasting(self) -> dict[str, Any]:
+        """Return what decides the outcome of a month's run: all sections but ``experiment``, which is changed live."""
+        return self.model_dump(mode="json", exclude={"experiment"})
 
     @field_validator("clean")
     @classmethod

@@ -55,8 +55,8 @@ def describe_inputs(settings: Settings, service: str, months: list[str]) -> dict
 
 
 def flatten_params(params: Params) -> dict[str, Any]:
-    """Return ``section.name`` to value for all of ``params.yaml``."""
-    sections = params.model_dump(mode="json").items()
+    """Return ``section.name`` to value for all of ``params.yaml`` but the live experiment."""
+    sections = params.lasting().items()
     return {f"{section}.{name}": value for section, part in sections for name, value in part.items()}
 
 
