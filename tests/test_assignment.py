@@ -1,5 +1,6 @@
 """A trip keeps its arm: over restarts, over machines, and while the challenger's share grows."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def test_a_growing_share_moves_ids_to_the_challenger_and_none_back() -> None:
     shares = [0.0, 0.01, 0.1, 0.25, 0.5, 0.75, 0.99, 1.0]
     dealt = [arms("first", share, IDS[:20_000]) for share in shares]
 
-    for smaller, larger in zip(dealt, dealt[1:], strict=False):
+    for smaller, larger in itertools.pairwise(dealt):
         assert not (smaller & ~larger).any()
         assert (larger & ~smaller).any()
 
