@@ -1,6 +1,6 @@
 """The section of ``params.yaml`` that is changed while the service runs; ``taxi.config`` reads it with the others."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,3 +24,8 @@ class ExperimentParams(BaseModel):
     ratio_alpha: float = Field(gt=0, lt=0.5)
     fallback_limit: float = Field(ge=0, le=1)
     unpaired_limit: float = Field(ge=0, le=1)
+
+    @property
+    def start(self) -> datetime | None:
+        """``since`` with its zone; without one it is taken for UTC."""
+        return self.since and (self.since if self.since.tzinfo else self.since.replace(tzinfo=UTC))

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import betaln, lambertw
 from scipy.stats import norm
+from scipy.stats import t as student
 
 RATIO_BELIEF = 1000.0  # trips' worth of belief in the planned share: departures of a point or so are found soonest
 
@@ -33,51 +34,72 @@ def sequence_radius(trips: np.ndarray, planned: float, alpha: float) -> np.ndarr
     return np.sqrt((k + 1) / k * np.log((k + 1) / alpha**2))
 
 
-def _residual_squares(challenger: np.ndarray, champion: np.ndarray, unit: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-    """Return, after each block, the sum over units so far of (challenger - ratio * champion)², the open unit included."""
+def widen_for_few(radius: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """Return ``radius`` (in standard deviations) as Student's t asks for it where the variance is that of few ``units``.
+
+    Infinite under two units. Source: degrees of freedom as for a few clusters, Cameron & Miller, "A practitioner's guide to
+    cluster-robust inference", Journal of Human Resources 50(2), 2015, section VI.
+    """
+    known = np.maximum(units - 1, 0.5)
+    return np.where(units < 2, np.inf, student.isf(norm.sf(radius), known))
+
+
+def _sums_of_products(one: np.ndarray, other: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    """Return, after each block, the sum over the units so far (the open one included) of the product of their two sums."""
     first = np.r_[True, unit[1:] != unit[:-1]]
     start = np.maximum.accumulate(np.where(first, np.arange(len(unit)), 0))
+    within = [np.cumsum(x) - (np.cumsum(x) - x)[start] for x in (one, other)]
+    product = within[0] * within[1]
+    return np.cumsum(np.where(first, np.r_[0.0, product[:-1]], 0.0)) + product
 
-    def so_far(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        within = [np.cumsum(x) - (np.cumsum(x) - x)[start] for x in (one, other)]
-        product = within[0] * within[1]
-        closed = np.cumsum(np.where(first, np.r_[0.0, product[:-1]], 0.0))
-        return closed + product
 
-    squares = so_far(challenger, challenger) - 2 * ratio * so_far(challenger, champion)
-    count = np.cumsum(first)
-    return np.maximum(squares + ratio**2 * so_far(champion, champion), 0) * count / np.maximum(count - 1, 1)
+def _spread(new: np.ndarray, old: np.ndarray, unit: np.ndarray, ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the variance of the sum of new - ratio * old by whole units, and how many equal units these are worth."""
+    squares = _sums_of_products(old, old, unit)
+    units = np.cumsum(old) ** 2 / squares  # Kish (1965): a few heavy days are worth fewer
+    residual = _sums_of_products(new, new, unit) - 2 * ratio * _sums_of_products(new, old, unit) + ratio**2 * squares
+    return np.maximum(residual, 1e-300) * units / np.maximum(units - 1, 1e-9), units
 
 
 def ratio_sequence(blocks: pd.DataFrame, planned: float, alpha: float) -> pd.DataFrame:
-    """Return trips, days, ratio, low, high, variance and weight after each block of ``blocks``, which are in order of time.
+    """Return trips, days, ratio, low, high, variance, weight and units after each of ``blocks``, which are in order of time.
 
     ``blocks`` has day, trips, and what challenger and champion lost in the block (see ``taxi.arms``); the ratio is that of
     the sums so far. Trips of one hour, and of one day, share weather and traffic, so they are not taken for independent:
-    the variance is that of whole hours or that of whole days, whichever is larger, of challenger - ratio * champion.
+    the bounds are those of whole hours or those of whole days, whichever are wider; the latter know how few days there are.
     """
-    challenger, champion = (blocks[name].to_numpy(dtype=float) for name in ("challenger", "champion"))
-    trips, weight = np.cumsum(blocks["trips"].to_numpy()), np.cumsum(champion)
-    ratio = np.cumsum(challenger) / weight
-    day = blocks["day"].to_numpy()
-    by_unit = [_residual_squares(challenger, champion, unit, ratio) for unit in (np.arange(len(day)), day)]
-    variance = np.maximum(*by_unit)
-    reach = sequence_radius(trips, planned, alpha) * np.sqrt(variance) / weight
-    days = np.cumsum(np.r_[True, day[1:] != day[:-1]])
+    shown = blocks[blocks["champion"].cumsum() > 0]
+    new, old = (shown[name].to_numpy(dtype=float) for name in ("challenger", "champion"))
+    day, trips, weight = shown["day"].to_numpy(), np.cumsum(shown["trips"].to_numpy()), np.cumsum(old)
+    ratio = np.cumsum(new) / weight
+    radius = sequence_radius(trips, planned, alpha)
+    by_hour, hours = _spread(new, old, np.arange(len(shown)), ratio)
+    by_day, units = _spread(new, old, day, ratio)
+    deviation = [widen_for_few(radius, n) * np.sqrt(one) for one, n in ((by_hour, hours), (by_day, units))]
+    reach = np.maximum(*deviation) / weight
+    days = np.cumsum(np.r_[True, day[1:] != day[:-1]]) if len(shown) else np.zeros(0, int)
     columns = {"trips": trips, "days": days, "ratio": ratio, "low": ratio - reach, "high": ratio + reach}
-    return pd.DataFrame(columns | {"variance": variance, "weight": weight}, index=blocks.index)
+    spread = {"variance": np.maximum(by_hour, by_day), "weight": weight, "units": units}
+    return pd.DataFrame(columns | spread, index=shown.index)
 
 
 def plan_trips(looks: pd.DataFrame, ratio: float, alpha: float, power: float) -> int:
     """Return how many trips find a true ``ratio`` of losses with chance ``power``, however often one looks on the way.
 
-    ``looks`` (of ``ratio_sequence``) tells the spread of a trip and its weight; the sequence is tuned to the answer.
+    ``looks`` (of ``ratio_sequence``) tells a trip's spread and weight, and how many trips a day is worth. The sequence is
+    tuned to the answer. Raises ValueError for less than two days of trips or a ratio of 1.
     """
     last = looks.iloc[-1]
-    needed = math.sqrt(_narrowest(alpha) + 1) + norm.ppf(power)
-    spread = last["variance"] / last["trips"]
-    shift = (1 - ratio) * last["weight"] / last["trips"]
-    return math.ceil(spread * (needed / shift) ** 2)
+    if not last["units"] >= 2 or ratio == 1:
+        raise ValueError(
+            f"expected looks at two days or more and a ratio other than 1; got {last['units']:.1f}, {ratio}"
+        )
+    spread, shift = last["variance"] / last["trips"], (1 - ratio) * last["weight"] / last["trips"]
+    radius, trips = np.sqrt(_narrowest(alpha) + 1), last["trips"]
+    for _ in range(30):  # more trips are more days, which need less widening: settles within a few rounds
+        wide = widen_for_few(radius, np.maximum(trips * last["units"] / last["trips"], 3.0))
+        trips = spread * ((wide + norm.ppf(power)) / shift) ** 2
+    return math.ceil(trips)
 
 
 def ratio_evidence(challengers: np.ndarray, trips: np.ndarray, share: float) -> np.ndarray:
