@@ -61,7 +61,7 @@ class DurationModel:
         else:
             edges = np.clip(mean[:, None] + self.interval[_band(mean)], LOW, HIGH)
         low, high = np.minimum(edges.min(axis=1), mean), np.maximum(edges.max(axis=1), mean)
-        return pd.DataFrame({"mean": mean, "p10": low, "p90": high}, index=trips.index)
+        return pd.DataFrame({"mean": mean, "median": mean, "p10": low, "p90": high}, index=trips.index)
 
     def importance(self) -> pd.Series:
         """Return each feature's share of the gain (XGBoost) or of the absolute standardised weight (linear), largest first."""
