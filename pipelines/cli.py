@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines import experiment_commands
 from pipelines.terminal import show_summary, start_logging
 from taxi.config import NOTEBOOKS, Settings, load_settings, parse_service
 from taxi.errors import MonthRefused, NotPublished, TaxiError, UsageError
@@ -29,6 +30,7 @@ app = typer.Typer(
     "Exit codes: 0 done, 2 wrong usage, 3 not published, 4 refused by its acceptance rules, 1 anything else.\n\n"
     "Places: TAXI_SOURCE, TAXI_DATA, TAXI_REPORTS, MLFLOW_TRACKING_URI.",
 )
+experiment_commands.add_to(app)
 Service = Annotated[str, typer.Option(help="green or yellow.")]
 Month = Annotated[str, typer.Option(help="The month of pickup, as YYYY-MM.")]
 Source = Annotated[

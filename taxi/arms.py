@@ -12,6 +12,7 @@ from taxi.evaluate import score
 
 LOSS = {"rmse": "mean", "mae": "median"}  # the prediction that each metric judges: the one that makes it smallest
 ARMS = ("champion", "challenger")
+SHADOW = "-shadow"  # ends the prediction_id of a prediction in the shadow; before it stands the answer's
 VALUES = ["mean", "median", "p10", "p90"]
 
 
@@ -33,7 +34,7 @@ def _prepared(log: pd.DataFrame) -> pd.DataFrame:
     rows = log.assign(
         made_at=pd.to_datetime(log["made_at"], utc=True, format="ISO8601"),
         pickup=pd.to_datetime(log["pickup"]),
-        unit=log["trip_id"].fillna(log["prediction_id"]),
+        unit=log["trip_id"].fillna(log["prediction_id"].str.removesuffix(SHADOW)),
         **{name: log[name].astype(bool) for name in ("shadow", "fallback")},
     )
     rows["challenger"] = (rows["arm"] == "challenger") | rows["fallback"]
@@ -43,8 +44,9 @@ def _prepared(log: pd.DataFrame) -> pd.DataFrame:
 def find_running(log: pd.DataFrame, since: datetime | None = None) -> Running:
     """Return the newest experiment in ``log`` (predictions joined with outcomes, as ``Store.with_outcomes`` gives them).
 
-    Its versions are those that answered last; it begins when both were there, or at ``since`` (UTC), and each trip counts
-    once, with its first prediction. Raises TaxiError where no challenger predicted anything.
+    Its versions are those that predicted last; it begins when both were there, or at ``since`` (UTC), and each trip counts
+    once, with its first prediction. A trip that the challenger failed to answer stays the challenger's: otherwise it could
+    leave out the hard ones. Raises TaxiError where an arm predicted nothing.
     """
     rows = _prepared(log)
     tried = rows[rows["challenger"] & ~rows["fallback"]]

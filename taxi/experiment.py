@@ -1,5 +1,7 @@
 """An experiment on live trips, judged: errors by arm, the change over time, the arms' sizes, the verdict and its reason."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +12,7 @@ from scipy.stats import chisquare
 from taxi.arms import Running, compare_arms, find_running, judged_trips, score_arms
 from taxi.config import ExperimentParams, Params
 from taxi.errors import TaxiError, UsageError
-from taxi.sequential import ratio_evidence, ratio_sequence
+from taxi.sequential import plan_trips, ratio_evidence, ratio_sequence
 from taxi.verdict import INVALID, Look, Verdict, decide
 
 METRICS = ("rmse", "mae")
@@ -79,6 +81,19 @@ def change_over_time(blocks: pd.DataFrame, metric: str, params: ExperimentParams
     bounds = looks[["ratio", "low", "high"]].clip(lower=0)
     changes = (np.sqrt(bounds) if metric == "rmse" else bounds) - 1
     return looks.assign(change=changes["ratio"], low=changes["low"], high=changes["high"])
+
+
+def plan_experiment(changes: Mapping[str, pd.DataFrame], params: ExperimentParams) -> pd.DataFrame:
+    """Return, a row a metric, how many trips with an outcome find a change of ``params.effect``, and in how many days.
+
+    The spread of a trip's loss and the trips a day are those of ``changes`` (see ``change_over_time``).
+    """
+    rows = {}
+    for metric, looks in changes.items():
+        ratio = (1 - params.effect) ** (2 if metric == "rmse" else 1)
+        trips, last = plan_trips(looks, ratio, params.alpha, params.power), looks.iloc[-1]
+        rows[metric] = {"trips": trips, "days": math.ceil(trips / last["trips"] * last["days"])}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def _size(dealt: pd.Series, share: float) -> dict[str, float]:
