@@ -59,20 +59,26 @@ def _said(look: Look, params: ExperimentParams) -> str:
 def decide(look: Look, params: ExperimentParams) -> Verdict:
     """Decide by one look; first whether the experiment is sound, then whether the interval excludes zero.
 
-    The interval holds at all looks at once, so that stopping at the first that decides keeps the error rate ``alpha``.
+    The interval holds at all looks at once, so that stopping at the first that decides keeps the error rate ``alpha``. That
+    the planned trips are through shows no difference only where the interval became as narrow as they were to make it.
     """
     if (broken := _broken(look, params)) is not None:
         return Verdict(INVALID, broken, True)
     if look.fallback > params.fallback_limit:
         failed = f"the challenger failed on {look.fallback:.1%} of its trips (limit {params.fallback_limit:.0%})"
         return Verdict(BETTER[False], failed, True)
-    if look.days < params.least_days:
-        return Verdict(UNDECIDED, f"{look.days} days so far; no verdict before {params.least_days}", False)
+    if look.days <= params.least_days:
+        begun = f"day {look.days}; no verdict before {params.least_days} whole days"
+        return Verdict(UNDECIDED, begun, False)
     said = _said(look, params)
     if look.high < 0 or look.low > 0:
         return Verdict(BETTER[look.high < 0], said, True)
     if max(-look.low, look.high) < params.effect:
         return Verdict(NO_DIFFERENCE, f"{said}: less than the {params.effect:.0%} that matters, either way", True)
-    if look.trips >= params.planned_trips:
+    if look.trips < params.planned_trips:
+        return Verdict(UNDECIDED, f"{said} of {params.planned_trips:,} planned", False)
+    if (look.high - look.low) / 2 < params.effect:
         return Verdict(NO_DIFFERENCE, f"{said}: none was found in the {params.planned_trips:,} planned", True)
-    return Verdict(UNDECIDED, f"{said} of {params.planned_trips:,} planned", False)
+    return Verdict(
+        UNDECIDED, f"{said}: too wide to find {params.effect:.0%}, trips vary more than was planned for", False
+    )
