@@ -18,6 +18,11 @@ from taxi.verdict import INVALID, Look, Verdict, decide
 METRICS = ("rmse", "mae")
 
 
+def _finite(row: pd.Series) -> dict[str, float | None]:
+    """Return the row as JSON holds it: bounds of the first day, which are infinite, as null."""
+    return {str(name): float(value) if np.isfinite(value) else None for name, value in row.items()}
+
+
 @dataclass(frozen=True)
 class Judged:
     """Everything that the report shows; ``changes`` has a table of looks (one an hour of pickup) for each metric."""
@@ -69,7 +74,7 @@ class Judged:
             "since": run.start.isoformat(),
             "trips": int(self.changes[self.metric]["trips"].iloc[-1]),
             "days": int(self.changes[self.metric]["days"].iloc[-1]),
-            "change": {name: table.to_dict() for name, table in self.change_table.T.items()},
+            "change": {name: _finite(row) for name, row in self.change_table.T.items()},
             "arms": self.scores.to_dict("index"),
             "sizes": self.sizes.to_dict("index"),
         }
@@ -86,14 +91,17 @@ def change_over_time(blocks: pd.DataFrame, metric: str, params: ExperimentParams
 def plan_experiment(changes: Mapping[str, pd.DataFrame], params: ExperimentParams) -> pd.DataFrame:
     """Return, a row a metric, how many trips with an outcome find a change of ``params.effect``, and in how many days.
 
-    The spread of a trip's loss and the trips a day are those of ``changes`` (see ``change_over_time``).
+    The spread of a trip's loss and the trips a day are those of ``changes`` (see ``change_over_time``); metrics whose trips
+    are of less than two days tell no spread and are left out.
     """
     rows = {}
     for metric, looks in changes.items():
+        if looks["units"].iloc[-1] < 2:
+            continue
         ratio = (1 - params.effect) ** (2 if metric == "rmse" else 1)
         trips, last = plan_trips(looks, ratio, params.alpha, params.power), looks.iloc[-1]
         rows[metric] = {"trips": trips, "days": math.ceil(trips / last["trips"] * last["days"])}
-    return pd.DataFrame.from_dict(rows, orient="index")
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["trips", "days"])
 
 
 def _size(dealt: pd.Series, share: float) -> dict[str, float]:

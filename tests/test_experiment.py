@@ -11,7 +11,8 @@ import pytest
 from taxi.arms import find_running, judged_trips, share_blocks
 from taxi.config import ExperimentParams, Params, load_params
 from taxi.errors import TaxiError, UsageError
-from taxi.experiment import judge_experiment
+from taxi.experiment import judge_experiment, plan_experiment
+from taxi.plots import change_over_time as change_picture
 from taxi.verdict import Look, decide
 from tests.live import build_log, shadow_log, share_log, simulate_errors
 
@@ -197,6 +198,18 @@ def test_a_log_without_a_challenger_or_without_outcomes_says_so() -> None:
         judge_experiment(build_log(pickup), PARAMS)
     with pytest.raises(TaxiError, match="expected outcomes of trips of both arms"):
         judge_experiment(share_log(pickup, error).assign(duration=np.nan), PARAMS)
+
+
+@pytest.mark.parametrize("days", [1, 2])
+def test_the_first_days_say_that_it_is_early(days: int) -> None:
+    judged = judge_experiment(share_log(*errors(days=days)), PARAMS)
+
+    json.dumps(judged.result, allow_nan=False)
+    change_picture(judged.changes["rmse"], "rmse", 0.02)
+    assert judged.verdict.name == "undecided"
+    assert judged.verdict.reason == f"day {days}; no verdict before 7 whole days"
+    assert "No look so far decided" in judged.verdict_text
+    assert plan_experiment(judged.changes, PARAMS.experiment).empty
 
 
 def test_arms_are_compared_within_the_hour() -> None:
