@@ -13,9 +13,10 @@ import math
 import numpy as np
 import pandas as pd
 from scipy.special import betaln, lambertw
-from scipy.stats import norm
+from scipy.stats import chi2, norm
 from scipy.stats import t as student
 
+CAUTION = 0.2  # chance that a trip's spread is larger than it is planned for
 RATIO_BELIEF = 1000.0  # trips' worth of belief in the planned share: departures of a point or so are found soonest
 
 
@@ -86,7 +87,8 @@ def ratio_sequence(blocks: pd.DataFrame, planned: float, alpha: float) -> pd.Dat
 def plan_trips(looks: pd.DataFrame, ratio: float, alpha: float, power: float) -> int:
     """Return how many trips find a true ``ratio`` of losses with chance ``power``, however often one looks on the way.
 
-    ``looks`` (of ``ratio_sequence``) tells a trip's spread and weight, and how many trips a day is worth. The sequence is
+    ``looks`` (of ``ratio_sequence``) tells a trip's spread and weight, and how many trips a day is worth. The spread of few
+    days is itself uncertain: taken is the value that it exceeds with a chance of 20 % (chi-square, by days). The sequence is
     tuned to the answer. Raises ValueError for less than two days of trips or a ratio of 1.
     """
     last = looks.iloc[-1]
@@ -94,7 +96,9 @@ def plan_trips(looks: pd.DataFrame, ratio: float, alpha: float, power: float) ->
         raise ValueError(
             f"expected looks at two days or more and a ratio other than 1; got {last['units']:.1f}, {ratio}"
         )
-    spread, shift = last["variance"] / last["trips"], (1 - ratio) * last["weight"] / last["trips"]
+    known = last["units"] - 1
+    spread = last["variance"] / last["trips"] * known / chi2.ppf(CAUTION, known)
+    shift = (1 - ratio) * last["weight"] / last["trips"]
     radius, trips = np.sqrt(_narrowest(alpha) + 1), last["trips"]
     for _ in range(30):  # more trips are more days, which need less widening: settles within a few rounds
         wide = widen_for_few(radius, np.maximum(trips * last["units"] / last["trips"], 3.0))
