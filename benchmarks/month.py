@@ -19,13 +19,14 @@ import nbformat
 import pandas as pd
 
 from taxi.acceptance import clean_month
-from taxi.config import NOTEBOOKS, MonthPaths, load_params
+from taxi.config import NOTEBOOKS, MonthPaths
 from taxi.errors import MonthRefused, NotPublished
 from taxi.fetch import fetch_month
 from taxi.files import write_json
 from taxi.kernels import warm_up
 from taxi.months import shift_month
 from taxi.notebooks import run_notebook
+from taxi.params import load_params
 from taxi.source import open_source
 
 ROOT = Path(__file__).resolve().parents[1]

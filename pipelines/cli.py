@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines import traffic_commands
+from pipelines import experiment_commands, traffic_commands
 from pipelines.terminal import show_summary, start_logging
 from taxi.config import NOTEBOOKS, Settings, load_settings, parse_service
 from taxi.errors import MonthRefused, NotPublished, TaxiError, UsageError
@@ -30,6 +30,7 @@ app = typer.Typer(
     "Exit codes: 0 done, 2 wrong usage, 3 not published, 4 refused by its acceptance rules, 1 anything else.\n\n"
     "Places: TAXI_SOURCE, TAXI_DATA, TAXI_REPORTS, MLFLOW_TRACKING_URI.",
 )
+experiment_commands.add_to(app)
 Service = Annotated[str, typer.Option(help="green or yellow.")]
 Month = Annotated[str, typer.Option(help="The month of pickup, as YYYY-MM.")]
 Source = Annotated[
@@ -126,7 +127,7 @@ def ingest(service: Service, month: Month, source: Source = None, json_: AsJson 
 def clean(service: Service, month: Month) -> None:
     """Split the raw month that is on hand into kept trips and quarantine, without asking the publisher."""
     from taxi.acceptance import clean_month
-    from taxi.config import load_params
+    from taxi.params import load_params
 
     settings = load_settings()
     summary = clean_month(settings.month(parse_service(service), parse_month(month)), load_params())

@@ -6,10 +6,11 @@ from typing import Any
 from prefect import flow, task
 
 from taxi.acceptance import clean_month, refuse_unreadable
-from taxi.config import Settings, load_params, load_settings
+from taxi.config import Settings, load_settings
 from taxi.errors import BadFile, MonthRefused
 from taxi.fetch import fetch_month, fetch_zones
 from taxi.files import read_json
+from taxi.params import load_params
 from taxi.reports import write_refusal
 from taxi.source import open_source
 from taxi.versioning import keep_edition, why_not

@@ -11,10 +11,11 @@ from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from pipelines.ingest import clean, fetch
-from taxi.config import NOTEBOOKS, Params, Settings, load_params, load_settings
+from taxi.config import NOTEBOOKS, Settings, load_settings
 from taxi.errors import MonthRefused, NotPublished
 from taxi.files import locked, remove, write_json
 from taxi.month import finished_month, month_result, refused_result, unpublished_result
+from taxi.params import Params, load_params
 from taxi.plan import Plan, make_plan, write_plan
 from taxi.promotion import should_train
 from taxi.registry import champion_before, download_model, prepare, record_month

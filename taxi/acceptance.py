@@ -9,10 +9,11 @@ import pyarrow as arrow
 import pyarrow.parquet as parquet
 
 from taxi.comparisons import BESIDE, row_count, volume_jump
-from taxi.config import AcceptParams, MonthPaths, Params
+from taxi.config import MonthPaths
 from taxi.errors import BadFile, MonthRefused
 from taxi.figures import FORMAT, Figures, month_figures, read_history
 from taxi.files import read_json, remove, sha256_file, staged, write_json
+from taxi.params import AcceptParams, Params
 from taxi.rules import ALONE, Finding
 from taxi.schema import canonical_columns, check_trips, read_table, synthetic_mark, to_arrow
 from taxi.trips import split_trips

@@ -13,8 +13,8 @@ import numpy as np
 import xgboost
 
 from taxi.calibration import Calibration, calibrate
-from taxi.config import ModelParams
 from taxi.features import NAMES
+from taxi.params import ModelParams
 
 XGBOOST = xgboost.__version__
 ALPHAS = (0.1, 0.9)

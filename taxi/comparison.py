@@ -5,8 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from taxi.config import Params, Settings
+from taxi.config import Settings
 from taxi.evaluate import score_models, slices
+from taxi.params import Params
 from taxi.plan import Plan
 from taxi.promotion import Decision, decide_promotion
 from taxi.training import judging_trips, load_challenger, load_incumbent, train_challenger

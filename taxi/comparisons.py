@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from taxi.config import AcceptParams
 from taxi.figures import Figures
+from taxi.params import AcceptParams
 from taxi.rules import Finding, Judge, above, below, shown
 
 

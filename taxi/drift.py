@@ -9,8 +9,8 @@ from evidently import DataDefinition, Dataset, Report
 from evidently.core.report import Snapshot
 from evidently.metrics import ValueDrift
 
-from taxi.config import MonitorParams
 from taxi.files import staged
+from taxi.params import MonitorParams
 
 NUMERIC = ("miles", "prediction")
 CATEGORICAL = (

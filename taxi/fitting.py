@@ -12,10 +12,10 @@ import pandas as pd
 from scipy.optimize import brentq
 
 from taxi.boosted import XGBOOST, Rows, fit_boosted
-from taxi.config import FeatureParams, ModelParams
 from taxi.features import NAMES, TripFeatures, planned_distance
 from taxi.history import Sums, merge
 from taxi.model import FORMAT, DurationModel
+from taxi.params import FeatureParams, ModelParams
 from taxi.schema import AT_PICKUP
 from taxi.simple import SimpleDistribution
 

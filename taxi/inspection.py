@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 from sklearn.feature_selection import mutual_info_regression
 
-from taxi.config import Params
 from taxi.features import GROUPS, NAMES, TripFeatures
+from taxi.params import Params
 from taxi.schema import AT_PICKUP
 
 AFTER = ("dropoff", "trip_distance", "RatecodeID", "payment_type", "fare_amount", "total_amount", "duration")

@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from taxi.config import MonitorParams, Params, Settings
+from taxi.config import Settings
 from taxi.drift import Drift, compare_months, describe_inputs, keep_page, sample_trips
 from taxi.evaluate import score, score_by_slice
 from taxi.explore import read_acceptance
+from taxi.params import MonitorParams, Params
 from taxi.plan import Plan
 from taxi.training import judging_trips, load_incumbent, read_months
 from taxi.zones import read_zones

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from taxi.config import NOTEBOOKS, MonthPaths, Settings, load_params
+from taxi.config import NOTEBOOKS, MonthPaths, Settings
 from taxi.errors import UsageError
 from taxi.fetch import unchanged
 from taxi.files import read_json
 from taxi.months import shift_month
+from taxi.params import load_params
 from taxi.plan import Plan, plan_file, read_plan
 from taxi.steps import month_fingerprint
 

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.collections import PolyCollection
+from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#8a949e"
@@ -200,4 +201,23 @@ def champion_vs_challenger(table: pd.DataFrame) -> Figure:
     axes.plot(table["challenger"], table.index, "o", color=BLUE, label="challenger")
     axes.invert_yaxis()
     axes.legend(frameon=False)
+    return _done(figure)
+
+
+def change_over_time(looks: pd.DataFrame, metric: str, effect: float) -> Figure:
+    """Line and band: the change of an experiment's error and its sequence over time; grey: changes too small to matter.
+
+    ``looks`` has change, low and high (shares of the champion's error) by time of pickup.
+    """
+    figure, axes = _canvas(
+        f"The challenger's {metric.upper()} against the champion's, look by look", "time of pickup", "change (%)", 3.4
+    )
+    axes.axhspan(-effect * 100, effect * 100, color=GREY, alpha=0.2, linewidth=0)
+    axes.axhline(0, color=GREY)
+    axes.fill_between(looks.index, looks["low"] * 100, looks["high"] * 100, color=BLUE, alpha=0.2, linewidth=0)
+    axes.plot(looks.index, looks["change"] * 100, color=BLUE)
+    widest = looks[["low", "high"]].tail(1).abs().to_numpy()  # the first days' bounds would hide the last ones
+    top = 300 * max(effect, *widest[np.isfinite(widest)])
+    axes.set_ylim(-top, top)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))
     return _done(figure)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from taxi.config import PromoteParams, RetrainParams
 from taxi.months import shift_month
+from taxi.params import PromoteParams, RetrainParams
 
 LEAST_DAYS = 3
 

@@ -5,8 +5,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from taxi.config import Params, Settings
+from taxi.config import Settings
 from taxi.files import read_json, sha256_file
+from taxi.params import Params
 from taxi.plan import Plan
 
 NEEDED = ("holidays", "numpy", "pandas", "pyarrow", "scikit-learn", "xgboost-cpu")
@@ -55,8 +56,8 @@ def describe_inputs(settings: Settings, service: str, months: list[str]) -> dict
 
 
 def flatten_params(params: Params) -> dict[str, Any]:
-    """Return ``section.name`` to value for all of ``params.yaml``."""
-    sections = params.model_dump(mode="json").items()
+    """Return ``section.name`` to value for all of ``params.yaml`` but the live experiment."""
+    sections = params.lasting().items()
     return {f"{section}.{name}": value for section, part in sections for name, value in part.items()}
 
 

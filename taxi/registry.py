@@ -21,12 +21,13 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from taxi.config import NOTEBOOKS, Params, Settings, parse_service
+from taxi.config import NOTEBOOKS, Settings, parse_service
 from taxi.database import ARTIFACTS, beside, prepare_database
 from taxi.errors import TaxiError
 from taxi.files import locked, remove, sha256_tree, staged
 from taxi.lineage import Version, newest_version, pick_champion, pick_version, trace_version
 from taxi.model import load_model
+from taxi.params import Params
 from taxi.plan import Plan
 from taxi.provenance import describe_inputs, flatten_params, requirements, run_tags, version_tags
 from taxi.schema import AT_PICKUP

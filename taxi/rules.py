@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Literal
 
-from taxi.config import AcceptParams
 from taxi.figures import Figures
+from taxi.params import AcceptParams
 
 Level = Literal["ok", "warn", "refuse"]
 

@@ -4,8 +4,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from taxi.config import MonthPaths, Params, Settings
+from taxi.config import MonthPaths, Settings
 from taxi.files import read_json, sha256_file, sha256_json, sha256_tree
+from taxi.params import Params, load_params
 from taxi.plan import Plan, read_plan
 from taxi.schema import SYNTHETIC_NOTE
 
@@ -21,10 +22,11 @@ STEP_INPUTS = {
 
 
 def code_sha256(settings: Settings) -> str:
-    """Return one hash over the package, the parameters and the locked packages."""
+    """Return one hash over the package, the parameters (but for the live experiment's) and the locked packages."""
     package = sha256_tree(Path(__file__).parent, "**/*.py")
-    files = [settings.root / name for name in ("params.yaml", "requirements.lock")]
-    return sha256_json([package, *(sha256_file(path) for path in files if path.is_file())])
+    return sha256_json(
+        [package, load_params(settings.root / "params.yaml").lasting(), _hash(settings.root / "requirements.lock")]
+    )
 
 
 def _hash(path: Path) -> str | None:
@@ -77,7 +79,7 @@ def month_fingerprint(settings: Settings, plan: Plan, params: Params) -> str:
     steps = {name: step_inputs(settings, plan, name) for name in STEP_INPUTS}
     for inputs in steps.values():
         inputs.pop("challenger", None)
-    return sha256_json([steps, params.model_dump(mode="json")])
+    return sha256_json([steps, params.lasting()])
 
 
 def _banner(paths: MonthPaths) -> str:

@@ -5,10 +5,11 @@ from functools import partial
 
 import pandas as pd
 
-from taxi.config import Params, Settings
+from taxi.config import Settings
 from taxi.fitting import COLUMNS, Part, fit_model, fit_months
 from taxi.model import DurationModel, load_model, save_model
 from taxi.months import month_bounds
+from taxi.params import Params
 from taxi.plan import Plan
 from taxi.schema import read_trips
 from taxi.zones import read_zones

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from taxi.clock import collapsed_clock, elapsed_minutes
-from taxi.config import CleanParams
 from taxi.months import month_bounds
+from taxi.params import CleanParams
 
 REASONS = (
     "missing-time",

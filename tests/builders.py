@@ -7,8 +7,8 @@ import pandas as pd
 import pyarrow as pa
 
 from taxi.clock import elapsed_minutes
-from taxi.config import load_params
 from taxi.months import days_in_month
+from taxi.params import load_params
 from taxi.sample import make_month
 from taxi.schema import PREFIX, canonical_columns, check_trips
 from taxi.trips import split_trips

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from taxi.acceptance import clean_month
-from taxi.config import MonthPaths, load_params
+from taxi.config import MonthPaths
 from taxi.errors import MonthRefused
 from taxi.files import read_json
+from taxi.params import load_params
 from tests.catalogue import MUTATIONS, Mutation
 from tests.changes import HISTORY, MONTH, Frame
 

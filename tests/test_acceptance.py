@@ -8,10 +8,11 @@ import pytest
 
 from taxi.acceptance import clean_month, decide, judge_month
 from taxi.comparisons import row_count, volume_jump
-from taxi.config import MonthPaths, load_params
+from taxi.config import MonthPaths
 from taxi.errors import MonthRefused
 from taxi.figures import read_history
 from taxi.files import read_json, sha256_file
+from taxi.params import load_params
 from taxi.rules import Finding, missing_days
 from taxi.schema import read_trips
 

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from taxi.boosted import schedule
-from taxi.config import ModelParams, load_params
 from taxi.features import TripFeatures
 from taxi.fitting import (
     COLUMNS,
@@ -18,6 +17,7 @@ from taxi.fitting import (
     tally_month,
     thinning,
 )
+from taxi.params import ModelParams, load_params
 
 Trips = Callable[..., pd.DataFrame]
 AS_OF = pd.Timestamp("2024-03-01")

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from taxi.config import load_params
 from taxi.errors import TaxiError
 from taxi.features import planned_distance
 from taxi.fitting import fit_model
 from taxi.model import DurationModel, FastModel
+from taxi.params import load_params
 
 Trips = Callable[..., pd.DataFrame]
 

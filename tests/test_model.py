@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from taxi.config import Params, load_params
 from taxi.errors import TaxiError
 from taxi.evaluate import score
 from taxi.files import read_json, sha256_tree, write_json
 from taxi.fitting import fit_model, recency_weights
 from taxi.model import DurationModel, load_model, save_model
+from taxi.params import Params, load_params
 from taxi.sample import NOISE, expected_minutes
 from taxi.schema import AT_PICKUP
 

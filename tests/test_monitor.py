@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from taxi.config import load_params
 from taxi.drift import NOTHING_COMPARED, compare_months, describe_inputs, keep_page, sample_trips
 from taxi.monitor import judge_champion, judge_drift, judge_null_block, judge_slices, judge_volume, reach_verdict
+from taxi.params import load_params
 
 LIMITS = load_params().monitor
 Trips = Callable[..., pd.DataFrame]

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from taxi.config import PromoteParams, RetrainParams, load_params
 from taxi.evaluate import slices
 from taxi.fitting import fit_model
+from taxi.params import PromoteParams, RetrainParams, load_params
 from taxi.promotion import bootstrap_gain, decide_promotion, should_train
 from tests.test_registry import make_month, make_zones
 

@@ -15,12 +15,13 @@ import pandas as pd
 import pyarrow.parquet as parquet
 import pytest
 
-from taxi.config import Settings, load_params
+from taxi.config import Settings
 from taxi.errors import TaxiError, UsageError
 from taxi.features import AT_PICKUP
 from taxi.files import sha256_file, sha256_tree, write_json
 from taxi.fitting import fit_model
 from taxi.model import load_model, save_model
+from taxi.params import load_params
 from taxi.plan import Plan, make_plan
 from taxi.registry import (
     RegistryUnreachable,

@@ -12,11 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli import app
-from taxi.config import Settings, load_params
+from taxi.config import Settings
 from taxi.errors import TaxiError, UsageError
 from taxi.evaluate import score
 from taxi.fitting import fit_model
 from taxi.outcomes import join_month, take_month
+from taxi.params import load_params
 from taxi.predictions import open_store
 from taxi.replay import Progress, outcomes, progress_line, read_traffic, requests, schedule
 from taxi.replay_client import replay_month

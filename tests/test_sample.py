@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from taxi.config import load_params
 from taxi.files import sha256_file
+from taxi.params import load_params
 from taxi.sample import SHIFT, make_month, published_schema, write_sample
 from taxi.schema import canonical_columns, read_table
 from taxi.trips import split_trips

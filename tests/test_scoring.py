@@ -10,11 +10,12 @@ import pyarrow as arrow
 import pyarrow.parquet as parquet
 import pytest
 
-from taxi.config import Settings, load_params
+from taxi.config import Settings
 from taxi.errors import BadFile, UsageError
 from taxi.files import sha256_file
 from taxi.fitting import fit_model
 from taxi.model import DurationModel
+from taxi.params import load_params
 from taxi.schema import AT_PICKUP, check_trips, read_published, to_arrow
 from taxi.scoring import MINUTES, SCORED, month_to_score, score_file, score_trips
 from taxi.trips import split_trips

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taxi.config import CleanParams
+from taxi.params import CleanParams
 from taxi.schema import AT_PICKUP
 from taxi.trips import REASONS, predictable_trips, refuse_trips, split_trips
 from tests.builders import build_rows

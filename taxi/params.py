@@ -1,0 +1,167 @@
+"""What ``params.yaml`` may say: every number that decides something, typed and checked."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from taxi.config import find_root
+from taxi.errors import UsageError
+from taxi.live_params import ExperimentParams
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CleanParams(_Section):
+    """Which trips are kept (minutes)."""
+
+    min_minutes: float = Field(gt=0)
+    max_minutes: float = Field(gt=0)
+
+
+class AcceptParams(_Section):
+    """When a month as a whole is refused or accepted with warnings. Shares are of 1."""
+
+    kept_share_warn: float
+    kept_share_refuse: float
+    reason_share_warn: float
+    reason_share_refuse: float
+    rows_ratio_warn: float
+    rows_ratio_refuse: float
+    week_ratio_warn: float
+    week_ratio_refuse: float
+    week_ratio_agrees: float
+    rows_ratio_agrees: float
+    history_months: int = Field(ge=1)
+    missing_days_warn: int
+    missing_days_refuse: int
+    null_share_jump_warn: float
+    null_share_jump_refuse: float
+    missing_share_refuse: float
+    quiet_from: tuple[int, int]
+    night_share_warn: float
+    night_share_refuse: float
+    hour_fit_gain: float
+    hour_overlap_warn: float
+    hour_overlap_refuse: float
+    zone_overlap_warn: float
+    zone_overlap_refuse: float
+    zone_swap_gain: float
+    vendor_overlap_warn: float
+    vendor_overlap_refuse: float
+    median_minutes: tuple[float, float]
+    median_miles: tuple[float, float]
+    median_mph: tuple[float, float]
+    median_dollars: tuple[float, float]
+    minutes_ratio_refuse: float
+    miles_ratio_refuse: float
+    speed_ratio_refuse: float
+    dollars_ratio_refuse: float
+
+
+class FeatureParams(_Section):
+    """How history is learnt."""
+
+    smoothing: float
+    folds: int
+
+
+class ModelParams(_Section):
+    """The model's recipe."""
+
+    kind: Literal["xgboost", "linear", "pair-median"]
+    planned: bool
+    window_months: int = Field(ge=1)
+    half_life_days: float = Field(gt=0)
+    max_rows: int = Field(ge=1)
+    calibration_days: int = Field(ge=1)
+    trips_per_round: int = Field(ge=1)
+    rounds: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    max_depth: int = Field(ge=1)
+    colsample_bytree: float = Field(gt=0, le=1)
+    head_rounds: int = Field(ge=1)
+    head_learning_rate: float = Field(gt=0)
+    head_max_depth: int = Field(ge=1)
+    head_colsample_bytree: float = Field(gt=0, le=1)
+    interval_rounds: int = Field(ge=1)
+    interval_learning_rate: float = Field(gt=0)
+    interval_max_depth: int = Field(ge=1)
+    min_child_weight: float = Field(ge=0)
+    subsample: float = Field(gt=0, le=1)
+    reg_lambda: float = Field(ge=0)
+    max_bin: int = Field(ge=2, le=256)
+    device: Literal["cpu", "cuda"]
+    threads: int = Field(ge=1)
+    seed: int
+
+
+class RetrainParams(_Section):
+    """When a challenger is trained."""
+
+    on_alarm: bool
+    every_months: int = Field(ge=0)
+
+
+class PromoteParams(_Section):
+    """What a challenger must show."""
+
+    resamples: int = Field(ge=100)
+    confidence: float = Field(gt=0, lt=1)
+    slice_loss: float
+    slice_min_trips: int
+    seed: int
+
+
+class MonitorParams(_Section):
+    """When the monitor speaks up. Effect sizes are unitless; shares and ratios are of 1."""
+
+    sample_rows: int
+    column_drift: float
+    prediction_drift: float
+    drifted_share: float
+    volume_drop: float
+    volume_rise: float
+    null_share_jump: float
+    rmse_ratio: float
+    coverage_low: float
+    coverage_high: float
+    slice_rmse_ratio: float
+    slice_min_trips: int
+    seed: int
+
+
+class Params(_Section):
+    """All of ``params.yaml``."""
+
+    clean: CleanParams
+    accept: AcceptParams
+    features: FeatureParams
+    model: ModelParams
+    retrain: RetrainParams
+    promote: PromoteParams
+    monitor: MonitorParams
+    experiment: ExperimentParams
+
+    def lasting(self) -> dict[str, Any]:
+        """Return what decides the outcome of a month's run: all sections but ``experiment``, which is changed live."""
+        return self.model_dump(mode="json", exclude={"experiment"})
+
+    @field_validator("clean")
+    @classmethod
+    def _ordered(cls, clean: CleanParams) -> CleanParams:
+        if clean.min_minutes >= clean.max_minutes:
+            raise ValueError("clean.min_minutes must be below clean.max_minutes")
+        return clean
+
+
+def load_params(path: Path | None = None) -> Params:
+    """Read and check ``params.yaml``; an unknown, missing or mistyped entry raises UsageError that names it."""
+    path = path or find_root() / "params.yaml"
+    try:
+        return Params.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (ValidationError, yaml.YAMLError) as error:
+        raise UsageError(f"{path.name}: {error}") from error
