@@ -47,6 +47,8 @@ def _booster(params: ModelParams, **changes: Any) -> xgboost.XGBRegressor:
 class DurationModel:
     """A fitted model: ``pipeline`` predicts the mean, ``interval`` the 10 % and 90 % quantiles, all in minutes."""
 
+    planned: "DurationModel | None" = None
+
     def __init__(self, pipeline: Pipeline, interval: Any, recipe: dict[str, Any]) -> None:
         self.pipeline = pipeline
         self.interval = interval
@@ -61,7 +63,7 @@ class DurationModel:
         else:
             edges = np.clip(mean[:, None] + self.interval[_band(mean)], LOW, HIGH)
         low, high = np.minimum(edges.min(axis=1), mean), np.maximum(edges.max(axis=1), mean)
-        return pd.DataFrame({"mean": mean, "p10": low, "p90": high}, index=trips.index)
+        return pd.DataFrame({"mean": mean, "median": mean, "p10": low, "p90": high}, index=trips.index)
 
     def importance(self) -> pd.Series:
         """Return each feature's share of the gain (XGBoost) or of the absolute standardised weight (linear), largest first."""

@@ -248,7 +248,7 @@ def test_mlflow_loads_the_champion_without_pickle_and_predicts_the_same(settings
     pd.testing.assert_frame_equal(served.predict(trips), model.predict(trips))
     floats = trips.astype(dict.fromkeys(AT_PICKUP[1:], "float64"))
     pd.testing.assert_frame_equal(served.predict(floats), model.predict(trips))
-    assert set(served.metadata.signature.outputs.input_names()) == {"mean", "p10", "p90"}
+    assert set(served.metadata.signature.outputs.input_names()) == {"mean", "median", "p10", "p90"}
     assert served.metadata.saved_input_example_info is not None
 
 
