@@ -12,10 +12,10 @@ import typer
 
 from pipelines.terminal import show_summary, start_logging
 from taxi.config import NOTEBOOKS, Settings, load_settings, parse_service
-from taxi.errors import MonthRefused, NotPublished, TaxiError, UsageError
+from taxi.errors import MonthRefused, NotPublished, Refused, TaxiError, UsageError
 from taxi.months import iterate_months, parse_month
 
-EXIT_CODES = {UsageError: 2, NotPublished: 3, MonthRefused: 4}
+EXIT_CODES = {UsageError: 2, NotPublished: 3, MonthRefused: 4, Refused: 4}
 STATUS_CODES = {"done": 0, "not-published": 3, "refused": 4}
 
 app = typer.Typer(
@@ -26,7 +26,7 @@ app = typer.Typer(
     "A first session, without a network:\n\n"
     "  taxi sample --out build/source --service green --from 2024-01 --to 2024-03\n\n"
     "  taxi backfill --service green --from 2024-01 --to 2024-03 --source build/source\n\n"
-    "Exit codes: 0 done, 2 wrong usage, 3 not published, 4 refused by its acceptance rules, 1 anything else.\n\n"
+    "Exit codes: 0 done, 2 wrong usage, 3 not published, 4 refused, 1 anything else.\n\n"
     "Places: TAXI_SOURCE, TAXI_DATA, TAXI_REPORTS, MLFLOW_TRACKING_URI.",
 )
 Service = Annotated[str, typer.Option(help="green or yellow.")]

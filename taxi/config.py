@@ -239,6 +239,14 @@ class MonitorParams(_Section):
     seed: int
 
 
+class ReleaseParams(_Section):
+    """How a version goes from dev over staging to prod."""
+
+    approval: list[Literal["dev", "staging", "prod"]]
+    synthetic: bool
+    uncommitted: bool
+
+
 class Params(_Section):
     """All of ``params.yaml``."""
 
@@ -249,6 +257,7 @@ class Params(_Section):
     retrain: RetrainParams
     promote: PromoteParams
     monitor: MonitorParams
+    release: ReleaseParams
 
     @field_validator("clean")
     @classmethod

@@ -1,5 +1,6 @@
 """Registered versions as plain values: which is the champion, which one is asked for, and the way back to its bytes."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,16 @@ from typing import Any
 from taxi.config import Settings
 from taxi.errors import UsageError
 from taxi.files import sha256_file
+
+DEV = "dev"
+ENVIRONMENTS = (DEV, "staging", "prod")
+
+
+def model_name(service: str, environment: str = DEV) -> str:
+    """Return the registered model's name in an environment: ``taxi-green``, ``taxi-green-staging``, ``taxi-green-prod``."""
+    if environment not in ENVIRONMENTS:
+        raise UsageError(f"expected an environment, one of {', '.join(ENVIRONMENTS)}; got {environment!r}")
+    return f"taxi-{service}" if environment == DEV else f"taxi-{service}-{environment}"
 
 
 @dataclass(frozen=True)
@@ -22,6 +33,23 @@ class Version:
     tags: dict[str, str]
     source: str
     run_id: str
+    environment: str = DEV
+
+    @property
+    def label(self) -> str:
+        """The version as messages name it: ``green/4``, or ``green/2 in prod``."""
+        return f"{self.service}/{self.number}" + ("" if self.environment == DEV else f" in {self.environment}")
+
+    @property
+    def in_use(self) -> bool:
+        """Whether it may be champion: promoted, approved where a person must approve, and not rolled back."""
+        waits = "awaits_approval" in self.tags and f"approved.{DEV}" not in self.tags
+        return bool(self.promoted_in) and not waits and not self.tags.get("rolled_back")
+
+    @property
+    def recorded_reports(self) -> dict[str, str]:
+        """SHA-256 of the month's reports as they were when the version was registered, by file name."""
+        return dict(json.loads(self.tags.get("reports", "{}")))
 
 
 def newest_version(versions: Sequence[Version]) -> Version | None:
@@ -30,8 +58,8 @@ def newest_version(versions: Sequence[Version]) -> Version | None:
 
 
 def pick_champion(versions: Sequence[Version], before: str = "9999-12") -> Version | None:
-    """Return the newest promoted version whose training ends before the month ``before``; None if there is none."""
-    return newest_version([one for one in versions if one.promoted_in and one.trained_to < before])
+    """Return the newest version in use whose training ends before the month ``before``; None if there is none."""
+    return newest_version([one for one in versions if one.in_use and one.trained_to < before])
 
 
 def pick_version(versions: Sequence[Version], service: str, number: str) -> Version:

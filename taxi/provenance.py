@@ -1,12 +1,13 @@
 """What a model was made of: code, lock and the publisher's bytes."""
 
+import json
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from taxi.config import Params, Settings
-from taxi.files import read_json, sha256_file
+from taxi.config import NOTEBOOKS, MonthPaths, Params, Settings
+from taxi.files import read_json, sha256_file, sha256_json
 from taxi.plan import Plan
 
 NEEDED = ("holidays", "numpy", "pandas", "pyarrow", "scikit-learn", "xgboost-cpu")
@@ -40,7 +41,7 @@ def describe_code(root: Path) -> dict[str, str]:
 
 
 def describe_inputs(settings: Settings, service: str, months: list[str]) -> dict[str, dict[str, Any]]:
-    """Return for each month the sha256 of raw bytes and kept trips, the address, and whether they are synthetic."""
+    """Return for each month the sha256 of raw bytes and kept trips, address, ETag, time, and whether they are synthetic."""
     found = {}
     for month in months:
         paths = settings.month(service, month)
@@ -49,6 +50,8 @@ def describe_inputs(settings: Settings, service: str, months: list[str]) -> dict
             "raw_sha256": sha256_file(paths.raw),
             "trips_sha256": sha256_file(paths.trips),
             "address": source.get("address", "unknown"),
+            "etag": source.get("etag") or "none",
+            "fetched_at": source.get("fetched_at", "unknown"),
             "synthetic": bool(source.get("synthetic")),
         }
     return found
@@ -58,6 +61,24 @@ def flatten_params(params: Params) -> dict[str, Any]:
     """Return ``section.name`` to value for all of ``params.yaml``."""
     sections = params.model_dump(mode="json").items()
     return {f"{section}.{name}": value for section, part in sections for name, value in part.items()}
+
+
+def report_pages(paths: MonthPaths) -> list[Path]:
+    """Return the month's executed notebooks, their pages and results, in order of their names."""
+    return sorted(page for name in NOTEBOOKS for page in paths.reports.glob(f"{name}.*"))
+
+
+def trail_tags(settings: Settings, plan: Plan, params: Params) -> dict[str, str]:
+    """Return the digests by which a version's parameters and reports are known again: JSON of name to SHA-256."""
+    pages = {page.name: sha256_file(page) for page in report_pages(settings.month(plan.service, plan.month))}
+    logged = sha256_json(logged_params(plan, params))
+    return {"reports": json.dumps(pages, sort_keys=True, separators=(",", ":")), "params_sha256": logged}
+
+
+def logged_params(plan: Plan, params: Params) -> dict[str, str]:
+    """Return what a month's run logs as its parameters: all of ``params.yaml`` and the months that train."""
+    given = flatten_params(params) | {"months": ",".join(plan.window) or plan.month}
+    return {name: str(value) for name, value in given.items()}
 
 
 def run_tags(settings: Settings, plan: Plan, inputs: dict[str, Any], fingerprint: str) -> dict[str, str]:
@@ -79,5 +100,5 @@ def version_tags(
     tags |= {f"metric.{name}": str(value) for name, value in metrics.items()}
     for month in months:
         tags |= {f"data.{month}": inputs[month]["raw_sha256"], f"trips.{month}": inputs[month]["trips_sha256"]}
-        tags[f"address.{month}"] = inputs[month]["address"]
+        tags |= {f"{name}.{month}": inputs[month][name] for name in ("address", "etag", "fetched_at")}
     return tags

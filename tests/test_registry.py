@@ -21,18 +21,10 @@ from taxi.features import AT_PICKUP
 from taxi.files import sha256_file, sha256_tree, write_json
 from taxi.model import fit_model, load_model, save_model
 from taxi.plan import Plan, make_plan
-from taxi.registry import (
-    RegistryUnreachable,
-    champion_before,
-    champion_now,
-    download_model,
-    find_version,
-    lineage,
-    prepare,
-    record_month,
-    versions,
-)
+from taxi.recording import record_month
+from taxi.registry import champion_before, champion_now, download_model, find_version, lineage, versions
 from taxi.schema import to_arrow
+from taxi.tracking import RegistryUnreachable, prepare
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PARAMS = load_params(CHECKOUT / "params.yaml")
@@ -215,7 +207,7 @@ def test_changed_model_files_are_refused_and_what_was_there_stays(settings, tmp_
     (tmp_path / "incumbent").mkdir()
     (tmp_path / "incumbent" / "old").touch()
 
-    with pytest.raises(TaxiError, match="expected the files of green/2 with sha256"):
+    with pytest.raises(TaxiError, match=r"green/2 is refused: 'data/winner/recipe\.json' has"):
         download_model(settings.tracking_uri, champion_now(settings.tracking_uri, "green"), tmp_path / "incumbent")
     assert [path.name for path in (tmp_path / "incumbent").iterdir()] == ["old"]
 
