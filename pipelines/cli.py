@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines import registry_commands
 from pipelines.terminal import show_summary, start_logging
 from taxi.config import NOTEBOOKS, Settings, load_settings, parse_service
 from taxi.errors import MonthRefused, NotPublished, Refused, TaxiError, UsageError
@@ -203,16 +204,7 @@ def status(service: Annotated[str | None, typer.Option(help="green or yellow; bo
             print(f"  {result['month']}  {result['status']:8}  {words:32}  {result['reason']}")
 
 
-@app.command()
-def lineage(
-    version: Annotated[str, typer.Argument(help="SERVICE/NUMBER, for example green/3.")], json_: AsJson = False
-) -> None:
-    """Go from a model version back to raw bytes, code and report."""
-    from taxi.registry import lineage as trace
-
-    settings = load_settings()
-    found = trace(settings.tracking_uri, version, settings=settings)
-    print(json.dumps(found, indent=None if json_ else 1, allow_nan=False))
+registry_commands.add_to(app)
 
 
 def main() -> None:

@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from taxi.config import Settings
 from taxi.errors import UsageError
-from taxi.files import sha256_file
 
 DEV = "dev"
 ENVIRONMENTS = (DEV, "staging", "prod")
@@ -73,20 +71,26 @@ def pick_version(versions: Sequence[Version], service: str, number: str) -> Vers
     return known[number]
 
 
-def _raw_bytes(found: Version, month: str, settings: Settings | None) -> dict[str, Any]:
-    names = {"sha256": "data", "trips_sha256": "trips", "address": "address"}
-    one: dict[str, Any] = {"month": month} | {name: found.tags[f"{tag}.{month}"] for name, tag in names.items()}
-    if settings:
-        path = settings.month(found.service, month).raw
-        one["on_hand"] = path.is_file() and sha256_file(path) == one["sha256"]
-    return one
+def _raw_bytes(found: Version, month: str) -> dict[str, Any]:
+    names = {
+        "sha256": "data",
+        "trips_sha256": "trips",
+        "address": "address",
+        "etag": "etag",
+        "fetched_at": "fetched_at",
+    }
+    return {"month": month} | {name: found.tags.get(f"{tag}.{month}") for name, tag in names.items()}
 
 
-def trace_version(found: Version, pages: list[str], settings: Settings | None = None) -> dict[str, Any]:
-    """Spell out a version's way back; with ``settings``, ``on_hand`` says whether the same raw bytes are still here."""
+def trace_version(found: Version, pages: list[str]) -> dict[str, Any]:
+    """Spell out a version's way back to raw bytes, code and reports, as its tags have it."""
     tags = found.tags
     return {
         "version": f"{found.service}/{found.number}",
+        "environment": found.environment,
+        "released_from": tags.get("released_from"),
+        "rolled_back": tags.get("rolled_back") or None,
+        "approved": {name: tags[f"approved.{name}"] for name in ENVIRONMENTS if f"approved.{name}" in tags},
         "role": tags["role"],
         "parent": tags.get("parent"),
         "trained_from": found.trained_from,
@@ -97,7 +101,7 @@ def trace_version(found: Version, pages: list[str], settings: Settings | None = 
         "metrics": found.metrics,
         "model_sha256": tags["model_sha256"],
         "fingerprint": tags["fingerprint"],
-        "raw": [_raw_bytes(found, month, settings) for month in tags["months"].split(",")],
+        "raw": [_raw_bytes(found, month) for month in tags["months"].split(",")],
         "code": {name: tags[name] for name in ("git_commit", "git_dirty", "lock_sha256")},
         "run": found.run_id,
         "reports": pages,

@@ -1,5 +1,6 @@
 """What a model was made of: code, lock and the publisher's bytes."""
 
+import hashlib
 import json
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -38,6 +39,12 @@ def describe_code(root: Path) -> dict[str, str]:
         "git_dirty": str(bool(_git(root, "status", "--porcelain", "--untracked-files=no"))).lower(),
         "lock_sha256": sha256_file(lock) if lock.is_file() else "none",
     }
+
+
+def committed_sha256(root: Path, commit: str, name: str) -> str | None:
+    """Return the SHA-256 of a file as it is in ``commit``; None if that commit, or the file in it, is not on hand."""
+    shown = subprocess.run(["git", "-C", str(root), "show", f"{commit}:{name}"], capture_output=True, check=False)
+    return hashlib.sha256(shown.stdout).hexdigest() if shown.returncode == 0 else None
 
 
 def describe_inputs(settings: Settings, service: str, months: list[str]) -> dict[str, dict[str, Any]]:

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from taxi.config import Settings, parse_service
+from taxi.config import parse_service
 from taxi.files import remove, sha256_tree, staged
 from taxi.integrity import (
     WRAPPED_NAME,
@@ -20,7 +19,7 @@ from taxi.integrity import (
     model_part,
     read_manifest,
 )
-from taxi.lineage import DEV, Version, model_name, pick_champion, pick_version, trace_version
+from taxi.lineage import DEV, Version, model_name, pick_champion, pick_version
 from taxi.tracking import Client, connect, is_missing, prepare, reaching
 
 MOST_FILES = 100
@@ -162,13 +161,3 @@ def find_version(tracking_uri: str, wanted: str, service: str | None = None, env
     """Return the version that SERVICE/NUMBER, SERVICE/champion or NUMBER names; UsageError lists what there is."""
     service, _, number = (wanted if "/" in wanted else f"{service}/{wanted}").partition("/")
     return pick_version(versions(tracking_uri, parse_service(service), environment), service, number)
-
-
-def lineage(
-    tracking_uri: str, wanted: str, service: str | None = None, settings: Settings | None = None
-) -> dict[str, Any]:
-    """Go from a version back to raw bytes, code, run and reports; with ``settings``, say which bytes are on hand."""
-    found = find_version(tracking_uri, wanted, service)
-    with reaching(tracking_uri):
-        pages = connect(tracking_uri).list_artifacts(found.run_id, "reports")
-    return trace_version(found, [page.path for page in pages], settings)
