@@ -186,12 +186,14 @@ def sample(
 @app.command()
 def status(service: Annotated[str | None, typer.Option(help="green or yellow; both by default.")] = None) -> None:
     """Show the months on hand, the champion, and the last verdicts."""
+    from taxi.aliases import settle
     from taxi.config import SERVICES
     from taxi.month import read_results
     from taxi.registry import champion_now
 
     settings = load_settings()
     for one in [parse_service(service)] if service else SERVICES:
+        settle(settings.tracking_uri, one)
         on_hand = settings.months_on_hand(one)
         champion = champion_now(settings.tracking_uri, one)
         held = f"{len(on_hand)} months on hand, {on_hand[0]} to {on_hand[-1]}" if on_hand else "no months on hand"

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from taxi.contents import content_fault, flavour_fault
-from taxi.errors import Refused
+from taxi.errors import TaxiError
 from taxi.files import sha256_file
 
 NEEDED = ("recipe.json", "tables.npz", "zones.parquet")
@@ -21,7 +21,7 @@ WRAPPED_NAME = re.compile(
 PICKLED = (".pkl", ".pickle", ".joblib", ".skops", ".pt", ".pth", ".dill", ".cloudpickle")
 
 
-class UnsafeModel(Refused):
+class UnsafeModel(TaxiError):
     """A model that is not, byte for byte, the inert files recorded at its registration; the message names the fault."""
 
 

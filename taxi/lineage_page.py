@@ -8,7 +8,7 @@ from taxi.reports import write_page
 SEEN_BY = {
     "prediction": ("prediction",),
     "model version": ("model", "model file", "local model file", "golden trips"),
-    "MLflow run": (),
+    "MLflow run": ("run",),
     "executed notebooks and reports": ("report", "published report"),
     "parameters": ("parameters",),
     "kept months": ("kept month",),

@@ -77,11 +77,8 @@ def check_approval(one: Version, target: str, release: ReleaseParams) -> Check:
     if target not in release.approval:
         return Check("approval", True, f"params.yaml asks for none in {target}")
     note = one.tags.get(f"approved.{target}")
-    return Check(
-        "approval",
-        note is not None,
-        note or f"none yet: taxi approve {one.service}/{one.number} --for {target} --report …",
-    )
+    command = f"taxi approve {one.service}/{one.number} --environment {one.environment} --for {target} --report …"
+    return Check("approval", note is not None, note or f"none yet: {command}")
 
 
 def check_evidence(name: str, fault: str | None) -> Check:

@@ -27,6 +27,7 @@ from taxi.registry import fetch_registered, find_version, recorded_manifest
 from taxi.tracking import connect, reaching
 
 Json = dict[str, Any]
+RUN_TAGS = ("fingerprint", "git_commit", "git_dirty", "lock_sha256", "synthetic")
 
 
 def check_model(tracking_uri: str, found: Version, prediction: Json | None) -> list[Finding]:
@@ -51,7 +52,7 @@ def check_run(tracking_uri: str, found: Version) -> tuple[list[Finding], Json]:
     """Compare the run's parameters and its executed notebooks and reports; also return the parameters."""
     with reaching(tracking_uri), TemporaryDirectory() as place:
         client = connect(tracking_uri)
-        params = dict(client.get_run(found.run_id).data.params)
+        data = client.get_run(found.run_id).data
         some = client.list_artifacts(found.run_id, "reports")
         got = Path(client.download_artifacts(found.run_id, "reports", place)) if some else Path(place)
         kept = check_folder("report", got, "run", found.recorded_reports, "gone")
@@ -59,7 +60,17 @@ def check_run(tracking_uri: str, found: Version) -> tuple[list[Finding], Json]:
         Finding(one.what, one.name, "differs", "is gone from the run") if one.status == "away" else one for one in kept
     ]
     expected = found.tags.get("params_sha256", "nothing")
-    return [*reports, compare("parameters", f"of run {found.run_id}", expected, sha256_json(params))], params
+    parameters = compare("parameters", f"of run {found.run_id}", expected, sha256_json(dict(data.params)))
+    return [check_run_tags(found, dict(data.tags)), *reports, parameters], dict(data.params)
+
+
+def check_run_tags(found: Version, tags: dict[str, str]) -> Finding:
+    """Compare what the run says of its fingerprint, code, lock and raw bytes with what the version says of them."""
+    months = [f"data.{month}" for month in found.tags["months"].split(",")]
+    odd = [name for name in (*RUN_TAGS, *months) if tags.get(name) != found.tags.get(name)]
+    if not odd:
+        return Finding("run", found.run_id, "same")
+    return Finding("run", found.run_id, "differs", f"says otherwise than {found.label} of {', '.join(odd)}")
 
 
 def verify_version(settings: Settings, found: Version, prediction: Json | None = None) -> Json:

@@ -118,7 +118,16 @@ def test_a_version_leads_back_to_bytes_code_and_reports_and_all_agree(settings):
     assert found["parameters"]["model.window_months"] == str(PARAMS.model.window_months)
     assert found["code"]["lock_sha256"] == sha256_file(settings.root / "requirements.lock")
     assert (found["faults"], found["verified"], found["counts"]["away"]) == ([], True, 0)
-    kinds = {"model file", "golden trips", "report", "published report", "local model file", "parameters", "lock"}
+    kinds = {
+        "run",
+        "model file",
+        "golden trips",
+        "report",
+        "published report",
+        "local model file",
+        "parameters",
+        "lock",
+    }
     assert {one["what"] for one in found["checks"]} == kinds | {"kept month", "raw month", "origin"}
     json.dumps(found, allow_nan=False)
 
@@ -169,6 +178,16 @@ def test_a_changed_parameter_in_the_database_is_named(settings):
     (fault,) = trace(settings, "green/champion")["faults"]
 
     assert fault.startswith("parameters of run")
+
+
+def test_a_version_that_says_otherwise_than_its_run_is_named(settings):
+    client = mlflow.MlflowClient(settings.tracking_uri, settings.tracking_uri)
+    client.set_model_version_tag("taxi-green", "2", "data.2023-01", sha256_file(settings.month("green", "2023-02").raw))
+
+    run, raw = sorted(trace(settings, "green/champion")["faults"], reverse=True)
+
+    assert run.startswith("run ") and run.endswith("says otherwise than green/2 of data.2023-01")
+    assert raw.startswith("raw month raw/green/2023-01.parquet has sha256")
 
 
 def test_a_report_that_is_gone_from_the_run_is_named(settings):
@@ -351,7 +370,7 @@ def plant(artifacts: Path, fault: str) -> None:
         ("code", "'code/hook.py' is code"),
         ("pickle", r"'data/winner/model.pkl' is a pickle by its name"),
         ("loader", "'MLmodel' has"),
-        ("link out", "."),
+        ("link out", "the store names a place outside of the model"),
         ("link in", r"'data/winner/mean\.ubj' has"),
         ("many", "100 files or more"),
     ],

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow.parquet as parquet
 import pytest
 
+from taxi.aliases import roll_back
 from taxi.config import Settings, load_params
 from taxi.errors import UsageError
 from taxi.features import AT_PICKUP
@@ -153,6 +154,17 @@ def test_months_out_of_order_never_move_an_alias_back(settings):
     record(settings, "2023-02")
 
     assert aliases(settings) == {"champion": str(later["winner"]), "challenger": str(later["challenger"])}
+
+
+def test_a_month_that_is_run_again_does_not_bring_back_what_was_rolled_back(settings):
+    record(settings, "2023-02")
+    record(settings, "2023-03")
+    roll_back(settings.tracking_uri, "green", "ada", "bad at night")
+
+    record(settings, "2023-03")
+
+    assert aliases(settings) == {"champion": "2", "challenger": "3"}
+    assert champion_before(settings.tracking_uri, "green", "2023-04").number == 2
 
 
 def test_recording_twice_makes_nothing_twice(settings):
