@@ -1,5 +1,6 @@
 """A month's run, its models and their versions, written to MLflow: nothing twice, whatever was interrupted."""
 
+import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,6 +36,7 @@ from taxi.tracking import Client, connect, database_file, lock_file, prepare, re
 from taxi.training import judging_trips
 
 Json = dict[str, Any]
+_LOG = logging.getLogger(__name__)
 
 
 def _experiment(client: Client, tracking_uri: str, service: str) -> str:
@@ -115,6 +117,9 @@ def _register_models(
             source = f"models:/{logged.model_id}"
             made = client.create_model_version(name, source, run.run_id, tags | own, model_id=logged.model_id)
             there[role] = int(made.version)
+            if "awaits_approval" in own:
+                page = settings.month(plan.service, plan.month).reports / "05-compare.html"
+                _LOG.warning("%s/%s waits: taxi approve %s/%s --report %s", *[plan.service, made.version] * 2, page)
 
 
 def _month_run(client: Client, tracking_uri: str, plan: Plan, fingerprint: str) -> Run:

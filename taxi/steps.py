@@ -4,6 +4,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from taxi.config import MonthPaths, Params, Settings
 from taxi.files import read_json, sha256_file, sha256_json, sha256_tree
 from taxi.plan import Plan, read_plan
@@ -11,6 +13,7 @@ from taxi.schema import SYNTHETIC_NOTE
 
 _LOG = logging.getLogger(__name__)
 
+SERVING = ("release", "experiment")  # these decide what is served, not what a month is made of
 STEP_INPUTS = {
     "01-explore": ("month", "history"),
     "02-features": ("month", "window"),
@@ -21,10 +24,11 @@ STEP_INPUTS = {
 
 
 def code_sha256(settings: Settings) -> str:
-    """Return one hash over the package, the parameters and the locked packages."""
+    """Return one hash over the package, the parameters that a month is made with, and the locked packages."""
     package = sha256_tree(Path(__file__).parent, "**/*.py")
-    files = [settings.root / name for name in ("params.yaml", "requirements.lock")]
-    return sha256_json([package, *(sha256_file(path) for path in files if path.is_file())])
+    given = yaml.safe_load((settings.root / "params.yaml").read_text(encoding="utf-8"))
+    made_with = {name: part for name, part in given.items() if name not in SERVING}
+    return sha256_json([package, made_with, _hash(settings.root / "requirements.lock")])
 
 
 def _hash(path: Path) -> str | None:
@@ -77,7 +81,7 @@ def month_fingerprint(settings: Settings, plan: Plan, params: Params) -> str:
     steps = {name: step_inputs(settings, plan, name) for name in STEP_INPUTS}
     for inputs in steps.values():
         inputs.pop("challenger", None)
-    return sha256_json([steps, params.model_dump(mode="json")])
+    return sha256_json([steps, params.model_dump(mode="json", exclude=set(SERVING))])
 
 
 def _banner(paths: MonthPaths) -> str:

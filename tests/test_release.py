@@ -6,13 +6,15 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli import app
-from taxi.config import Params
+from taxi.config import Params, Settings
 from taxi.errors import Refused, UsageError
 from taxi.lineage import Version, model_name
 from taxi.registry import aliased_version, find_version, versions
 from taxi.release import Check, environment_before, open_gate, promote
+from taxi.steps import code_sha256
 from taxi.tracking import connect
 from tests.test_aliases import PARAMS, aliases, filled, register, uri  # noqa: F401
+from tests.test_registry import CHECKOUT
 
 TAGS = {"role": "winner", "synthetic": "false", "git_commit": "abc", "git_dirty": "false"}
 GOOD = {"coverage80": 0.8}
@@ -142,6 +144,20 @@ def command(uri, tmp_path, monkeypatch):  # noqa: F811
         return CliRunner().invoke(app, list(words))
 
     return run
+
+
+def test_asking_for_approval_makes_no_month_anew(tmp_path):
+    settings = Settings(tmp_path, "unused", tmp_path, tmp_path, "unused")
+    text = (CHECKOUT / "params.yaml").read_text()
+
+    def code(old: str, new: str) -> str:
+        assert old in text
+        (tmp_path / "params.yaml").write_text(text.replace(old, new))
+        return code_sha256(settings)
+
+    before = code("rounds: 150", "rounds: 150")
+    assert code("approval: []", "approval: [prod]") == before
+    assert code("rounds: 150", "rounds: 151") != before
 
 
 def test_one_command_rolls_back(command, uri):  # noqa: F811
