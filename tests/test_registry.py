@@ -15,7 +15,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from taxi.aliases import roll_back
-from taxi.config import Settings, load_params
+from taxi.config import Params, Settings, load_params
 from taxi.errors import UsageError
 from taxi.features import AT_PICKUP
 from taxi.files import sha256_file, sha256_tree, write_json
@@ -102,12 +102,14 @@ def settings(tmp_path: Path, model, empty_registry) -> Settings:
     return made
 
 
-def record(settings: Settings, month: str, promote: bool = True, fingerprint: str | None = None) -> dict[str, int]:
+def record(
+    settings: Settings, month: str, promote: bool = True, fingerprint: str | None = None, params: Params = PARAMS
+) -> dict[str, int]:
     champion = champion_before(settings.tracking_uri, "green", month)
     incumbent = champion and {"version": champion.number}
     plan = make_plan("green", month, [one for one in MONTHS if one < month], 12, incumbent)
     steps = {"03-monitor": {"metrics": SCORES}, "05-compare": {"challenger": SCORES, "promote": promote}}
-    return record_month(settings, plan, PARAMS, steps, fingerprint or f"print-{month}")
+    return record_month(settings, plan, params, steps, fingerprint or f"print-{month}")
 
 
 def aliases(settings: Settings) -> dict[str, str]:
@@ -165,6 +167,17 @@ def test_a_month_that_is_run_again_does_not_bring_back_what_was_rolled_back(sett
 
     assert aliases(settings) == {"champion": "2", "challenger": "3"}
     assert champion_before(settings.tracking_uri, "green", "2023-04").number == 2
+
+
+def test_a_winner_waits_where_params_ask_for_a_persons_approval(settings, caplog):
+    asking = PARAMS.model_copy(update={"release": PARAMS.release.model_copy(update={"approval": ["dev"]})})
+
+    made = record(settings, "2023-02", params=asking)
+
+    assert made == {"challenger": 1, "winner": 2}
+    assert aliases(settings) == {"challenger": "1"}
+    assert champion_now(settings.tracking_uri, "green") is None
+    assert "green/2 waits: taxi approve green/2 --report" in caplog.text
 
 
 def test_recording_twice_makes_nothing_twice(settings):
