@@ -10,13 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines import experiment_commands, traffic_commands
+from pipelines import experiment_commands, registry_commands, traffic_commands
 from pipelines.terminal import show_summary, start_logging
 from taxi.config import NOTEBOOKS, Settings, load_settings, parse_service
-from taxi.errors import MonthRefused, NotPublished, TaxiError, UsageError
+from taxi.errors import MonthRefused, NotPublished, Refused, TaxiError, UsageError
 from taxi.months import iterate_months, parse_month
 
-EXIT_CODES = {UsageError: 2, NotPublished: 3, MonthRefused: 4}
+EXIT_CODES = {UsageError: 2, NotPublished: 3, MonthRefused: 4, Refused: 4}
 STATUS_CODES = {"done": 0, "not-published": 3, "refused": 4}
 
 app = typer.Typer(
@@ -27,7 +27,7 @@ app = typer.Typer(
     "A first session, without a network:\n\n"
     "  taxi sample --out build/source --service green --from 2024-01 --to 2024-03\n\n"
     "  taxi backfill --service green --from 2024-01 --to 2024-03 --source build/source\n\n"
-    "Exit codes: 0 done, 2 wrong usage, 3 not published, 4 refused by its acceptance rules, 1 anything else.\n\n"
+    "Exit codes: 0 done, 2 wrong usage, 3 not published, 4 refused, 1 anything else.\n\n"
     "Places: TAXI_SOURCE, TAXI_DATA, TAXI_REPORTS, MLFLOW_TRACKING_URI.",
 )
 experiment_commands.add_to(app)
@@ -187,12 +187,14 @@ def sample(
 @app.command()
 def status(service: Annotated[str | None, typer.Option(help="green or yellow; both by default.")] = None) -> None:
     """Show the months on hand, the champion, and the last verdicts."""
+    from taxi.aliases import settle
     from taxi.config import SERVICES
     from taxi.month import read_results
     from taxi.registry import champion_now
 
     settings = load_settings()
     for one in [parse_service(service)] if service else SERVICES:
+        settle(settings.tracking_uri, one)
         on_hand = settings.months_on_hand(one)
         champion = champion_now(settings.tracking_uri, one)
         held = f"{len(on_hand)} months on hand, {on_hand[0]} to {on_hand[-1]}" if on_hand else "no months on hand"
@@ -205,16 +207,7 @@ def status(service: Annotated[str | None, typer.Option(help="green or yellow; bo
             print(f"  {result['month']}  {result['status']:8}  {words:32}  {result['reason']}")
 
 
-@app.command()
-def lineage(
-    version: Annotated[str, typer.Argument(help="SERVICE/NUMBER, for example green/3.")], json_: AsJson = False
-) -> None:
-    """Go from a model version back to raw bytes, code and report."""
-    from taxi.registry import lineage as trace
-
-    settings = load_settings()
-    found = trace(settings.tracking_uri, version, settings=settings)
-    print(json.dumps(found, indent=None if json_ else 1, allow_nan=False))
+registry_commands.add_to(app)
 
 
 traffic_commands.add_to(app)

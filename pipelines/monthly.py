@@ -11,6 +11,7 @@ from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from pipelines.ingest import clean, fetch
+from taxi.aliases import settle
 from taxi.config import NOTEBOOKS, Settings, load_settings
 from taxi.errors import MonthRefused, NotPublished
 from taxi.files import locked, remove, write_json
@@ -18,7 +19,8 @@ from taxi.month import finished_month, month_result, refused_result, unpublished
 from taxi.params import Params, load_params
 from taxi.plan import Plan, make_plan, write_plan
 from taxi.promotion import should_train
-from taxi.registry import champion_before, download_model, prepare, record_month
+from taxi.recording import record_month
+from taxi.registry import champion_before, download_model
 from taxi.reports import build_gallery
 from taxi.steps import execute_step, month_fingerprint
 from taxi.training import refit_winner
@@ -30,7 +32,7 @@ _LOG = logging.getLogger(__name__)
 @task(name="plan", task_run_name="plan-{service}-{month}", cache_policy=NO_CACHE)
 def plan_month(settings: Settings, service: str, month: str) -> Plan:
     """Take the champion that was in use before the month out of the registry, and write down what is to be done."""
-    prepare(settings.tracking_uri)
+    settle(settings.tracking_uri, service)
     params, paths = load_params(settings.root / "params.yaml"), settings.month(service, month)
     version = champion_before(settings.tracking_uri, service, month)
     folder = paths.models / "incumbent"

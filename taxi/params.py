@@ -10,6 +10,8 @@ from taxi.config import find_root
 from taxi.errors import UsageError
 from taxi.live_params import ExperimentParams
 
+SERVING = {"experiment", "release"}
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -134,6 +136,14 @@ class MonitorParams(_Section):
     seed: int
 
 
+class ReleaseParams(_Section):
+    """How a version goes from dev over staging to prod."""
+
+    approval: list[Literal["dev", "staging", "prod"]]
+    synthetic: bool
+    uncommitted: bool
+
+
 class Params(_Section):
     """All of ``params.yaml``."""
 
@@ -145,10 +155,11 @@ class Params(_Section):
     promote: PromoteParams
     monitor: MonitorParams
     experiment: ExperimentParams
+    release: ReleaseParams
 
     def lasting(self) -> dict[str, Any]:
-        """Return what decides the outcome of a month's run: all sections but ``experiment``, which is changed live."""
-        return self.model_dump(mode="json", exclude={"experiment"})
+        """Return what decides the outcome of a month's run: all but what decides what is served, which is changed live."""
+        return self.model_dump(mode="json", exclude=SERVING)
 
     @field_validator("clean")
     @classmethod

@@ -1,12 +1,14 @@
 """What a model was made of: code, lock and the publisher's bytes."""
 
+import hashlib
+import json
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from taxi.config import Settings
-from taxi.files import read_json, sha256_file
+from taxi.config import NOTEBOOKS, MonthPaths, Settings
+from taxi.files import read_json, sha256_file, sha256_json
 from taxi.params import Params
 from taxi.plan import Plan
 
@@ -40,8 +42,14 @@ def describe_code(root: Path) -> dict[str, str]:
     }
 
 
+def committed_sha256(root: Path, commit: str, name: str) -> str | None:
+    """Return the SHA-256 of a file as it is in ``commit``; None if that commit, or the file in it, is not on hand."""
+    shown = subprocess.run(["git", "-C", str(root), "show", f"{commit}:{name}"], capture_output=True, check=False)
+    return hashlib.sha256(shown.stdout).hexdigest() if shown.returncode == 0 else None
+
+
 def describe_inputs(settings: Settings, service: str, months: list[str]) -> dict[str, dict[str, Any]]:
-    """Return for each month the sha256 of raw bytes and kept trips, the address, and whether they are synthetic."""
+    """Return for each month the sha256 of raw bytes and kept trips, address, ETag, time, and whether they are synthetic."""
     found = {}
     for month in months:
         paths = settings.month(service, month)
@@ -50,6 +58,8 @@ def describe_inputs(settings: Settings, service: str, months: list[str]) -> dict
             "raw_sha256": sha256_file(paths.raw),
             "trips_sha256": sha256_file(paths.trips),
             "address": source.get("address", "unknown"),
+            "etag": source.get("etag") or "none",
+            "fetched_at": source.get("fetched_at", "unknown"),
             "synthetic": bool(source.get("synthetic")),
         }
     return found
@@ -59,6 +69,24 @@ def flatten_params(params: Params) -> dict[str, Any]:
     """Return ``section.name`` to value for all of ``params.yaml`` but the live experiment."""
     sections = params.lasting().items()
     return {f"{section}.{name}": value for section, part in sections for name, value in part.items()}
+
+
+def report_pages(paths: MonthPaths) -> list[Path]:
+    """Return the month's executed notebooks, their pages and results, in order of their names."""
+    return sorted(page for name in NOTEBOOKS for page in paths.reports.glob(f"{name}.*"))
+
+
+def trail_tags(settings: Settings, plan: Plan, params: Params) -> dict[str, str]:
+    """Return the digests by which a version's parameters and reports are known again: JSON of name to SHA-256."""
+    pages = {page.name: sha256_file(page) for page in report_pages(settings.month(plan.service, plan.month))}
+    logged = sha256_json(logged_params(plan, params))
+    return {"reports": json.dumps(pages, sort_keys=True, separators=(",", ":")), "params_sha256": logged}
+
+
+def logged_params(plan: Plan, params: Params) -> dict[str, str]:
+    """Return what a month's run logs as its parameters: all of ``params.yaml`` and the months that train."""
+    given = flatten_params(params) | {"months": ",".join(plan.window) or plan.month}
+    return {name: str(value) for name, value in given.items()}
 
 
 def run_tags(settings: Settings, plan: Plan, inputs: dict[str, Any], fingerprint: str) -> dict[str, str]:
@@ -80,5 +108,5 @@ def version_tags(
     tags |= {f"metric.{name}": str(value) for name, value in metrics.items()}
     for month in months:
         tags |= {f"data.{month}": inputs[month]["raw_sha256"], f"trips.{month}": inputs[month]["trips_sha256"]}
-        tags[f"address.{month}"] = inputs[month]["address"]
+        tags |= {f"{name}.{month}": inputs[month][name] for name in ("address", "etag", "fetched_at")}
     return tags

@@ -13,7 +13,8 @@ from taxi.month import read_results
 _WIDTH, _HEIGHT = 860, 200
 
 
-def _page(template: str, path: Path, **values: Any) -> Path:
+def write_page(template: str, path: Path, **values: Any) -> Path:
+    """Write one of the templates, filled with ``values`` (escaped), to ``path``; returns it."""
     environment = Environment(loader=PackageLoader("taxi"), autoescape=select_autoescape(default=True))
     text = environment.get_template(template).render(**values)
     with staged(path) as part:
@@ -56,7 +57,9 @@ def build_gallery(report_root: Path) -> Path:
                 )
         synthetic = any(month.get("synthetic") for one in services for month in one["months"])
         size = {"width": _WIDTH, "height": _HEIGHT}
-        return _page("gallery.html.j2", report_root / "index.html", services=services, synthetic=synthetic, size=size)
+        return write_page(
+            "gallery.html.j2", report_root / "index.html", services=services, synthetic=synthetic, size=size
+        )
 
 
 def _examples(paths: MonthPaths) -> tuple[list[str], list[list[Any]]]:
@@ -70,4 +73,6 @@ def _examples(paths: MonthPaths) -> tuple[list[str], list[list[Any]]]:
 def write_refusal(paths: MonthPaths, acceptance: dict[str, Any]) -> Path:
     """Write ``refused.html``: which rules refused the month, what was expected, what came, and the first refused rows."""
     columns, rows = _examples(paths)
-    return _page("refused.html.j2", paths.reports / "refused.html", month=acceptance, columns=columns, examples=rows)
+    return write_page(
+        "refused.html.j2", paths.reports / "refused.html", month=acceptance, columns=columns, examples=rows
+    )

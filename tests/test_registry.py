@@ -1,6 +1,5 @@
 """The registry: versions that lead back to bytes, "no champion" apart from "no answer", nothing twice."""
 
-import json
 import os
 import shutil
 import signal
@@ -15,26 +14,20 @@ import pandas as pd
 import pyarrow.parquet as parquet
 import pytest
 
+from taxi.aliases import roll_back
 from taxi.config import Settings
-from taxi.errors import TaxiError, UsageError
+from taxi.errors import UsageError
 from taxi.features import AT_PICKUP
 from taxi.files import sha256_file, sha256_tree, write_json
 from taxi.fitting import fit_model
+from taxi.integrity import UnsafeModel
 from taxi.model import load_model, save_model
-from taxi.params import load_params
+from taxi.params import Params, load_params
 from taxi.plan import Plan, make_plan
-from taxi.registry import (
-    RegistryUnreachable,
-    champion_before,
-    champion_now,
-    download_model,
-    find_version,
-    lineage,
-    prepare,
-    record_month,
-    versions,
-)
+from taxi.recording import record_month
+from taxi.registry import champion_before, champion_now, download_model, find_version, versions
 from taxi.schema import to_arrow
+from taxi.tracking import RegistryUnreachable, prepare
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PARAMS = load_params(CHECKOUT / "params.yaml")
@@ -111,12 +104,14 @@ def settings(tmp_path: Path, model, empty_registry) -> Settings:
     return made
 
 
-def record(settings: Settings, month: str, promote: bool = True, fingerprint: str | None = None) -> dict[str, int]:
+def record(
+    settings: Settings, month: str, promote: bool = True, fingerprint: str | None = None, params: Params = PARAMS
+) -> dict[str, int]:
     champion = champion_before(settings.tracking_uri, "green", month)
     incumbent = champion and {"version": champion.number}
     plan = make_plan("green", month, [one for one in MONTHS if one < month], 12, incumbent)
     steps = {"03-monitor": {"metrics": SCORES}, "05-compare": {"challenger": SCORES, "promote": promote}}
-    return record_month(settings, plan, PARAMS, steps, fingerprint or f"print-{month}")
+    return record_month(settings, plan, params, steps, fingerprint or f"print-{month}")
 
 
 def aliases(settings: Settings) -> dict[str, str]:
@@ -163,6 +158,28 @@ def test_months_out_of_order_never_move_an_alias_back(settings):
     record(settings, "2023-02")
 
     assert aliases(settings) == {"champion": str(later["winner"]), "challenger": str(later["challenger"])}
+
+
+def test_a_month_that_is_run_again_does_not_bring_back_what_was_rolled_back(settings):
+    record(settings, "2023-02")
+    record(settings, "2023-03")
+    roll_back(settings.tracking_uri, "green", "ada", "bad at night")
+
+    record(settings, "2023-03")
+
+    assert aliases(settings) == {"champion": "2", "challenger": "3"}
+    assert champion_before(settings.tracking_uri, "green", "2023-04").number == 2
+
+
+def test_a_winner_waits_where_params_ask_for_a_persons_approval(settings, caplog):
+    asking = PARAMS.model_copy(update={"release": PARAMS.release.model_copy(update={"approval": ["dev"]})})
+
+    made = record(settings, "2023-02", params=asking)
+
+    assert made == {"challenger": 1, "winner": 2}
+    assert aliases(settings) == {"challenger": "1"}
+    assert champion_now(settings.tracking_uri, "green") is None
+    assert "green/2 waits: taxi approve green/2 --report" in caplog.text
 
 
 def test_recording_twice_makes_nothing_twice(settings):
@@ -217,7 +234,7 @@ def test_changed_model_files_are_refused_and_what_was_there_stays(settings, tmp_
     (tmp_path / "incumbent").mkdir()
     (tmp_path / "incumbent" / "old").touch()
 
-    with pytest.raises(TaxiError, match="expected the files of green/2 with sha256"):
+    with pytest.raises(UnsafeModel, match=r"green/2 is refused: 'data/winner/recipe\.json' has"):
         download_model(settings.tracking_uri, champion_now(settings.tracking_uri, "green"), tmp_path / "incumbent")
     assert [path.name for path in (tmp_path / "incumbent").iterdir()] == ["old"]
 
@@ -236,7 +253,7 @@ def test_a_registry_that_was_moved_still_has_its_models(settings, tmp_path, mode
     assert load_model(tmp_path / "incumbent").predict(trips).equals(model.predict(trips))
     assert len(mlflow.pyfunc.load_model("models:/taxi-green@champion").predict(trips)) == len(trips)
     assert (new / "mlartifacts").is_dir()
-    assert lineage(uri, "green/champion")["reports"]
+    assert champion_now(uri, "green").recorded_reports
 
 
 def test_mlflow_loads_the_champion_without_pickle_and_predicts_the_same(settings, monkeypatch, model):
@@ -252,26 +269,6 @@ def test_mlflow_loads_the_champion_without_pickle_and_predicts_the_same(settings
     pd.testing.assert_frame_equal(served.predict(floats), model.predict(trips))
     assert set(served.metadata.signature.outputs.input_names()) == {"mean", "median", "p10", "p90"}
     assert served.metadata.saved_input_example_info is not None
-
-
-def test_a_version_leads_back_to_bytes_code_and_reports(settings):
-    first = record(settings, "2023-02")
-    record(settings, "2023-03")
-
-    found = lineage(settings.tracking_uri, "4", "green", settings)
-
-    raw = settings.month("green", "2023-02").raw
-    assert found["version"] == "green/4"
-    assert found["parent"] == "green/3"
-    assert lineage(settings.tracking_uri, "green/3")["parent"] == f"green/{first['winner']}"
-    assert [one["month"] for one in found["raw"]] == MONTHS
-    assert found["raw"][1]["sha256"] == sha256_file(raw)
-    assert found["raw"][1]["address"] == "https://example.org/2023-02"
-    assert all(one["on_hand"] for one in found["raw"])
-    assert found["code"]["git_commit"] != ""
-    assert found["reports"] == ["reports/01-explore.html", "reports/05-compare.ipynb"]
-    assert found["synthetic"] is True
-    json.dumps(found, allow_nan=False)
 
 
 def test_an_unknown_version_is_refused_with_those_there_are(settings):

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted([*(ROOT / "taxi").glob("*.py"), *(ROOT / "pipelines").glob("*.py")])
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 HOMES = {
-    "mlflow": {"taxi/registry.py", "taxi/provenance.py"},
+    "mlflow": {"taxi/tracking.py", "taxi/registry.py", "taxi/recording.py", "taxi/aliases.py"},
     "evidently": {"taxi/drift.py"},
     "papermill": {"taxi/notebooks.py"},
     "nbconvert": {"taxi/notebooks.py"},
