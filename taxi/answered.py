@@ -4,34 +4,25 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
 
-from taxi.errors import TaxiError, UsageError
+from taxi.errors import UsageError
 from taxi.evidence import Finding
 from taxi.golden import ANSWERS, TOLERANCE
 from taxi.model import DurationModel
+from taxi.predictions import open_store
 
 Json = dict[str, Any]
 
 
 def read_prediction(url: str, prediction_id: str) -> Json:
-    """Return the row that the prediction log keeps of one prediction; raise UsageError if there is none."""
+    """Return the row that the prediction log keeps of one prediction; raise UsageError if there is none, StoreDown without an answer."""
     if (place := make_url(url)).drivername == "sqlite" and not Path(str(place.database)).is_file():
         raise UsageError(f"expected the prediction log at {place.database}; there is none (TAXI_PREDICTIONS)")
-    wanted = text("SELECT * FROM predictions WHERE prediction_id = :id")
-    engine = create_engine(url)
-    try:
-        with engine.connect() as connection:
-            row = connection.execute(wanted, {"id": prediction_id}).mappings().first()
-    except SQLAlchemyError as error:
-        raise TaxiError(f"the prediction log at {place.render_as_string()} did not answer: {error}") from error
-    finally:
-        engine.dispose()
+    row = open_store(url).find_prediction(prediction_id)
     if row is None:
         raise UsageError(f"the prediction log has no prediction {prediction_id!r}")
-    return dict(row)
+    return row
 
 
 def predict_again(model: DurationModel, row: Json) -> pd.Series:

@@ -118,6 +118,6 @@ def trace(settings: Settings, wanted: str, environment: str = DEV, predictions: 
     identity = wanted.replace("-", "").lower()
     if len(identity) != 32 or not set(identity) <= set("0123456789abcdef"):
         return verify_version(settings, find_version(settings.tracking_uri, wanted, environment=environment))
-    row = read_prediction(predictions or f"sqlite:///{settings.data / 'predictions.db'}", identity)
+    row = read_prediction(predictions or settings.predictions, identity)
     named = f"{row['service']}/{row['version']}"
     return verify_version(settings, find_version(settings.tracking_uri, named, environment=environment), row)

@@ -20,6 +20,7 @@ from taxi.fitting import fit_model
 from taxi.integrity import UnsafeModel
 from taxi.lineage_page import write_lineage_page, write_text
 from taxi.model import load_model, save_model
+from taxi.predictions import open_store
 from taxi.registry import champion_now, download_model, find_version
 from taxi.release import promote
 from taxi.schema import to_arrow
@@ -57,7 +58,7 @@ def recorded(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("recorded")
     make_root(place / "root")
     settings = settings_in(place)
-    quick = PARAMS.model.model_copy(update={"rounds": 3, "interval_rounds": 3, "max_depth": 3})
+    quick = PARAMS.model.model_copy(update={"rounds": 3, "head_rounds": 2, "interval_rounds": 3, "max_depth": 3})
     model = fit_model(make_month("2023-01"), make_zones(), quick, PARAMS.features)
     for month in MONTHS:
         paths = settings.month("green", month)
@@ -270,10 +271,8 @@ def log_prediction(settings: Settings, version: int = 2, **changes) -> dict[str,
         "DOLocationID": int(one["DOLocationID"]), "passenger_count": 1.0, "trip_type": 1.0, "vendor": 2.0,
         "planned_distance_miles": None, **{name: float(answer[name].iloc[0]) for name in ("mean", "median", "p10", "p90")},
     }  # fmt: skip
-    row |= changes
-    with closing(sqlite3.connect(settings.data / "predictions.db")) as connection, connection:
-        connection.execute(f"CREATE TABLE predictions ({', '.join(row)})")
-        connection.execute(f"INSERT INTO predictions VALUES ({', '.join('?' * len(row))})", list(row.values()))
+    row |= {"shadow": False, "fallback": False, "latency_ms": 0.2} | changes
+    open_store(settings.predictions).write_predictions([row])
     return row
 
 

@@ -156,9 +156,9 @@ def test_asking_for_approval_makes_no_month_anew(tmp_path):
         (tmp_path / "params.yaml").write_text(text.replace(old, new))
         return code_sha256(settings)
 
-    before = code("rounds: 150", "rounds: 150")
+    before = code("smoothing: 20 ", "smoothing: 20 ")
     assert code("approval: []", "approval: [prod]") == before
-    assert code("rounds: 150", "rounds: 151") != before
+    assert code("smoothing: 20 ", "smoothing: 21 ") != before
 
 
 def test_one_command_rolls_back(command, uri):  # noqa: F811

@@ -21,7 +21,7 @@ HOMES = {
     "dvc": {"taxi/versioning.py"},
     "jupyter_client": {"taxi/kernels.py"},
     "httpx": {"taxi/transfer.py", "taxi/replay_client.py"},
-    "sqlalchemy": {"taxi/registry.py", "taxi/predictions.py", "taxi/prediction_tables.py"},
+    "sqlalchemy": {"taxi/tracking.py", "taxi/answered.py", "taxi/predictions.py", "taxi/prediction_tables.py"},
     "xgboost": {"taxi/boosted.py"},
 }
 
