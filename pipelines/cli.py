@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines import search_commands
 from pipelines.terminal import show_summary, start_logging
 from taxi.config import NOTEBOOKS, Settings, load_settings, parse_service
 from taxi.errors import MonthRefused, NotPublished, TaxiError, UsageError
@@ -213,6 +214,9 @@ def lineage(
     settings = load_settings()
     found = trace(settings.tracking_uri, version, settings=settings)
     print(json.dumps(found, indent=None if json_ else 1, allow_nan=False))
+
+
+search_commands.add_to(app)
 
 
 def main() -> None:

@@ -247,6 +247,18 @@ class MonitorParams(_Section):
     seed: int
 
 
+class SearchParams(_Section):
+    """How much a search for a better recipe may cost."""
+
+    trials: int = Field(ge=1)
+    seconds: float = Field(gt=0)
+    folds: int = Field(ge=1)
+    rows: int = Field(ge=1)
+    judged_rows: int = Field(ge=1)
+    startup_trials: int = Field(ge=1)
+    seed: int
+
+
 class Params(_Section):
     """All of ``params.yaml``."""
 
@@ -257,6 +269,7 @@ class Params(_Section):
     retrain: RetrainParams
     promote: PromoteParams
     monitor: MonitorParams
+    search: SearchParams
 
     @field_validator("clean")
     @classmethod

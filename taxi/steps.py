@@ -6,6 +6,7 @@ from typing import Any
 
 from taxi.config import MonthPaths, Params, Settings
 from taxi.files import read_json, sha256_file, sha256_json, sha256_tree
+from taxi.found import search_file
 from taxi.plan import Plan, read_plan
 from taxi.schema import SYNTHETIC_NOTE
 
@@ -15,7 +16,7 @@ STEP_INPUTS = {
     "01-explore": ("month", "history"),
     "02-features": ("month", "window"),
     "03-monitor": ("month", "window", "incumbent"),
-    "04-train": ("month", "window", "incumbent"),
+    "04-train": ("month", "window", "incumbent", "search"),
     "05-compare": ("month", "window", "incumbent", "challenger"),
 }
 
@@ -47,6 +48,7 @@ def step_inputs(settings: Settings, plan: Plan, notebook: str) -> dict[str, Any]
         },
         "window": lambda: _months(settings, plan.service, plan.window),
         "incumbent": lambda: _hash(paths.models / "incumbent"),
+        "search": lambda: _hash(search_file(paths)),
         "challenger": lambda: _hash(paths.models / "challenger"),
     }
     inputs = {name: known[name]() for name in STEP_INPUTS[notebook]}

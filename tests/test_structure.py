@@ -22,6 +22,7 @@ HOMES = {
     "jupyter_client": {"taxi/kernels.py"},
     "httpx": {"taxi/transfer.py"},
     "xgboost": {"taxi/boosted.py"},
+    "optuna": {"taxi/search.py"},
 }
 
 
