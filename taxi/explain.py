@@ -56,8 +56,8 @@ def effect_table(found: Explained | None) -> pd.DataFrame:
 
 
 def typical_trip(found: Explained) -> int:
-    """Return the place of the sample's trip that the trunk gives the median minutes."""
-    return int(np.argsort(found.minutes, kind="stable")[len(found.minutes) // 2])
+    """Return the place of the sample's trip of median duration: an ordinary one, the same whatever the model."""
+    return int(np.argsort(found.trips["duration"].to_numpy(), kind="stable")[len(found.trips) // 2])
 
 
 def trip_table(found: Explained | None, most: int = 8) -> pd.DataFrame:
@@ -85,5 +85,5 @@ def explanation(found: Explained | None, kind: str) -> str:
     strongest = ", ".join(f"`{name}` {value:.0f} %" for name, value in table["mean effect"].head(3).items())
     return (
         f"On {len(found.trips)} trips drawn at random, the features that move the minutes most: {strongest} on average, up or down. "
-        f"The trip explained below is an ordinary one: {one['pickup']:%A %H:%M}, zone {one['PULocationID']} to zone {one['DOLocationID']}."
+        f"The trip explained below is an ordinary one: {one['pickup']:%A %H:%M}, zone {one['PULocationID']} to zone {one['DOLocationID']}; it took {one['duration']:.1f} minutes."
     )

@@ -123,7 +123,8 @@ def predict_both(challenger: DurationModel, trips: pd.DataFrame) -> dict[str, pd
 def _planned_answer(scores: pd.DataFrame) -> list[str]:
     if PLANNED not in scores.index:
         return []
-    less = 1 - scores.loc[PLANNED, "rmse"] / scores.loc["challenger", "rmse"]
+    error = scores["rmse"]
+    less = 1 - error[PLANNED] / error["challenger"]
     return [
         f"A planned distance takes {less:.0%} off the RMSE, as far as the metered distance stands in for a router's."
     ]

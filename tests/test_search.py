@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -11,13 +12,23 @@ import yaml
 from optuna.trial import TrialState
 
 from taxi.city import build_city, write_lookup, write_shapes
-from taxi.config import Params, Settings, load_params
+from taxi.config import ModelParams, Params, Settings, load_params
 from taxi.errors import TaxiError, UsageError
 from taxi.evaluate import interval_score
-from taxi.folds import Fold, read_fold, relative_loss, rolling_folds
+from taxi.folds import MEASURES, Fold, FoldTrips, read_fold, relative_loss, rolling_folds
 from taxi.found import explain_found, fragment, keep_found, read_found, search_file
 from taxi.schema import to_arrow
-from taxi.search import RANGES, finished, forget_broken, open_study, search_recipe, search_space, study_name
+from taxi.search import (
+    RANGES,
+    Task,
+    finished,
+    forget_broken,
+    open_study,
+    run_trials,
+    search_recipe,
+    search_space,
+    study_name,
+)
 from tests.worlds import World
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -160,11 +171,43 @@ def test_another_seed_tries_others(settings: Settings, storage: Path, found: dic
     assert one != other
 
 
-def test_trials_that_were_given_up_are_counted_among_the_tried(settings: Settings, storage: Path, found: dict) -> None:
-    states = [state for state, _, _ in trials(settings, storage)]
+@dataclass(frozen=True)
+class Scripted(Task):
+    """A task without a fit: deeper trees are worse, as much on every fold."""
 
-    assert found["pruned"] == states.count(TrialState.PRUNED)
-    assert found["tried"] == len(states) - 1
+    def measure(self, recipe: ModelParams, number: int) -> dict[str, float]:
+        return dict.fromkeys(MEASURES, 1.0 + recipe.max_depth)
+
+
+def scripted(**budget: float) -> Scripted:
+    fold = FoldTrips(Fold(["2024-01"], "2024-02"), pd.DataFrame(), pd.DataFrame())
+    return Scripted(small(**budget), [fold] * 3, pd.DataFrame())
+
+
+def test_trials_that_are_worse_than_most_are_given_up_and_count_as_tried(tmp_path: Path) -> None:
+    study = open_study(f"sqlite:///{tmp_path / 'pruned.db'}", "pruned", 2)
+
+    run_trials(study, scripted(trials=15))
+
+    given_up = [one for one in finished(study) if one.state == TrialState.PRUNED]
+    assert len(finished(study)) == 16
+    assert given_up
+    assert all(one.last_step == 0 for one in given_up)
+    best = study.best_trial.user_attrs["settings"]["max_depth"]
+    assert all(one.user_attrs["settings"]["max_depth"] > best for one in given_up)
+
+
+def test_the_current_recipe_is_the_first_trial_and_the_mark_of_the_others(tmp_path: Path) -> None:
+    study, task = open_study(f"sqlite:///{tmp_path / 'first.db'}", "first", 2), scripted(trials=3)
+
+    run_trials(study, task)
+
+    first, *others = finished(study)
+    now = task.params.model.max_depth
+    assert first.value == 1 and first.user_attrs["settings"]["max_depth"] == now
+    assert [one.value for one in others] == pytest.approx(
+        [(1 + one.user_attrs["settings"]["max_depth"]) / (1 + now) for one in others]
+    )
 
 
 def test_the_seconds_are_a_budget_too(settings: Settings, tmp_path: Path) -> None:
