@@ -64,6 +64,10 @@ def ablation_answer(found: pd.DataFrame) -> str:
     """Return in a sentence which group buys most, and which buy nothing."""
     change = found["change"].drop("nothing").sort_values(ascending=False)
     idle = [group for group, value in change.items() if value < LEAST]
-    said = f"Without the group *{change.index[0]}* the RMSE changes by {signed_percent(change.iloc[0])}, more than without any other"
-    others = f"; without {', '.join(f'*{group}*' for group in idle)} by less than {LEAST:.1%}" if idle else ""
+    said = f"Without the group *{change.index[0]}* the RMSE changes by {signed_percent(change.iloc[0])}, and rises less without any other"
+    others = (
+        f"; without {', '.join(f'*{group}*' for group in idle)} it rises by less than {LEAST:.1%}, or falls"
+        if idle
+        else ""
+    )
     return f"{said}{others}."

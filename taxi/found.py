@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,11 @@ def describe(
     }
 
 
+def _swap(value: str, found: re.Match[str]) -> str:
+    head, old, gap = found.groups()
+    return head + (f"{value} ".ljust(len(old + gap)) if gap else value)
+
+
 def fragment(text: str, settings: Mapping[str, Any]) -> str:
     """Return the section ``model`` of params.yaml's ``text`` with these values in place of its own; comments stay.
 
@@ -75,7 +81,7 @@ def fragment(text: str, settings: Mapping[str, Any]) -> str:
     found = re.search(r"^model:.*?(?=^\S|\Z)", text, re.MULTILINE | re.DOTALL)
     section = found.group() if found else ""
     for name, value in settings.items():
-        section, times = re.subn(rf"^(  {name}: *)\S+", rf"\g<1>{value}", section, flags=re.MULTILINE)
+        section, times = re.subn(rf"^(  {name}: *)(\S+)( *)", partial(_swap, str(value)), section, flags=re.MULTILINE)
         if times != 1:
             raise TaxiError(f"expected {name} once in the section model of params.yaml; it is there {times} times")
     return section.rstrip() + "\n"

@@ -36,7 +36,8 @@ def relation_table(seen: pd.DataFrame, duration: pd.Series, seed: int, rows: int
     drawn = seen.sample(min(rows, len(seen)), random_state=seed)
     truth = duration.loc[drawn.index]
     shared = mutual_info_regression(drawn.fillna(-1), truth, random_state=seed) / np.log(2)
-    ranks = drawn.rank().corrwith(truth.rank())
+    varied = drawn.columns[drawn.nunique() > 1]  # what is the same for all trips is correlated with nothing
+    ranks = drawn[varied].rank().corrwith(truth.rank()).reindex(drawn.columns)
     table = pd.DataFrame({"rank correlation": ranks, "shared information": shared})
     return table.sort_values("shared information", ascending=False).round(3).rename_axis("feature")
 

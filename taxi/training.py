@@ -14,7 +14,7 @@ from taxi.plan import Plan
 from taxi.schema import read_trips
 from taxi.zones import read_zones
 
-PLANNED = "with planned distance"
+PLANNED = "with distance"
 
 
 def read_months(settings: Settings, service: str, months: list[str], columns: list[str] | None = None) -> pd.DataFrame:
@@ -123,10 +123,9 @@ def predict_both(challenger: DurationModel, trips: pd.DataFrame) -> dict[str, pd
 def _planned_answer(scores: pd.DataFrame) -> list[str]:
     if PLANNED not in scores.index:
         return []
-    error = scores["rmse"]
-    less = 1 - error[PLANNED] / error["challenger"]
+    change = scores["rmse"][PLANNED] / scores["rmse"]["challenger"] - 1
     return [
-        f"A planned distance takes {less:.0%} off the RMSE, as far as the metered distance stands in for a router's."
+        f"A planned distance changes the RMSE by {change:+.0%}, as far as the metered one stands in for a router's."
     ]
 
 
