@@ -20,7 +20,7 @@ from taxi.arms import LOSS, loss, paired_blocks, share_blocks
 from taxi.config import Settings, load_settings
 from taxi.experiment import change_over_time, first_decision, plan_experiment
 from taxi.files import write_json
-from taxi.model import fit_model
+from taxi.fitting import fit_model
 from taxi.months import iterate_months
 from taxi.params import ExperimentParams, load_params
 from taxi.training import read_months

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines import experiment_commands, registry_commands, traffic_commands
+from pipelines import experiment_commands, registry_commands, search_commands, traffic_commands
 from pipelines.terminal import show_summary, start_logging
 from taxi.config import NOTEBOOKS, Settings, load_settings, parse_service
 from taxi.errors import MonthRefused, NotPublished, Refused, TaxiError, UsageError
@@ -211,6 +211,9 @@ registry_commands.add_to(app)
 
 
 traffic_commands.add_to(app)
+
+
+search_commands.add_to(app)
 
 
 def main() -> None:

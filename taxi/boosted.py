@@ -181,6 +181,13 @@ def fit_boosted(rows: Sequence[Rows], params: ModelParams) -> Boosted:
     return fitted
 
 
+def quick_minutes(learnt: Rows, seen: np.ndarray, params: ModelParams) -> np.ndarray:
+    """Fit the minutes themselves on any columns, and return those of other trips, shape (n,): enough to compare sets of features."""
+    matrix = xgboost.DMatrix(filled(learnt.seen), label=learnt.minutes, weight=learnt.weight)
+    settings = settings_of(params, learning_rate=params.learning_rate)
+    return _train((settings, params.rounds), matrix).inplace_predict(filled(seen)).astype(np.float64)
+
+
 def _train(plan: tuple[dict[str, Any], int], matrix: xgboost.DMatrix) -> xgboost.Booster:
     settings, rounds = plan
     return xgboost.train(settings, matrix, num_boost_round=rounds)

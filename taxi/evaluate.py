@@ -39,6 +39,16 @@ def score(duration: pd.Series, predicted: pd.DataFrame | pd.Series) -> dict[str,
     return scores
 
 
+def interval_score(duration: pd.Series, predicted: pd.DataFrame, share: float = 0.8) -> float:
+    """Return the mean interval score (minutes): the width of p10..p90, and a fine for each minute that a trip ends outside it.
+
+    Source: Gneiting & Raftery, "Strictly proper scoring rules" (2007), equation 43. Smaller is better; a wide or a wrong interval is not.
+    """
+    truth, low, high = (np.asarray(one, dtype=float) for one in (duration, predicted["p10"], predicted["p90"]))
+    outside = np.maximum(low - truth, 0) + np.maximum(truth - high, 0)
+    return float((high - low + 2 / (1 - share) * outside).mean())
+
+
 def slices(trips: pd.DataFrame, zones: pd.DataFrame) -> dict[str, np.ndarray]:
     """Return boolean masks (one a slice, in the order of ``trips``): pickup borough, hour band, airport, null block."""
     borough = trips["PULocationID"].map(zones["borough"]).to_numpy()

@@ -11,11 +11,6 @@ from taxi.schema import AT_PICKUP
 AFTER = ("dropoff", "trip_distance", "RatecodeID", "payment_type", "fare_amount", "total_amount", "duration")
 
 
-def newest(trips: pd.DataFrame, rows: int) -> pd.DataFrame:
-    """Return the ``rows`` trips with the latest pickups, in their order."""
-    return trips.nlargest(rows, "pickup", keep="first").sort_index() if len(trips) > rows else trips
-
-
 def column_table(trips: pd.DataFrame) -> pd.DataFrame:
     """Return each column that is known at pickup, with its missing share and number of values."""
     return pd.DataFrame(
@@ -41,7 +36,8 @@ def relation_table(seen: pd.DataFrame, duration: pd.Series, seed: int, rows: int
     drawn = seen.sample(min(rows, len(seen)), random_state=seed)
     truth = duration.loc[drawn.index]
     shared = mutual_info_regression(drawn.fillna(-1), truth, random_state=seed) / np.log(2)
-    ranks = drawn.rank().corrwith(truth.rank())
+    varied = drawn.columns[drawn.nunique() > 1]  # what is the same for all trips is correlated with nothing
+    ranks = drawn[varied].rank().corrwith(truth.rank()).reindex(drawn.columns)
     table = pd.DataFrame({"rank correlation": ranks, "shared information": shared})
     return table.sort_values("shared information", ascending=False).round(3).rename_axis("feature")
 
@@ -70,11 +66,12 @@ def recipe_table(params: Params) -> pd.DataFrame:
     return pd.DataFrame({"value": {name: str(value) for name, value in recipe.items()}})
 
 
-def feature_answers(relations: pd.DataFrame, leaks: list[str], new: dict[str, float]) -> list[str]:
+def feature_answers(relations: pd.DataFrame, leaks: list[str], new: dict[str, float], bought: str) -> list[str]:
     """Return what the notebook found, in sentences with numbers."""
     best = relations.index[0]
     return [
         f"`{best}` tells most of the duration: {relations['shared information'].iloc[0]:.2f} bits, rank correlation {relations['rank correlation'].iloc[0]:.2f}.",
+        bought,
         f"{new['zone pair']:.1%} of trips go between zones that were never paired before; the features fall back on coarser averages.",
         f"{len(leaks)} features depend on what is known only at drop-off.",
     ]

@@ -10,7 +10,7 @@ from taxi.config import find_root
 from taxi.errors import UsageError
 from taxi.live_params import ExperimentParams
 
-SERVING = {"experiment", "release"}
+ASIDE = {"experiment", "release", "search"}
 
 
 class _Section(BaseModel):
@@ -144,6 +144,18 @@ class ReleaseParams(_Section):
     uncommitted: bool
 
 
+class SearchParams(_Section):
+    """How much a search for a better recipe may cost."""
+
+    trials: int = Field(ge=1)
+    seconds: float = Field(gt=0)
+    folds: int = Field(ge=1)
+    rows: int = Field(ge=1)
+    judged_rows: int = Field(ge=1)
+    startup_trials: int = Field(ge=1)
+    seed: int
+
+
 class Params(_Section):
     """All of ``params.yaml``."""
 
@@ -156,10 +168,11 @@ class Params(_Section):
     monitor: MonitorParams
     experiment: ExperimentParams
     release: ReleaseParams
+    search: SearchParams
 
     def lasting(self) -> dict[str, Any]:
-        """Return what decides the outcome of a month's run: all but what decides what is served, which is changed live."""
-        return self.model_dump(mode="json", exclude=SERVING)
+        """Return what decides the outcome of a month's run: all but what is served, and how recipes are searched."""
+        return self.model_dump(mode="json", exclude=ASIDE)
 
     @field_validator("clean")
     @classmethod

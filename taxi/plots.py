@@ -182,6 +182,29 @@ def feature_importance(shares: pd.Series) -> Figure:
     return _done(_bars(shares, "What the model looks at", "share of the gain")[0])
 
 
+def group_changes(change: pd.Series) -> Figure:
+    """Bars: by how much the error changes without each group of features; the first row, without any left out, is not drawn."""
+    return _done(_bars(100 * change.iloc[1:], "RMSE on a later month, without a group", "change (percent)")[0])
+
+
+def mean_effects(percent: pd.Series) -> Figure:
+    """Bars: by how many percent each feature moves a trip's minutes, on average, either way."""
+    return _done(_bars(percent, "How far each feature moves a trip's minutes", "mean effect, up or down (percent)")[0])
+
+
+def one_trip(steps: pd.DataFrame) -> Figure:
+    """Bars from step to step, the first of which is the start: one trip's way to its minutes; orange makes it longer."""
+    figure, axes = _canvas("One trip explained", "minutes (orange: longer, blue: shorter)", "", 1.2 + 0.3 * len(steps))
+    begin, moved = steps["minutes"].shift().iloc[1:], steps["minutes"].diff().iloc[1:]
+    axes.barh(steps.index[1:].astype(str), moved, left=begin, color=np.where(moved > 0, ORANGE, BLUE))
+    for start in steps["minutes"].iloc[:1]:
+        axes.axvline(start, color=GREY, linewidth=1)
+    axes.use_sticky_edges = False
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    return _done(figure)
+
+
 def gain_interval(draws: np.ndarray, gain: float, interval: tuple[float, float]) -> Figure:
     """Histogram: the gain over many draws of days, with its interval."""
     figure, axes = _canvas("Gain in RMSE over many draws of days", "gain (% of the RMSE before)", "draws", 2.8)

@@ -6,6 +6,7 @@ from typing import Any
 
 from taxi.config import MonthPaths, Settings
 from taxi.files import read_json, sha256_file, sha256_json, sha256_tree
+from taxi.found import search_file
 from taxi.params import Params, load_params
 from taxi.plan import Plan, read_plan
 from taxi.schema import SYNTHETIC_NOTE
@@ -16,7 +17,7 @@ STEP_INPUTS = {
     "01-explore": ("month", "history"),
     "02-features": ("month", "window"),
     "03-monitor": ("month", "window", "incumbent"),
-    "04-train": ("month", "window", "incumbent"),
+    "04-train": ("month", "window", "incumbent", "search"),
     "05-compare": ("month", "window", "incumbent", "challenger"),
 }
 
@@ -49,6 +50,7 @@ def step_inputs(settings: Settings, plan: Plan, notebook: str) -> dict[str, Any]
         },
         "window": lambda: _months(settings, plan.service, plan.window),
         "incumbent": lambda: _hash(paths.models / "incumbent"),
+        "search": lambda: _hash(search_file(paths)),
         "challenger": lambda: _hash(paths.models / "challenger"),
     }
     inputs = {name: known[name]() for name in STEP_INPUTS[notebook]}

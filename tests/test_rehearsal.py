@@ -14,7 +14,8 @@ from taxi.config import Settings
 from taxi.errors import TaxiError, UsageError
 from taxi.experiment import judge_experiment
 from taxi.files import read_json, write_json
-from taxi.model import fit_model, save_model
+from taxi.fitting import fit_model
+from taxi.model import save_model
 from taxi.notebooks import run_notebook
 from taxi.params import load_params
 from taxi.plan import make_plan, write_plan

@@ -23,6 +23,7 @@ HOMES = {
     "httpx": {"taxi/transfer.py", "taxi/replay_client.py"},
     "sqlalchemy": {"taxi/tracking.py", "taxi/answered.py", "taxi/predictions.py", "taxi/prediction_tables.py"},
     "xgboost": {"taxi/boosted.py"},
+    "optuna": {"taxi/search.py"},
 }
 
 
