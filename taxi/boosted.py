@@ -17,6 +17,7 @@ from taxi.config import ModelParams
 from taxi.features import NAMES
 
 XGBOOST = xgboost.__version__
+Booster = xgboost.Booster
 ALPHAS = (0.1, 0.9)
 PARTS = ("trunk", "mean", "median", "interval")
 LEARNING = ("trunk", "median", "mean", "interval")  # one after the other: the heads start from the trunk

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import xgboost
 
+from taxi.boosted import Booster
 from taxi.errors import TaxiError
 from taxi.files import sha256_tree
 
@@ -23,7 +23,9 @@ try:
     from xgboost import dask as boosting
     from xgboost.collective import Config as Meeting
 except ImportError as error:
-    raise TaxiError(f"expected the packages of --engine dask ({error}); install them: pip install taxi[dask]") from error
+    raise TaxiError(
+        f"expected the packages of --engine dask ({error}); install them: pip install taxi[dask]"
+    ) from error
 
 _LOG = logging.getLogger(__name__)
 CONNECT_S = 5
@@ -78,10 +80,14 @@ def _check_workers(client: Client, data: Path) -> None:
         if code != _ability(data)[0]:
             raise TaxiError(f"expected the same code on every Dask worker; the package taxi of {worker} is another one")
         if not sees:
-            raise TaxiError(f"expected every Dask worker to see {data}; {worker} does not. Put TAXI_DATA on a shared folder")
+            raise TaxiError(
+                f"expected every Dask worker to see {data}; {worker} does not. Put TAXI_DATA on a shared folder"
+            )
 
 
 async def _workers(client: Client) -> dict[str, str]:
+    if client.scheduler is None:
+        raise TaxiError("expected a connection to the Dask scheduler; it was closed")
     try:
         found = (await client.scheduler.identity(n_workers=-1))["workers"]
     except OSError as error:
@@ -102,7 +108,9 @@ def spread(client: Client, do: Callable[..., Any], items: Sequence[Any], *more: 
 def merged(client: Client, join: Callable[[Any, Any], Any], several: Sequence[Future]) -> Future:
     """Begin to join results two by two on the workers."""
     while len(several) > 1:
-        pairs = [client.submit(join, one, two, pure=False) for one, two in zip(several[::2], several[1::2], strict=False)]
+        pairs = [
+            client.submit(join, one, two, pure=False) for one, two in zip(several[::2], several[1::2], strict=False)
+        ]
         several = [*pairs, *several[len(pairs) * 2 :]]
     return several[0]
 
@@ -141,7 +149,13 @@ def gathered(client: Client, what: str, futures: Any) -> Any:
     return client.sync(lambda: _watched(client, what, client.gather(futures, asynchronous=True), together=False))
 
 
-def boost(client: Client, what: str, teach: Callable[[], Sequence[Future]], plan: Plan) -> xgboost.Booster:
+def run_on_a_worker(address: str, data: Path, do: Callable[..., Result], *given: Any) -> Result:
+    """Return ``do(*given)``, done by some worker."""
+    with connected(address, data) as client:
+        return gathered(client, do.__name__, client.submit(do, *given, pure=False))
+
+
+def boost(client: Client, what: str, teach: Callable[[], Sequence[Future]], plan: Plan) -> Booster:
     """Train on all workers that hold lessons, as one; begin again, ``ATTEMPTS`` times in all, on those left when one is lost.
 
     ``teach`` begins the lessons, one a month: dictionaries of ``data`` (n, k), ``label``, ``weight`` and perhaps ``base_margin``.
@@ -162,7 +176,7 @@ def _shapes(lesson: dict[str, np.ndarray]) -> dict[str, tuple[float, ...]]:
     return {name: (np.nan, *values.shape[1:]) for name, values in lesson.items()}
 
 
-async def _train(client: Client, lessons: Sequence[Future], plan: Plan) -> xgboost.Booster:
+async def _train(client: Client, lessons: Sequence[Future], plan: Plan) -> Booster:
     await wait(lessons)
     whole = {}
     for name, shape in (await client.submit(_shapes, lessons[0], pure=False)).items():

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import xgboost
-from distributed import Client, Future
 
-from taxi.boosted import LEARNING, Boosted, Rows, calibrated, filled, lesson, plan_parts
-from taxi.cluster import boost, connected, gathered, merged, spread
+from taxi.boosted import LEARNING, Boosted, Booster, Rows, calibrated, filled, lesson, plan_parts
+from taxi.cluster import Client, Future, boost, connected, gathered, merged, spread
 from taxi.config import FeatureParams, ModelParams
 from taxi.features import TripFeatures
 from taxi.fitting import Part, Tally, assemble, boost_both, check_days, describe, draw_rows, plan_draw, tally_month
@@ -34,7 +32,7 @@ def newest(rows: Rows, columns: int) -> tuple[np.ndarray, np.ndarray]:
     return rows.seen[rows.newest, :columns], rows.minutes[rows.newest]
 
 
-def teach(rows: Rows, name: str, columns: int, trunk: xgboost.Booster | None) -> dict[str, np.ndarray]:
+def teach(rows: Rows, name: str, columns: int, trunk: Booster | None) -> dict[str, np.ndarray]:
     """Return what part ``name`` learns from a month's rows, less those of no weight.
 
     Leaves of the absolute and quantile losses are averaged over workers, so one with nothing but weightless trips would spoil them.
@@ -49,7 +47,7 @@ def teach(rows: Rows, name: str, columns: int, trunk: xgboost.Booster | None) ->
 def boost_parts(client: Client, rows: Sequence[Future], columns: int, params: ModelParams) -> Boosted:
     """Fit trunk, heads and calibration where the rows lie, by the settings of the local engine; threads are the workers'."""
     trips = sum(gathered(client, "counting trips", [client.submit(count, one) for one in rows]))
-    parts: dict[str, xgboost.Booster] = {}
+    parts: dict[str, Booster] = {}
     for name, (settings, rounds) in ((name, plan_parts(params, trips)[name]) for name in LEARNING):
         own_threads = {key: value for key, value in settings.items() if key != "nthread"}
 

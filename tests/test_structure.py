@@ -22,7 +22,10 @@ HOMES = {
     "jupyter_client": {"taxi/kernels.py"},
     "httpx": {"taxi/transfer.py", "taxi/replay_client.py"},
     "sqlalchemy": {"taxi/registry.py", "taxi/predictions.py", "taxi/prediction_tables.py"},
-    "xgboost": {"taxi/boosted.py"},
+    "xgboost": {"taxi/boosted.py", "taxi/cluster.py"},
+    "dask": {"taxi/cluster.py"},
+    "distributed": {"taxi/cluster.py"},
+    "prefect_dask": {"pipelines/spread.py"},
 }
 
 
