@@ -5,11 +5,25 @@ from typing import Any
 from prefect import flow
 
 from pipelines.monthly import monthly
+from taxi.config import load_settings
 from taxi.months import iterate_months
 
 
 @flow(name="backfill", flow_run_name="backfill-{service}-{first}-{last}")
-def backfill(service: str, first: str, last: str, source: str | None = None, version: bool = True) -> dict[str, Any]:
+def backfill(
+    service: str,
+    first: str,
+    last: str,
+    source: str | None = None,
+    version: bool = True,
+    engine: str | None = None,
+    scheduler: str | None = None,
+) -> dict[str, Any]:
     """Run every month from ``first`` to ``last``; a month that is refused or not published does not stop the others."""
-    results = [monthly(service, month, source, version) for month in iterate_months(first, last)]
+    settings, months = load_settings(source, engine, scheduler), list(iterate_months(first, last))
+    if settings.engine == "dask":
+        from pipelines.spread import spread_ingest
+
+        spread_ingest(settings, service, months)
+    results = [monthly(service, month, source, version, engine, scheduler) for month in months]
     return {"service": service, "months": results}

@@ -28,7 +28,7 @@ app = typer.Typer(
     "  taxi sample --out build/source --service green --from 2024-01 --to 2024-03\n\n"
     "  taxi backfill --service green --from 2024-01 --to 2024-03 --source build/source\n\n"
     "Exit codes: 0 done, 2 wrong usage, 3 not published, 4 refused, 1 anything else.\n\n"
-    "Places: TAXI_SOURCE, TAXI_DATA, TAXI_REPORTS, MLFLOW_TRACKING_URI.",
+    "Places: TAXI_SOURCE, TAXI_DATA, TAXI_REPORTS, MLFLOW_TRACKING_URI, TAXI_ENGINE, TAXI_SCHEDULER.",
 )
 experiment_commands.add_to(app)
 Service = Annotated[str, typer.Option(help="green or yellow.")]
@@ -39,6 +39,10 @@ Source = Annotated[
 ]
 First = Annotated[str, typer.Option("--from", help="First month, as YYYY-MM.")]
 Last = Annotated[str, typer.Option("--to", help="Last month, as YYYY-MM; included.")]
+Engine = Annotated[str, typer.Option(envvar="TAXI_ENGINE", help="local, or dask: on the workers of a Dask cluster.")]
+Scheduler = Annotated[
+    str | None, typer.Option(envvar="TAXI_SCHEDULER", help="Address of the Dask scheduler, as tcp://HOST:8786.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object.")]
 NoVersion = Annotated[bool, typer.Option("--no-version", help="Do not take a DVC snapshot.")]
 
@@ -48,14 +52,18 @@ def _say(result: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(result, allow_nan=False), flush=True)
 
 
-def _begin(source: str | None, name: str) -> tuple[Settings, Callable[..., dict[str, Any]]]:
+def _begin(
+    source: str | None, name: str, engine: str, scheduler: str | None
+) -> tuple[Settings, Callable[..., dict[str, Any]]]:
     """Return the settings and the flow; Prefect's server and the kernels' imports start meanwhile."""
     from pipelines.runtime import prepare_process, start_prefect
     from taxi.kernels import warm_up
     from taxi.source import open_source
 
-    settings = load_settings(source)
+    settings = load_settings(source, engine, scheduler)
     open_source(settings.source)
+    if settings.scheduler:
+        import_module("taxi.cluster").check_cluster(settings.scheduler, settings.data)
     prepare_process(settings)
     if name != "ingest":
         warm_up("pipelines.cli")
@@ -72,12 +80,18 @@ def _logging(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say 
 
 @app.command()
 def run(
-    service: Service, month: Month, source: Source = None, json_: AsJson = False, no_version: NoVersion = False
+    service: Service,
+    month: Month,
+    source: Source = None,
+    engine: Engine = "local",
+    scheduler: Scheduler = None,
+    json_: AsJson = False,
+    no_version: NoVersion = False,
 ) -> None:
     """Run one month, from the publisher to its reports: the main job."""
     parse_service(service), parse_month(month)
-    settings, flow = _begin(source, "monthly")
-    result = flow(service, month, settings.source, not no_version)
+    settings, flow = _begin(source, "monthly", engine, scheduler)
+    result = flow(service, month, settings.source, not no_version, settings.engine, settings.scheduler)
     show_summary([result], settings.reports) if not json_ else _say(result, True)
     raise typer.Exit(STATUS_CODES[result["status"]])
 
@@ -88,26 +102,35 @@ def backfill(
     first: First,
     last: Last,
     source: Source = None,
+    engine: Engine = "local",
+    scheduler: Scheduler = None,
     json_: AsJson = False,
     no_version: NoVersion = False,
 ) -> None:
     """Run many months, oldest first; those that are finished already cost nothing."""
     parse_service(service), list(iterate_months(first, last))
-    settings, flow = _begin(source, "backfill")
-    result = flow(service, first, last, settings.source, not no_version)
+    settings, flow = _begin(source, "backfill", engine, scheduler)
+    result = flow(service, first, last, settings.source, not no_version, settings.engine, settings.scheduler)
     show_summary(result["months"], settings.reports) if not json_ else _say(result, True)
     raise typer.Exit(max(STATUS_CODES[month["status"]] for month in result["months"]))
 
 
 @app.command()
-def ingest(service: Service, month: Month, source: Source = None, json_: AsJson = False) -> None:
+def ingest(
+    service: Service,
+    month: Month,
+    source: Source = None,
+    engine: Engine = "local",
+    scheduler: Scheduler = None,
+    json_: AsJson = False,
+) -> None:
     """Fetch one month and split it into kept trips and quarantine: step 1 alone."""
     parse_service(service), parse_month(month)
-    settings, flow = _begin(source, "ingest")
+    settings, flow = _begin(source, "ingest", engine, scheduler)
     from taxi.month import refused_result, unpublished_result
 
     try:
-        result = flow(service, month, settings.source) | {"status": "done"}
+        result = flow(service, month, settings.source, settings.engine, settings.scheduler) | {"status": "done"}
     except NotPublished as error:
         result = unpublished_result(service, month, str(error)) | {"warnings": []}
     except MonthRefused as error:

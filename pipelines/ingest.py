@@ -13,6 +13,7 @@ from taxi.files import read_json
 from taxi.params import load_params
 from taxi.reports import write_refusal
 from taxi.source import open_source
+from taxi.splitting import ready_split, split_ahead
 from taxi.versioning import keep_edition, why_not
 
 
@@ -39,6 +40,10 @@ def clean(settings: Settings, service: str, month: str) -> dict[str, Any]:
     """Split the month into kept trips and quarantine; raise MonthRefused, with its evidence page written."""
     params, paths = load_params(settings.root / "params.yaml"), settings.month(service, month)
     try:
+        if settings.scheduler and ready_split(paths, params) is None:
+            from taxi.cluster import run_on_a_worker
+
+            run_on_a_worker(settings.scheduler, settings.data, split_ahead, paths, params)
         return clean_month(paths, params)
     except MonthRefused:
         write_refusal(paths, read_json(paths.acceptance))
@@ -46,8 +51,10 @@ def clean(settings: Settings, service: str, month: str) -> dict[str, Any]:
 
 
 @flow(name="ingest", flow_run_name="ingest-{service}-{month}")
-def ingest(service: str, month: str, source: str | None = None) -> dict[str, Any]:
+def ingest(
+    service: str, month: str, source: str | None = None, engine: str | None = None, scheduler: str | None = None
+) -> dict[str, Any]:
     """Fetch one month and split it; returns the acceptance summary with ``edition``."""
-    settings = load_settings(source)
+    settings = load_settings(source, engine, scheduler)
     edition = fetch(settings, service, month)
     return clean(settings, service, month) | {"edition": edition}

@@ -11,6 +11,7 @@ from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from pipelines.ingest import clean, fetch
+from pipelines.runtime import hand_on
 from taxi.aliases import settle
 from taxi.config import NOTEBOOKS, Settings, load_settings
 from taxi.errors import MonthRefused, NotPublished
@@ -151,9 +152,17 @@ def _run(settings: Settings, service: str, month: str, version: bool) -> dict[st
 
 
 @flow(name="monthly", flow_run_name="monthly-{service}-{month}", validate_parameters=True)
-def monthly(service: str, month: str, source: str | None = None, version: bool = True) -> dict[str, Any]:
+def monthly(
+    service: str,
+    month: str,
+    source: str | None = None,
+    version: bool = True,
+    engine: str | None = None,
+    scheduler: str | None = None,
+) -> dict[str, Any]:
     """Run one month, steps 1 to 7; returns the object that ``taxi run --json`` prints."""
-    settings = load_settings(source)
+    settings = load_settings(source, engine, scheduler)
+    hand_on(settings)
     with locked(settings.data / ".locks" / f"{service}-{month}.lock"):
         done = finished_month(settings, service, month)
         if done is None:

@@ -30,15 +30,22 @@ def prepare_process(settings: Settings) -> None:
         os.environ.setdefault(name, value)
     end_orphans()
     os.environ[PARENT_MARK] = _mark(psutil.Process())
+    hand_on(settings)
+    for folder in (settings.data, settings.reports):
+        for path in remove_staging(folder):
+            _LOG.info("removed %s, left by a run that was killed", path)
+
+
+def hand_on(settings: Settings) -> None:
+    """Set what kernels and other children read their settings from."""
     os.environ.update(
         TAXI_DATA=str(settings.data),
         TAXI_REPORTS=str(settings.reports),
         TAXI_SOURCE=settings.source,
+        TAXI_ENGINE=settings.engine,
+        TAXI_SCHEDULER=settings.scheduler or "",
         MLFLOW_TRACKING_URI=settings.tracking_uri,
     )
-    for folder in (settings.data, settings.reports):
-        for path in remove_staging(folder):
-            _LOG.info("removed %s, left by a run that was killed", path)
 
 
 def _mark(process: psutil.Process) -> str:

@@ -4,19 +4,14 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
-import pyarrow as arrow
-import pyarrow.parquet as parquet
-
 from taxi.comparisons import BESIDE, row_count, volume_jump
 from taxi.config import MonthPaths
 from taxi.errors import BadFile, MonthRefused
-from taxi.figures import FORMAT, Figures, month_figures, read_history
-from taxi.files import read_json, remove, sha256_file, staged, write_json
+from taxi.figures import FORMAT, Figures, read_history
+from taxi.files import locked, publish, read_json, remove, sha256_file, write_json
 from taxi.params import AcceptParams, Params
 from taxi.rules import ALONE, Finding
-from taxi.schema import canonical_columns, check_trips, read_table, synthetic_mark, to_arrow
-from taxi.trips import split_trips
+from taxi.splitting import ready_split, split_month
 
 _LOG = logging.getLogger(__name__)
 
@@ -66,18 +61,6 @@ def _refuse(paths: MonthPaths, summary: dict[str, Any]) -> MonthRefused:
     return MonthRefused(f"{paths.service} {paths.month} is refused. " + "; ".join(broken))
 
 
-def _quarantine(table: arrow.Table, reasons: pd.Series, paths: MonthPaths) -> None:
-    rows = arrow.array(reasons.index.to_numpy(), arrow.int64())
-    whole = table.take(rows).append_column("row", rows)
-    with staged(paths.quarantine) as part:
-        parquet.write_table(whole.append_column("reason", arrow.array(reasons.to_numpy(), arrow.string())), part)
-
-
-def _row_counts(kept: pd.DataFrame, reasons: pd.Series) -> dict[str, Any]:
-    counts = {str(name): int(count) for name, count in reasons.value_counts().sort_index().items()}
-    return {"raw": len(kept) + len(reasons), "kept": len(kept), "quarantined": len(reasons), "reasons": counts}
-
-
 def refuse_unreadable(paths: MonthPaths, error: BadFile) -> dict[str, Any]:
     """Return the summary of bytes that cannot be read as a month; kept as evidence unless an earlier edition is on hand."""
     summary = _summary(paths, [Finding(error.rule, "refuse", str(error))])
@@ -89,28 +72,32 @@ def refuse_unreadable(paths: MonthPaths, error: BadFile) -> dict[str, Any]:
 def clean_month(paths: MonthPaths, params: Params) -> dict[str, Any]:
     """Split the raw month into kept trips and quarantine, judge it, and return the summary that is also kept as JSON.
 
-    Raises MonthRefused (for an unreadable file too) after the evidence is written; then there is no trips file.
+    A split that lies ready (``splitting.split_month``) is taken up. Safe for two processes at once. Raises MonthRefused (for an
+    unreadable file too) after the evidence is written; then there is no trips file.
     """
-    try:
-        table = read_table(paths.raw)
-        rows = canonical_columns(table, paths.service)
-    except BadFile as error:
-        remove(paths.quarantine)
-        raise _refuse(paths, _summary(paths, [Finding(error.rule, "refuse", str(error))])) from error
-    kept, reasons = split_trips(rows, paths.month, params.clean)
-    mark = {} if (mark := synthetic_mark(table)) is None else {"synthetic": mark}
-    figures = month_figures(rows, kept, reasons, paths.month)
+    with locked(paths.data / ".locks" / f"clean-{paths.service}-{paths.month}.lock"):
+        try:
+            split = ready_split(paths, params) or split_month(paths, params)
+        except BadFile as error:
+            remove(paths.quarantine)
+            raise _refuse(paths, _summary(paths, [Finding(error.rule, "refuse", str(error))])) from error
+        return _judged(paths, params, split)
+
+
+def _judged(paths: MonthPaths, params: Params, split: dict[str, Any]) -> dict[str, Any]:
+    rows, figures, columns = split["rows"], split["figures"], split["columns"]
+    mark = {} if split["synthetic"] is None else {"synthetic": split["synthetic"]}
     history = read_history(paths, params.accept.history_months, synthetic=bool(mark))
-    findings = judge_month(figures | {"columns": table.column_names}, history, params.accept)
-    counts = _row_counts(kept, reasons)
-    summary = _summary(paths, findings, rows=counts, figures=figures, columns=table.column_names, **mark)
-    _quarantine(table, reasons, paths)
+    findings = judge_month(figures | {"columns": columns}, history, params.accept)
+    summary = _summary(paths, findings, rows=rows, figures=figures, columns=columns, **mark)
+    publish(paths.split / "quarantine.parquet", paths.quarantine)
     if summary["status"] == "refused":
+        remove(paths.split)
         raise _refuse(paths, summary)
-    with staged(paths.trips) as part:
-        parquet.write_table(to_arrow(check_trips(kept)), part)
+    publish(paths.split / "trips.parquet", paths.trips)
     write_json(paths.acceptance, summary)
-    _LOG.info("%s %s: %s of %s rows kept", paths.service, paths.month, f"{counts['kept']:,}", f"{counts['raw']:,}")
+    remove(paths.split)
+    _LOG.info("%s %s: %s of %s rows kept", paths.service, paths.month, f"{rows['kept']:,}", f"{rows['raw']:,}")
     for line in summary["warnings"]:
         _LOG.warning("%s %s: %s", paths.service, paths.month, line)
     return summary

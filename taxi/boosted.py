@@ -17,8 +17,10 @@ from taxi.features import NAMES
 from taxi.params import ModelParams
 
 XGBOOST = xgboost.__version__
+Booster = xgboost.Booster
 ALPHAS = (0.1, 0.9)
 PARTS = ("trunk", "mean", "median", "interval")
+LEARNING = ("trunk", "median", "mean", "interval")  # one after the other: the heads start from the trunk
 MISSING = -999.0  # trees read a number faster, and in an eighth of the memory, than a gap
 START = NAMES.index("pair_band_minutes")
 FEWEST_ROUNDS = 60
@@ -158,26 +160,30 @@ class Boosted:
         return cls({name: xgboost.Booster(model_file=str(folder / f"{name}.ubj")) for name in PARTS}, calibration)
 
 
-def fit_boosted(rows: Sequence[Rows], params: ModelParams) -> Boosted:
-    """Fit trunk, heads and calibration on the parts' rows; one binned matrix serves all."""
-    matrix = xgboost.QuantileDMatrix(_Months(rows), max_bin=params.max_bin)
-    minutes, weight, newest = (
-        np.concatenate([getattr(one, name) for one in rows]) for name in ("minutes", "weight", "newest")
-    )
-    start = np.log(np.concatenate([filled(one.seen[:, START]) for one in rows]).astype(np.float64))
-    plans, parts = plan_parts(params, len(minutes)), {}
-    parts["trunk"] = _train(plans["trunk"], matrix)
-    trunk = parts["trunk"].predict(matrix, output_margin=True)
-    matrix.set_info(base_margin=trunk)
-    parts["median"] = _train(plans["median"], matrix)
-    matrix.set_info(label=minutes, base_margin=np.exp(trunk.astype(np.float64)))
-    parts["mean"] = _train(plans["mean"], matrix)
-    older = np.where(newest, 0.0, weight)
-    matrix.set_info(label=np.log(minutes), weight=older, base_margin=np.column_stack([start, start]))
-    parts["interval"] = _train(plans["interval"], matrix)
+def lesson(name: str, rows: Rows, trunk: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Return what part ``name`` learns from these trips: label, weight and base margin; ``trunk`` is the trunk's margin, (n,)."""
+    log_minutes = np.log(rows.minutes)
+    if name == "mean":
+        return {"label": rows.minutes, "weight": rows.weight, "base_margin": np.exp(_given(trunk).astype(np.float64))}
+    if name == "median":
+        return {"label": log_minutes, "weight": rows.weight, "base_margin": _given(trunk)}
+    if name == "interval":
+        start = np.log(filled(rows.seen[:, START]).astype(np.float64))
+        older = np.where(rows.newest, 0.0, rows.weight)
+        return {"label": log_minutes, "weight": older, "base_margin": np.column_stack([start, start])}
+    return {"label": log_minutes, "weight": rows.weight}
+
+
+def _given(trunk: np.ndarray | None) -> np.ndarray:
+    if trunk is None:
+        raise ValueError("expected the trunk's margin, from which a head starts; got none")
+    return trunk
+
+
+def calibrated(parts: dict[str, xgboost.Booster], seen: np.ndarray, minutes: np.ndarray) -> Boosted:
+    """Return the model of these parts, its interval calibrated on the newest trips, which the interval has not learnt from."""
     fitted = Boosted(parts, Calibration.none())
-    judging = np.concatenate([one.seen[one.newest] for one in rows])
-    fitted.calibration = calibrate(np.log(minutes[newest]), fitted.margins(judging)[:, 2:], judging)
+    fitted.calibration = calibrate(np.log(minutes), fitted.margins(seen)[:, 2:], seen)
     return fitted
 
 
@@ -185,9 +191,21 @@ def quick_minutes(learnt: Rows, seen: np.ndarray, params: ModelParams) -> np.nda
     """Fit the minutes themselves on any columns, and return those of other trips, shape (n,): enough to compare sets of features."""
     matrix = xgboost.DMatrix(filled(learnt.seen), label=learnt.minutes, weight=learnt.weight)
     settings = settings_of(params, learning_rate=params.learning_rate)
-    return _train((settings, params.rounds), matrix).inplace_predict(filled(seen)).astype(np.float64)
+    return xgboost.train(settings, matrix, params.rounds).inplace_predict(filled(seen)).astype(np.float64)
 
 
-def _train(plan: tuple[dict[str, Any], int], matrix: xgboost.DMatrix) -> xgboost.Booster:
-    settings, rounds = plan
-    return xgboost.train(settings, matrix, num_boost_round=rounds)
+def fit_boosted(rows: Sequence[Rows], params: ModelParams) -> Boosted:
+    """Fit trunk, heads and calibration on the parts' rows; one binned matrix serves all."""
+    matrix = xgboost.QuantileDMatrix(_Months(rows), max_bin=params.max_bin)
+    sizes = [len(one.minutes) for one in rows]
+    plans, parts = plan_parts(params, sum(sizes)), {}
+    margins: Sequence[np.ndarray | None] = [None] * len(rows)
+    for name in LEARNING:
+        taught = [lesson(name, one, margin) for one, margin in zip(rows, margins, strict=True)]
+        matrix.set_info(**{field: np.concatenate([one[field] for one in taught]) for field in taught[0]})
+        settings, rounds = plans[name]
+        parts[name] = xgboost.train(settings, matrix, num_boost_round=rounds)
+        if name == "trunk":
+            margins = np.split(parts[name].predict(matrix, output_margin=True), np.cumsum(sizes)[:-1])
+    newest = [(one.seen[one.newest], one.minutes[one.newest]) for one in rows]
+    return calibrated(parts, *(np.concatenate(both) for both in zip(*newest, strict=True)))

@@ -9,6 +9,7 @@ from taxi.errors import UsageError
 
 TLC_SITE = "https://d37ci6vzurychx.cloudfront.net"
 SERVICES = ("green", "yellow")
+ENGINES = ("local", "dask")
 NOTEBOOKS = ("01-explore", "02-features", "03-monitor", "04-train", "05-compare")
 TELEMETRY_OFF = {
     "DO_NOT_TRACK": "1",
@@ -47,6 +48,8 @@ class Settings:
     data: Path
     reports: Path
     tracking_uri: str
+    engine: str = "local"
+    scheduler: str | None = None
 
     def month(self, service: str, month: str) -> "MonthPaths":
         """Return where the files of one month of one service lie."""
@@ -72,9 +75,26 @@ class Settings:
         return self.data / "zones"
 
 
-def load_settings(source: str | None = None) -> Settings:
-    """Read TAXI_SOURCE, TAXI_DATA, TAXI_REPORTS and MLFLOW_TRACKING_URI; relative folders count from the root."""
+def parse_engine(engine: str, scheduler: str | None) -> str:
+    """Return ``engine`` if it is one, with a scheduler where it needs one and none where it does not; raise UsageError otherwise."""
+    if engine not in ENGINES:
+        raise UsageError(f"expected an engine, one of {', '.join(ENGINES)}; got {engine!r}")
+    if engine == "dask" and not scheduler:
+        raise UsageError("expected the address of a Dask scheduler with --engine dask: --scheduler tcp://HOST:8786")
+    if engine == "local" and scheduler:
+        raise UsageError(
+            f"expected no scheduler with --engine local; got {scheduler}. Add --engine dask, or leave it out"
+        )
+    return engine
+
+
+def load_settings(source: str | None = None, engine: str | None = None, scheduler: str | None = None) -> Settings:
+    """Read TAXI_SOURCE, TAXI_DATA, TAXI_REPORTS, TAXI_ENGINE, TAXI_SCHEDULER and MLFLOW_TRACKING_URI, where nothing is given.
+
+    Relative folders count from the root. Raises UsageError if engine and scheduler do not go together.
+    """
     root = find_root()
+    scheduler = scheduler or os.environ.get("TAXI_SCHEDULER") or None
     place = {name: Path(os.environ.get(f"TAXI_{name.upper()}") or name) for name in ("data", "reports")}
     return Settings(
         root=root,
@@ -82,6 +102,8 @@ def load_settings(source: str | None = None) -> Settings:
         data=(root / place["data"]).resolve(),
         reports=(root / place["reports"]).resolve(),
         tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}",
+        engine=parse_engine(engine or os.environ.get("TAXI_ENGINE") or "local", scheduler),
+        scheduler=scheduler,
     )
 
 
@@ -113,6 +135,11 @@ class MonthPaths:
     def quarantine(self) -> Path:
         """Refused rows, whole, with ``row`` and ``reason``."""
         return self.data / "quarantine" / self.service / f"{self.month}.parquet"
+
+    @cached_property
+    def split(self) -> Path:
+        """Folder with the month's rows, split but not judged; there only until it is judged."""
+        return self.data / "split" / self.service / self.month
 
     @cached_property
     def acceptance(self) -> Path:

@@ -6,13 +6,14 @@ Memory does not grow with history: of each month only sums by fold, and the rows
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
 
-from taxi.boosted import XGBOOST, Rows, fit_boosted
-from taxi.features import NAMES, TripFeatures, planned_distance
+from taxi.boosted import XGBOOST, Boosted, Rows, fit_boosted
+from taxi.features import NAMES, PLANNED, TripFeatures, planned_distance
 from taxi.history import Sums, merge
 from taxi.model import FORMAT, DurationModel
 from taxi.params import FeatureParams, ModelParams
@@ -118,27 +119,41 @@ def assemble(
     maker: TripFeatures, rows: Sequence[Rows], days: pd.Series, params: ModelParams, features: FeatureParams
 ) -> DurationModel:
     """Fit the distributions on the drawn rows and put the model together."""
-    narrow = [one.narrow(len(NAMES)) for one in rows]
-    recipe = {
+    recipe = describe(days, sum(len(one.minutes) for one in rows), params, features)
+    if params.kind != "xgboost":
+        narrow = [one.narrow(len(NAMES)) for one in rows]
+        seen, minutes, weight = (
+            np.concatenate([getattr(one, name) for one in narrow]) for name in ("seen", "minutes", "weight")
+        )
+        plain = maker.with_planned(False)
+        return DurationModel(plain, SimpleDistribution.fit(params.kind, seen, minutes, weight), recipe)
+    return boost_both(
+        lambda columns: fit_boosted([one.narrow(columns) for one in rows], params), maker, recipe, params.planned
+    )
+
+
+def describe(days: pd.Series, boosted_on: int, params: ModelParams, features: FeatureParams) -> dict[str, Any]:
+    """Return the recipe that is kept with a model: parameters, columns, and on how many trips of which days."""
+    return {
         "format": FORMAT,
         "kind": params.kind,
         "model": params.model_dump(mode="json"),
         "features": features.model_dump(mode="json"),
         "columns": NAMES,
         "trips": int(days.sum()),
-        "boosted_on": sum(len(one.minutes) for one in rows),
+        "boosted_on": boosted_on,
         "first_day": f"{days.index.min():%Y-%m-%d}",
         "last_day": f"{days.index.max():%Y-%m-%d}",
         "xgboost": XGBOOST,
     }
-    plain = maker.with_planned(False)
-    if params.kind != "xgboost":
-        seen, minutes, weight = (
-            np.concatenate([getattr(one, name) for one in narrow]) for name in ("seen", "minutes", "weight")
-        )
-        return DurationModel(plain, SimpleDistribution.fit(params.kind, seen, minutes, weight), recipe)
-    planned = DurationModel(maker, fit_boosted(rows, params), recipe) if params.planned else None
-    return DurationModel(plain, fit_boosted(narrow, params), recipe, planned)
+
+
+def boost_both(
+    boost: Callable[[int], Boosted], maker: TripFeatures, recipe: dict[str, Any], planned: bool
+) -> DurationModel:
+    """Put the model together from ``boost``, which fits on the first so many columns: with a planned distance, and without."""
+    second = DurationModel(maker, boost(len(NAMES) + len(PLANNED)), recipe) if planned else None
+    return DurationModel(maker.with_planned(False), boost(len(NAMES)), recipe, second)
 
 
 def fit_model(trips: pd.DataFrame, zones: pd.DataFrame, params: ModelParams, features: FeatureParams) -> DurationModel:

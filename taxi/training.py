@@ -10,7 +10,7 @@ from taxi.features import planned_distance
 from taxi.fitting import COLUMNS, Part, fit_model, fit_months
 from taxi.model import DurationModel, load_model, save_model
 from taxi.months import month_bounds
-from taxi.params import Params
+from taxi.params import ModelParams, Params
 from taxi.plan import Plan
 from taxi.schema import read_trips
 from taxi.zones import read_zones
@@ -74,10 +74,22 @@ def training_parts(settings: Settings, plan: Plan) -> list[Part]:
     )
 
 
+def fit_parts(
+    settings: Settings, parts: Sequence[Part], recipe: ModelParams, params: Params, as_of: pd.Timestamp
+) -> DurationModel:
+    """Fit the recipe on months of trips, all before ``as_of``, where ``settings.engine`` says: in this process, or on a cluster."""
+    zones = read_zones(settings.zones)
+    if settings.scheduler is None:
+        return fit_months(parts, zones, recipe, params.features, as_of)
+    from taxi.cluster_fit import fit_months_on
+
+    return fit_months_on(settings.scheduler, settings.data, parts, zones, recipe, params.features, as_of)
+
+
 def train_challenger(settings: Settings, plan: Plan, params: Params, kind: str | None = None) -> DurationModel:
     """Fit the recipe (or another ``kind`` of it) on the plan's window; raise ValueError if a trip is from after it."""
     recipe = params.model.model_copy(update={"kind": kind}) if kind else params.model
-    return fit_months(training_parts(settings, plan), read_zones(settings.zones), recipe, params.features, _as_of(plan))
+    return fit_parts(settings, training_parts(settings, plan), recipe, params, _as_of(plan))
 
 
 def keep_challenger(settings: Settings, plan: Plan, model: DurationModel) -> None:
@@ -100,7 +112,7 @@ def load_incumbent(settings: Settings, plan: Plan) -> DurationModel | None:
 def refit_winner(settings: Settings, plan: Plan, params: Params) -> None:
     """Fit the winner's recipe on the window that includes the month itself, and save it as ``winner``."""
     parts, as_of = month_parts(settings, plan.service, plan.refit_window), month_bounds(plan.month)[1]
-    model = fit_months(parts, read_zones(settings.zones), params.model, params.features, as_of)
+    model = fit_parts(settings, parts, params.model, params, as_of)
     save_model(model, settings.month(plan.service, plan.month).models / "winner")
 
 

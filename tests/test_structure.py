@@ -22,8 +22,11 @@ HOMES = {
     "jupyter_client": {"taxi/kernels.py"},
     "httpx": {"taxi/transfer.py", "taxi/replay_client.py"},
     "sqlalchemy": {"taxi/tracking.py", "taxi/answered.py", "taxi/predictions.py", "taxi/prediction_tables.py"},
-    "xgboost": {"taxi/boosted.py"},
     "optuna": {"taxi/search.py"},
+    "xgboost": {"taxi/boosted.py", "taxi/cluster.py"},
+    "dask": {"taxi/cluster.py"},
+    "distributed": {"taxi/cluster.py"},
+    "prefect_dask": {"pipelines/spread.py"},
 }
 
 

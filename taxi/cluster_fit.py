@@ -1,0 +1,89 @@
+"""The fit of ``taxi.fitting`` on a cluster: months stay on its workers; the merged tally, the newest trips and the boosters come back."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from taxi.boosted import LEARNING, Boosted, Booster, Rows, calibrated, filled, lesson, plan_parts
+from taxi.cluster import Client, Future, boost, connected, gathered, merged, spread
+from taxi.features import TripFeatures
+from taxi.fitting import Part, Tally, assemble, boost_both, check_days, describe, draw_rows, plan_draw, tally_month
+from taxi.model import DurationModel
+from taxi.params import FeatureParams, ModelParams
+
+_LOG = logging.getLogger(__name__)
+
+
+def learn(maker: TripFeatures, tally: Tally) -> TripFeatures:
+    """Return ``maker`` with the tally learnt, itself unchanged."""
+    return maker.with_planned(maker.planned).restore(tally.sums)
+
+
+def count(rows: Rows) -> int:
+    """Return how many trips these are."""
+    return len(rows.minutes)
+
+
+def newest(rows: Rows, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return features and minutes of the newest trips, which calibrate the interval."""
+    return rows.seen[rows.newest, :columns], rows.minutes[rows.newest]
+
+
+def teach(rows: Rows, name: str, columns: int, trunk: Booster | None) -> dict[str, np.ndarray]:
+    """Return what part ``name`` learns from a month's rows, less those of no weight.
+
+    Leaves of the absolute and quantile losses are averaged over workers, so one with nothing but weightless trips would spoil them.
+    """
+    data = filled(rows.seen[:, :columns])
+    margin = None if trunk is None else trunk.inplace_predict(data, predict_type="margin")
+    taught = lesson(name, rows, margin)
+    weighty = taught["weight"] > 0
+    return {field: values[weighty].astype(np.float32) for field, values in ({"data": data} | taught).items()}
+
+
+def boost_parts(client: Client, rows: Sequence[Future], columns: int, params: ModelParams) -> Boosted:
+    """Fit trunk, heads and calibration where the rows lie, by the settings of the local engine; threads are the workers'."""
+    trips = sum(gathered(client, "counting trips", [client.submit(count, one) for one in rows]))
+    parts: dict[str, Booster] = {}
+    for name, (settings, rounds) in ((name, plan_parts(params, trips)[name]) for name in LEARNING):
+        own_threads = {key: value for key, value in settings.items() if key != "nthread"}
+
+        def lessons(name: str = name) -> list[Future]:
+            trunk = client.scatter(parts["trunk"], broadcast=True) if name in ("mean", "median") else None
+            return spread(client, teach, rows, name, columns, trunk)
+
+        parts[name] = boost(client, f"boosting the {name}", lessons, (own_threads, rounds))
+    judging = gathered(client, "the newest trips", [client.submit(newest, one, columns) for one in rows])
+    return calibrated(parts, *(np.concatenate(both) for both in zip(*judging, strict=True)))
+
+
+def fit_months_on(
+    scheduler: str,
+    data: Path,
+    parts: Sequence[Part],
+    zones: pd.DataFrame,
+    params: ModelParams,
+    features: FeatureParams,
+    as_of: pd.Timestamp,
+) -> DurationModel:
+    """Fit as ``fitting.fit_months`` does, each month read, tallied and drawn from by a worker that sees the folder ``data``.
+
+    Raises ValueError as that does, and TaxiError if the scheduler, or too many workers, are lost.
+    """
+    maker = TripFeatures(zones, features.smoothing, features.folds, planned=True)
+    with connected(scheduler, data) as client:
+        total = merged(client, Tally.join, spread(client, tally_month, parts, maker, as_of, params.half_life_days))
+        tally = gathered(client, "tallying months", total)
+        check_days(tally.days, as_of)
+        draw = plan_draw(tally.days, as_of, params)
+        rows = spread(client, draw_rows, parts, client.submit(learn, maker, total, pure=False), draw)
+        maker.restore(tally.sums)
+        if params.kind != "xgboost":
+            return assemble(maker, gathered(client, "drawing trips", rows), tally.days, params, features)
+        drawn = sum(gathered(client, "drawing trips", [client.submit(count, one) for one in rows]))
+        _LOG.info("%s trips of %d months drawn on the workers at %s", f"{drawn:,}", len(parts), scheduler)
+        recipe = describe(tally.days, drawn, params, features) | {"engine": "dask"}
+        return boost_both(lambda columns: boost_parts(client, rows, columns, params), maker, recipe, params.planned)
