@@ -33,7 +33,7 @@ def _pair(trips: pd.DataFrame) -> np.ndarray:
 def _one_hot(train: pd.DataFrame, trips: pd.DataFrame) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
     encoder = OneHotEncoder(handle_unknown="ignore").fit(_pair(train)[:, None])
     return tuple(
-        sparse.hstack([encoder.transform(_pair(one)[:, None]), one[["trip_distance"]].to_numpy()]).tocsr()
+        sparse.hstack([encoder.transform(_pair(one)[:, None]), one[["trip_distance"]].fillna(0).to_numpy()]).tocsr()
         for one in (train, trips)
     )
 
@@ -84,19 +84,37 @@ def p3(train: pd.DataFrame, trips: pd.DataFrame, zones: pd.DataFrame) -> np.ndar
     return regressor.fit(_at_pickup_inputs(train, zones), train["duration"]).predict(_at_pickup_inputs(trips, zones))
 
 
-def _coarse_to_fine(trips: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def _coarse_to_fine(trips: pd.DataFrame) -> tuple[np.ndarray, ...]:
     pair = _pair(trips)
-    return pair, pair * 24 + trips["pickup"].dt.hour.to_numpy()
+    return np.zeros_like(pair), pair, pair * 24 + trips["pickup"].dt.hour.to_numpy()
+
+
+class PairHour:
+    """The durations seen of each trip's zone pair at that hour; of the pair, then of all, where none was seen."""
+
+    def __init__(self, train: pd.DataFrame, trips: pd.DataFrame) -> None:
+        """Sort the durations of ``train`` cell by cell, and find for each of ``trips`` its cell."""
+        minutes, parts = train["duration"].to_numpy(), []
+        self.first, self.last = np.empty((2, len(trips)), dtype=np.int64)
+        for level, (known, wanted) in enumerate(zip(_coarse_to_fine(train), _coarse_to_fine(trips), strict=True)):
+            order = np.lexsort((minutes, known))
+            start, end = (np.searchsorted(known[order], wanted, side=side) for side in ("left", "right"))
+            seen = end > start
+            self.first[seen], self.last[seen] = level * len(train) + start[seen], level * len(train) + end[seen] - 1
+            parts.append(minutes[order])
+        self.minutes = np.concatenate(parts)
+
+    def quantiles(self, levels: Sequence[float]) -> np.ndarray:
+        """Return the quantiles (minutes, linear between neighbours as numpy's) of each trip's cell, shape (n, levels)."""
+        place = self.first[:, None] + (self.last - self.first)[:, None] * np.asarray(levels)
+        below = np.floor(place).astype(np.int64)
+        above = np.minimum(below + 1, self.last[:, None])
+        return self.minutes[below] + (place - below) * (self.minutes[above] - self.minutes[below])
 
 
 def pair_hour_quantiles(train: pd.DataFrame, trips: pd.DataFrame, levels: Sequence[float]) -> np.ndarray:
     """Return quantiles of the zone pair at that hour, shape (n, levels); of the pair, then of all, where none was seen."""
-    found = np.tile(np.quantile(train["duration"], levels), (len(trips), 1))
-    for known, wanted in zip(_coarse_to_fine(train), _coarse_to_fine(trips), strict=True):
-        table = train["duration"].groupby(known).quantile(list(levels)).unstack()
-        there = np.isin(wanted, table.index)
-        found[there] = table.loc[wanted[there]].to_numpy()
-    return found
+    return PairHour(train, trips).quantiles(levels)
 
 
 def pair_hour_median(train: pd.DataFrame, trips: pd.DataFrame, zones: pd.DataFrame) -> np.ndarray:
