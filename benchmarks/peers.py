@@ -30,25 +30,35 @@ def _pair(trips: pd.DataFrame) -> np.ndarray:
     return zone_pair(*trips[["PULocationID", "DOLocationID"]].to_numpy(np.int64).T)
 
 
-def _one_hot(train: pd.DataFrame, trips: pd.DataFrame) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+Encoder = Callable[[pd.DataFrame], sparse.csr_matrix]
+
+
+def zc_inputs(train: pd.DataFrame) -> tuple[Encoder, sparse.csr_matrix]:
+    """Return how mlops-zoomcamp sees trips (one-hot zone pair, metered miles), learnt from ``train``, and ``train`` seen so."""
     encoder = OneHotEncoder(handle_unknown="ignore").fit(_pair(train)[:, None])
-    return tuple(
-        sparse.hstack([encoder.transform(_pair(one)[:, None]), one[["trip_distance"]].fillna(0).to_numpy()]).tocsr()
-        for one in (train, trips)
-    )
+
+    def encode(trips: pd.DataFrame) -> sparse.csr_matrix:
+        miles = trips[["trip_distance"]].fillna(0).to_numpy()
+        return sparse.hstack([encoder.transform(_pair(trips)[:, None]), miles]).tocsr()
+
+    return encode, encode(train)
 
 
 def zc_linear(train: pd.DataFrame, trips: pd.DataFrame, zones: pd.DataFrame) -> np.ndarray:
     """mlops-zoomcamp: least squares on the one-hot zone pair and the metered distance (a leak)."""
-    seen, asked = _one_hot(train, trips)
-    return LinearRegression().fit(seen, train["duration"]).predict(asked)
+    encode, seen = zc_inputs(train)
+    return LinearRegression().fit(seen, train["duration"]).predict(encode(trips))
+
+
+def zc_xgboost_fit(seen: sparse.csr_matrix, minutes: pd.Series) -> xgboost.Booster:
+    """mlops-zoomcamp: XGBoost of depth 30, 100 rounds."""
+    return xgboost.train(ZC_SETTINGS, xgboost.DMatrix(seen, label=minutes), num_boost_round=100)
 
 
 def zc_xgboost(train: pd.DataFrame, trips: pd.DataFrame, zones: pd.DataFrame) -> np.ndarray:
-    """mlops-zoomcamp: XGBoost of depth 30, 100 rounds, on the same inputs (a leak)."""
-    seen, asked = _one_hot(train, trips)
-    booster = xgboost.train(ZC_SETTINGS, xgboost.DMatrix(seen, label=train["duration"]), num_boost_round=100)
-    return booster.predict(xgboost.DMatrix(asked))
+    """mlops-zoomcamp: that XGBoost on the same inputs (a leak)."""
+    encode, seen = zc_inputs(train)
+    return zc_xgboost_fit(seen, train["duration"]).predict(xgboost.DMatrix(encode(trips)))
 
 
 def _at_pickup_inputs(trips: pd.DataFrame, zones: pd.DataFrame) -> np.ndarray:
