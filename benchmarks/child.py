@@ -17,16 +17,22 @@ UNIT = 1 if sys.platform == "darwin" else 1024  # bytes of one unit of ru_maxrss
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of one call, peak memory (MB) before it (imports) and after it, and what it returned."""
+    """Seconds of one call by the clock and of all its threads, peak memory (MB) before it (imports) and after it, and its result."""
 
     seconds: float
+    cpu_seconds: float
     base_mb: float
     peak_mb: float
     result: Any
 
     def as_dict(self) -> dict[str, Any]:
         """Return the numbers alone."""
-        return {"seconds": self.seconds, "base_mb": self.base_mb, "peak_mb": self.peak_mb}
+        return {
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+            "base_mb": self.base_mb,
+            "peak_mb": self.peak_mb,
+        }
 
 
 def peak_mb() -> float:
@@ -35,9 +41,10 @@ def peak_mb() -> float:
 
 
 def _run(channel: Connection, call: Callable[..., Any], arguments: dict[str, Any]) -> None:
-    base, begun = peak_mb(), time.perf_counter()
+    base, begun, worked = peak_mb(), time.perf_counter(), time.process_time()
     result = call(**arguments)
-    channel.send(Measured(time.perf_counter() - begun, base, peak_mb(), result))
+    took, cpu = time.perf_counter() - begun, time.process_time() - worked
+    channel.send(Measured(took, cpu, base, peak_mb(), result))
 
 
 def measure_apart(call: Callable[..., Any], **arguments: Any) -> Measured:

@@ -102,7 +102,8 @@ def measure_predicting(
 def measure(settings: Settings, given: argparse.Namespace, models: Path) -> dict[str, Any]:
     """Prepare the months and measure all; raise TaxiError where a month that is needed cannot be had."""
     window = months_before(given.month, given.window)
-    missing = prepare_months(settings, given.service, [*window, given.month])
+    wanted = [*window, given.month]
+    missing = measure_apart(prepare_months, settings=settings, service=given.service, months=wanted).result
     prepare_zones(settings)
     there = [month for month in window if month not in missing]
     if given.month in missing or len(there) < given.peer_months:
