@@ -18,32 +18,11 @@ from typing import Any
 import nbformat
 import pandas as pd
 
-from taxi.acceptance import clean_month
-from taxi.config import NOTEBOOKS, MonthPaths
-from taxi.errors import MonthRefused, NotPublished
-from taxi.fetch import fetch_month
+from benchmarks.window import ROOT, months_before, places, prepare_months
+from taxi.config import NOTEBOOKS
 from taxi.files import write_json
 from taxi.kernels import warm_up
-from taxi.months import shift_month
 from taxi.notebooks import run_notebook
-from taxi.params import load_params
-from taxi.source import open_source
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def prepare_window(source: str, place: Path, service: str, month: str, window: int) -> int:
-    """Fetch and clean the months before, without models; return how many there are."""
-    found = 0
-    for earlier in (shift_month(month, -by) for by in range(window, 0, -1)):
-        paths = MonthPaths(place / "data", place / "reports", service, earlier)
-        try:
-            fetch_month(open_source(source), service, earlier, paths)
-            clean_month(paths, load_params(ROOT / "params.yaml"))
-            found += 1
-        except (NotPublished, MonthRefused) as error:
-            print(f"without {earlier}: {error}", file=sys.stderr)
-    return found
 
 
 def empty_notebook_seconds(place: Path, repeats: int = 5) -> float:
@@ -98,7 +77,8 @@ def main() -> None:
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
         remote = f"['remote \"local\"']\n    url = {folder}/dvc\n"
         (clone / ".dvc" / "config.local").write_text(remote, encoding="utf-8")
-        months = prepare_window(source, clone, given.service, given.month, given.window)
+        earlier = months_before(given.month, given.window)
+        months = len(earlier) - len(prepare_months(places(source, clone), given.service, earlier))
         wall, answer = run_month(source, clone, given.service, given.month)
         table = divide(wall, answer["seconds"], empty_notebook_seconds(Path(folder)))
     overhead = float(table.loc[~table["own work"], "share"].sum())

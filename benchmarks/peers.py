@@ -30,25 +30,35 @@ def _pair(trips: pd.DataFrame) -> np.ndarray:
     return zone_pair(*trips[["PULocationID", "DOLocationID"]].to_numpy(np.int64).T)
 
 
-def _one_hot(train: pd.DataFrame, trips: pd.DataFrame) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+Encoder = Callable[[pd.DataFrame], sparse.csr_matrix]
+
+
+def zc_inputs(train: pd.DataFrame) -> tuple[Encoder, sparse.csr_matrix]:
+    """Return how mlops-zoomcamp sees trips (one-hot zone pair, metered miles), learnt from ``train``, and ``train`` seen so."""
     encoder = OneHotEncoder(handle_unknown="ignore").fit(_pair(train)[:, None])
-    return tuple(
-        sparse.hstack([encoder.transform(_pair(one)[:, None]), one[["trip_distance"]].to_numpy()]).tocsr()
-        for one in (train, trips)
-    )
+
+    def encode(trips: pd.DataFrame) -> sparse.csr_matrix:
+        miles = trips[["trip_distance"]].fillna(0).to_numpy()
+        return sparse.hstack([encoder.transform(_pair(trips)[:, None]), miles]).tocsr()
+
+    return encode, encode(train)
 
 
 def zc_linear(train: pd.DataFrame, trips: pd.DataFrame, zones: pd.DataFrame) -> np.ndarray:
     """mlops-zoomcamp: least squares on the one-hot zone pair and the metered distance (a leak)."""
-    seen, asked = _one_hot(train, trips)
-    return LinearRegression().fit(seen, train["duration"]).predict(asked)
+    encode, seen = zc_inputs(train)
+    return LinearRegression().fit(seen, train["duration"]).predict(encode(trips))
+
+
+def zc_xgboost_fit(seen: sparse.csr_matrix, minutes: pd.Series) -> xgboost.Booster:
+    """mlops-zoomcamp: XGBoost of depth 30, 100 rounds."""
+    return xgboost.train(ZC_SETTINGS, xgboost.DMatrix(seen, label=minutes), num_boost_round=100)
 
 
 def zc_xgboost(train: pd.DataFrame, trips: pd.DataFrame, zones: pd.DataFrame) -> np.ndarray:
-    """mlops-zoomcamp: XGBoost of depth 30, 100 rounds, on the same inputs (a leak)."""
-    seen, asked = _one_hot(train, trips)
-    booster = xgboost.train(ZC_SETTINGS, xgboost.DMatrix(seen, label=train["duration"]), num_boost_round=100)
-    return booster.predict(xgboost.DMatrix(asked))
+    """mlops-zoomcamp: that XGBoost on the same inputs (a leak)."""
+    encode, seen = zc_inputs(train)
+    return zc_xgboost_fit(seen, train["duration"]).predict(xgboost.DMatrix(encode(trips)))
 
 
 def _at_pickup_inputs(trips: pd.DataFrame, zones: pd.DataFrame) -> np.ndarray:
@@ -84,19 +94,37 @@ def p3(train: pd.DataFrame, trips: pd.DataFrame, zones: pd.DataFrame) -> np.ndar
     return regressor.fit(_at_pickup_inputs(train, zones), train["duration"]).predict(_at_pickup_inputs(trips, zones))
 
 
-def _coarse_to_fine(trips: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def _coarse_to_fine(trips: pd.DataFrame) -> tuple[np.ndarray, ...]:
     pair = _pair(trips)
-    return pair, pair * 24 + trips["pickup"].dt.hour.to_numpy()
+    return np.zeros_like(pair), pair, pair * 24 + trips["pickup"].dt.hour.to_numpy()
+
+
+class PairHour:
+    """The durations seen of each trip's zone pair at that hour; of the pair, then of all, where none was seen."""
+
+    def __init__(self, train: pd.DataFrame, trips: pd.DataFrame) -> None:
+        """Sort the durations of ``train`` cell by cell, and find for each of ``trips`` its cell."""
+        minutes, parts = train["duration"].to_numpy(), []
+        self.first, self.last = np.empty((2, len(trips)), dtype=np.int64)
+        for level, (known, wanted) in enumerate(zip(_coarse_to_fine(train), _coarse_to_fine(trips), strict=True)):
+            order = np.lexsort((minutes, known))
+            start, end = (np.searchsorted(known[order], wanted, side=side) for side in ("left", "right"))
+            seen = end > start
+            self.first[seen], self.last[seen] = level * len(train) + start[seen], level * len(train) + end[seen] - 1
+            parts.append(minutes[order])
+        self.minutes = np.concatenate(parts)
+
+    def quantiles(self, levels: Sequence[float]) -> np.ndarray:
+        """Return the quantiles (minutes, linear between neighbours as numpy's) of each trip's cell, shape (n, levels)."""
+        place = self.first[:, None] + (self.last - self.first)[:, None] * np.asarray(levels)
+        below = np.floor(place).astype(np.int64)
+        above = np.minimum(below + 1, self.last[:, None])
+        return self.minutes[below] + (place - below) * (self.minutes[above] - self.minutes[below])
 
 
 def pair_hour_quantiles(train: pd.DataFrame, trips: pd.DataFrame, levels: Sequence[float]) -> np.ndarray:
     """Return quantiles of the zone pair at that hour, shape (n, levels); of the pair, then of all, where none was seen."""
-    found = np.tile(np.quantile(train["duration"], levels), (len(trips), 1))
-    for known, wanted in zip(_coarse_to_fine(train), _coarse_to_fine(trips), strict=True):
-        table = train["duration"].groupby(known).quantile(list(levels)).unstack()
-        there = np.isin(wanted, table.index)
-        found[there] = table.loc[wanted[there]].to_numpy()
-    return found
+    return PairHour(train, trips).quantiles(levels)
 
 
 def pair_hour_median(train: pd.DataFrame, trips: pd.DataFrame, zones: pd.DataFrame) -> np.ndarray:
