@@ -1,5 +1,6 @@
 """Models of a trip's duration: one scikit-learn pipeline for the mean, an 80 % interval, and files without pickle."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ def _booster(params: ModelParams, **changes: Any) -> xgboost.XGBRegressor:
 class DurationModel:
     """A fitted model: ``pipeline`` predicts the mean, ``interval`` the 10 % and 90 % quantiles, all in minutes."""
 
+    planned: "DurationModel | None" = None
+
     def __init__(self, pipeline: Pipeline, interval: Any, recipe: dict[str, Any]) -> None:
         self.pipeline = pipeline
         self.interval = interval
@@ -61,7 +64,11 @@ class DurationModel:
         else:
             edges = np.clip(mean[:, None] + self.interval[_band(mean)], LOW, HIGH)
         low, high = np.minimum(edges.min(axis=1), mean), np.maximum(edges.max(axis=1), mean)
-        return pd.DataFrame({"mean": mean, "p10": low, "p90": high}, index=trips.index)
+        return pd.DataFrame({"mean": mean, "median": mean, "p10": low, "p90": high}, index=trips.index)
+
+    def fast(self) -> "FastModel":
+        """Return a single-trip predictor."""
+        return FastModel(self)
 
     def importance(self) -> pd.Series:
         """Return each feature's share of the gain (XGBoost) or of the absolute standardised weight (linear), largest first."""
@@ -70,6 +77,30 @@ class DurationModel:
             regressor.feature_importances_ if hasattr(regressor, "feature_importances_") else regressor.coef_
         )
         return pd.Series(share / share.sum(), index=NAMES).sort_values(ascending=False)
+
+
+class FastModel:
+    """Predicts one trip at a time."""
+
+    def __init__(self, model: DurationModel) -> None:
+        self.model = model
+
+    def predict_one(
+        self,
+        pickup: datetime,
+        PULocationID: int,
+        DOLocationID: int,
+        passenger_count: float = np.nan,
+        trip_type: float = np.nan,
+        VendorID: float = np.nan,
+        planned_distance: float | None = None,
+    ) -> tuple[float, float, float, float]:
+        """Return mean, median, p10 and p90 in minutes."""
+        values = (pickup, PULocationID, DOLocationID, VendorID, passenger_count, trip_type)
+        names = ("pickup", "PULocationID", "DOLocationID", "VendorID", "passenger_count", "trip_type")
+        frame = pd.DataFrame([dict(zip(names, values, strict=True))])
+        row = self.model.predict(frame.astype({"pickup": "datetime64[us]"})).iloc[0]
+        return float(row["mean"]), float(row["median"]), float(row["p10"]), float(row["p90"])
 
 
 def _band(mean: np.ndarray) -> np.ndarray:
