@@ -61,6 +61,16 @@ class Settings:
         return sorted(p.stem for p in (self.data / "trips" / service).glob("????-??.parquet"))
 
     @property
+    def predictions(self) -> str:
+        """Address of the prediction store: TAXI_PREDICTIONS, or a SQLite file beside the data."""
+        return os.environ.get("TAXI_PREDICTIONS") or f"sqlite:///{self.data / 'predictions.db'}"
+
+    @property
+    def spool(self) -> Path:
+        """Folder where predictions wait on disk until the store has them."""
+        return self.data / "spool"
+
+    @property
     def zones(self) -> Path:
         """Folder with the publisher's zone files."""
         return self.data / "zones"
