@@ -112,6 +112,17 @@ def champion_now(tracking_uri: str, service: str) -> Version | None:
     return pick_champion(versions(tracking_uri, service))
 
 
+def aliased_version(tracking_uri: str, service: str, alias: str) -> Version | None:
+    """Return the version that ``alias`` names now; None if it names none."""
+    prepare(tracking_uri)
+    with _reaching(tracking_uri):
+        client = _client(tracking_uri)
+        for name in client.search_registered_models(f"name = '{model_name(service)}'"):
+            if alias in name.aliases:
+                return _version(client.get_model_version(model_name(service), name.aliases[alias]), service)
+    return None
+
+
 def download_model(tracking_uri: str, wanted: Version, folder: Path) -> None:
     """Bring a version's files into ``folder``, whole; raise TaxiError if they are gone or not those registered."""
     expected, label = wanted.tags["model_sha256"], f"{wanted.service}/{wanted.number}"
