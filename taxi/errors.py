@@ -17,6 +17,10 @@ class MonthRefused(TaxiError):
     """The month broke an acceptance rule that forbids training on it (exit code 4)."""
 
 
+class Refused(TaxiError):
+    """What was asked for is understood and not allowed: an unsafe model, a gate that is closed (exit code 4)."""
+
+
 class BadFile(MonthRefused):
     """The published file cannot be read as trips at all: not Parquet, truncated, columns missing (exit code 4).
 
