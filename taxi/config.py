@@ -70,6 +70,10 @@ class Settings:
         """Folder where predictions wait on disk until the store has them."""
         return self.data / "spool"
 
+    def server(self, service: str) -> Path:
+        """Return where a service's server keeps checked versions and which of them serves."""
+        return self.data / "serving" / parse_service(service)
+
     @property
     def zones(self) -> Path:
         """Folder with the publisher's zone files."""
@@ -249,6 +253,18 @@ class MonitorParams(_Section):
     seed: int
 
 
+class ServeParams(_Section):
+    """How the service behaves; all but the address is reread while it runs. Rates and bursts are per key or address."""
+
+    poll_seconds: float = Field(gt=0)
+    rate_per_second: float = Field(gt=0)
+    burst: int = Field(ge=1)
+    body_bytes: int = Field(ge=1000)
+    body_seconds: float = Field(gt=0)
+    answer_seconds: float = Field(gt=0)
+    drain_seconds: float = Field(ge=0)
+
+
 class Params(_Section):
     """All of ``params.yaml``."""
 
@@ -259,6 +275,7 @@ class Params(_Section):
     retrain: RetrainParams
     promote: PromoteParams
     monitor: MonitorParams
+    serve: ServeParams
 
     @field_validator("clean")
     @classmethod
@@ -266,6 +283,22 @@ class Params(_Section):
         if clean.min_minutes >= clean.max_minutes:
             raise ValueError("clean.min_minutes must be below clean.max_minutes")
         return clean
+
+
+def load_api_keys() -> list[str]:
+    """Return the API keys that the service accepts: TAXI_API_KEYS, or the file that TAXI_API_KEYS_FILE names.
+
+    They are separated by commas or white space. Several make rotation possible; the file is read anew when it changes.
+    """
+    path = api_keys_file()
+    text = path.read_text(encoding="utf-8") if path else os.environ.get("TAXI_API_KEYS", "")
+    return text.replace(",", " ").split()
+
+
+def api_keys_file() -> Path | None:
+    """Return the file of API keys, if TAXI_API_KEYS_FILE names one."""
+    named = os.environ.get("TAXI_API_KEYS_FILE")
+    return Path(named) if named else None
 
 
 def load_params(path: Path | None = None) -> Params:
