@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines.serving_commands import add_to as add_serving_to
 from pipelines.terminal import show_summary, start_logging
 from taxi.config import NOTEBOOKS, Settings, load_settings, parse_service
 from taxi.errors import MonthRefused, NotPublished, TaxiError, UsageError
@@ -213,6 +214,9 @@ def lineage(
     settings = load_settings()
     found = trace(settings.tracking_uri, version, settings=settings)
     print(json.dumps(found, indent=None if json_ else 1, allow_nan=False))
+
+
+add_serving_to(app)
 
 
 def main() -> None:

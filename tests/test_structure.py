@@ -21,6 +21,9 @@ HOMES = {
     "dvc": {"taxi/versioning.py"},
     "jupyter_client": {"taxi/kernels.py"},
     "httpx": {"taxi/transfer.py"},
+    "fastapi": {"taxi/serving.py", "taxi/describe.py"},
+    "uvicorn": {"taxi/server.py", "taxi/connections.py"},
+    "prometheus_client": {"taxi/metrics.py"},
     "xgboost": {"taxi/model.py"},
 }
 

@@ -1,0 +1,199 @@
+"""A registry with versions of small models, and services that run on it as processes of their own."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import mlflow
+import pandas as pd
+from mlflow.tracking import MlflowClient
+
+from taxi.city import build_city, write_lookup, write_shapes
+from taxi.config import load_params
+from taxi.files import sha256_tree
+from taxi.golden import write_golden
+from taxi.integrity import write_manifest
+from taxi.model import fit_model, load_model, save_model
+from taxi.registry import model_name, prepare
+from taxi.schema import AT_PICKUP
+from taxi.zones import read_zones
+from tests.builders import build_sample_trips
+
+ROOT = Path(__file__).resolve().parents[1]
+TRIP = {"PULocationID": 74, "DOLocationID": 138, "pickup_datetime": "2024-02-06T08:15:00"}
+ADDRESS = re.compile(r"is served on http://([^:]+):(\d+)")
+Waits = Callable[[], Any]
+
+
+def wait_for(true: Waits, what: str, seconds: float = 60) -> Any:
+    """Return the first thing that is true; fail with ``what`` and the last error after ``seconds``."""
+    until, last = time.monotonic() + seconds, None
+    while time.monotonic() < until:
+        try:
+            if found := true():
+                return found
+        except (httpx.HTTPError, AssertionError) as error:
+            last = error
+        time.sleep(0.05)
+    raise AssertionError(f"{what}: not within {seconds:g} s; last: {last!r}")
+
+
+def write_zones(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_lookup(build_city(), folder / "taxi_zone_lookup.csv")
+    write_shapes(build_city(), folder / "taxi_zones.zip")
+    return folder
+
+
+def train(folder: Path, zones: Path, seed: int = 1, rounds: int = 20) -> Path:
+    """Fit a small model on a month of the sample city and save it in ``folder``."""
+    params = load_params(ROOT / "params.yaml")
+    changes = {"rounds": rounds, "max_depth": 4, "interval_rounds": 10, "seed": seed, "threads": 1}
+    trips = build_sample_trips("2024-01", 3000, seed=seed)
+    save_model(fit_model(trips, read_zones(zones), params.model.model_copy(update=changes), params.features), folder)
+    return folder
+
+
+@dataclass
+class Registry:
+    """An MLflow of its own, on SQLite."""
+
+    place: Path
+    uri: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.uri = f"sqlite:///{self.place / 'mlflow.db'}"
+        prepare(self.uri)
+        self.client = MlflowClient(self.uri, self.uri)
+        self.client.create_registered_model(model_name("green"))
+        self.experiment = self.client.create_experiment("serving", (self.place / "mlartifacts").as_uri())
+
+    def register(self, folder: Path, spoil: Callable[[Path], None] | None = None, **tags: str) -> int:
+        """Register a model's folder as the package does; ``spoil`` changes MLflow's files afterwards, ``tags`` win."""
+        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_registry_uri(self.uri)
+        with mlflow.start_run(experiment_id=self.experiment) as run:
+            packages = ["numpy"]
+            info = mlflow.pyfunc.log_model(
+                name="winner", loader_module="taxi.pyfunc", data_path=str(folder), pip_requirements=packages
+            )
+        kept = Path(self.client.get_logged_model(info.model_id).artifact_location.removeprefix("file://"))
+        golden = {"golden": write_golden(load_model(folder), build_sample_trips("2024-02", 200)[AT_PICKUP])}
+        marks = {"model_sha256": sha256_tree(folder), "manifest": write_manifest(kept)} | golden
+        if spoil:
+            spoil(kept)
+        about = {"trained_from": "2024-01", "trained_to": "2024-01", "fingerprint": info.model_id, "role": "winner"}
+        made = self.client.create_model_version(
+            model_name("green"),
+            f"models:/{info.model_id}",
+            run.info.run_id,
+            about | marks | tags,
+            model_id=info.model_id,
+        )
+        return int(made.version)
+
+    def alias(self, name: str, version: int) -> None:
+        self.client.set_registered_model_alias(model_name("green"), name, str(version))
+
+
+@dataclass
+class Running:
+    """A service that runs; its log is in ``place/serve.log``."""
+
+    place: Path
+    environment: dict[str, str]
+    words: tuple[str, ...] = ()
+
+    def start(self) -> "Running":
+        command = [sys.executable, "-m", "pipelines.cli", "serve", "--service", "green", "--port", "0", *self.words]
+        self.log = self.place / "serve.log"
+        with self.log.open("ab") as stream:
+            begun = stream.tell()
+            self.process = subprocess.Popen(command, env=self.environment, cwd=self.place / "checkout", stderr=stream)
+        found = wait_for(lambda: self._address(begun), "the address in the log")
+        self.url = f"http://127.0.0.1:{found.group(2)}"
+        self.client = httpx.Client(base_url=self.url, timeout=30)
+        wait_for(lambda: self.client.get("/healthz").status_code == 200, "a worker that answers")
+        return self
+
+    def _address(self, begun: int) -> re.Match[str] | None:
+        assert self.process.poll() is None, self.log.read_text()
+        return ADDRESS.search(self.log.read_bytes()[begun:].decode())
+
+    def ready(self) -> "Running":
+        wait_for(lambda: self.client.get("/readyz").status_code == 200, "a ready service")
+        return self
+
+    def serves(self, version: int, arm: str = "champion", seconds: float = 60) -> "Running":
+        wait_for(
+            lambda: (self.client.get("/model").json()[arm] or {}).get("version") == version, f"{arm} {version}", seconds
+        )
+        return self
+
+    def stop(self) -> int:
+        self.client.close()
+        self.process.terminate()
+        return self.process.wait(60)
+
+
+@dataclass
+class ServingWorld:
+    """A checkout of its own (params.yaml may be changed), data, a registry, and trained models by seed."""
+
+    place: Path
+    models: dict[int, Path]
+    registry: Registry
+
+    def running(self, *words: str, **environment: str) -> Running:
+        return Running(self.place, self.environment | environment, words)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        own = {"TAXI_DATA": str(self.place / "data"), "MLFLOW_TRACKING_URI": self.registry.uri, "PYTHONPATH": str(ROOT)}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("TAXI_API")}
+        return {**kept, **own, "TAXI_REPORTS": str(self.place / "reports")}
+
+    @property
+    def params(self) -> Path:
+        return self.place / "checkout" / "params.yaml"
+
+    def change_params(self, before: str, after: str) -> None:
+        text = self.params.read_text(encoding="utf-8")
+        assert before in text
+        self.params.write_text(text.replace(before, after), encoding="utf-8")
+
+
+def make_world(place: Path, seeds: tuple[int, ...] = (1, 2)) -> ServingWorld:
+    zones = write_zones(place / "data" / "zones")
+    (place / "checkout" / "notebooks").mkdir(parents=True)
+    quick = (ROOT / "params.yaml").read_text(encoding="utf-8").replace("poll_seconds: 15 ", "poll_seconds: 0.5 ")
+    (place / "checkout" / "params.yaml").write_text(quick, encoding="utf-8")
+    models = {seed: train(place / "models" / str(seed), zones, seed) for seed in seeds}
+    return ServingWorld(place, models, Registry(place))
+
+
+def offline(folder: Path, trips: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return what a model's folder predicts for requests' bodies, by the batch."""
+    frame = pd.DataFrame(
+        {
+            "pickup": pd.to_datetime([trip["pickup_datetime"] for trip in trips]).astype("datetime64[us]"),
+            "PULocationID": [trip["PULocationID"] for trip in trips],
+            "DOLocationID": [trip["DOLocationID"] for trip in trips],
+            **{
+                column: pd.Series([trip.get(name) for trip in trips], dtype="float64")
+                for column, name in {
+                    "passenger_count": "passenger_count",
+                    "trip_type": "trip_type",
+                    "VendorID": "vendor",
+                }.items()
+            },
+        }
+    )
+    return load_model(folder).predict(frame[AT_PICKUP])
