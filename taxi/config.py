@@ -253,6 +253,14 @@ class MonitorParams(_Section):
     seed: int
 
 
+class ExperimentParams(_Section):
+    """TEMP."""
+
+    mode: Literal["none", "shadow", "share"] = "none"
+    share: float = 0.5
+    salt: str = "first"
+
+
 class ServeParams(_Section):
     """How the service behaves; all but the address is reread while it runs. Rates and bursts are per key or address."""
 
@@ -276,6 +284,7 @@ class Params(_Section):
     promote: PromoteParams
     monitor: MonitorParams
     serve: ServeParams
+    experiment: ExperimentParams = ExperimentParams()
 
     @field_validator("clean")
     @classmethod
