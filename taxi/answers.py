@@ -1,5 +1,7 @@
 """A trip that is being answered, the answer that its caller gets, and the row that is kept of it."""
 
+import os
+import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -9,6 +11,7 @@ from taxi.slots import Minutes
 
 Row = dict[str, Any]
 SHADOW = "-shadow"
+IDS = 256
 
 
 class Log(Protocol):
@@ -40,6 +43,24 @@ class Source:
     version: int
     fallback: bool = False
     shadow: bool = False
+
+
+class RandomIds:
+    """UUIDs of version 4, drawn from the system many at a time: a draw for each costs as much as the rest of an answer."""
+
+    def __init__(self) -> None:
+        self._ready: list[str] = []
+
+    def take(self) -> str:
+        """Return the next one, in hexadecimal; may be called by several threads."""
+        try:
+            return self._ready.pop()
+        except IndexError:
+            drawn = os.urandom(16 * IDS)
+            fresh = [uuid.UUID(bytes=drawn[at : at + 16], version=4).hex for at in range(0, len(drawn), 16)]
+            taken = fresh.pop()
+            self._ready = fresh
+            return taken
 
 
 def answer(task: Task, minutes: Minutes, source: Source) -> Row:

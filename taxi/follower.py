@@ -5,7 +5,6 @@ supervisor starts it again, and the version that did it is refused.
 """
 
 import logging
-import os
 import random
 import signal
 import time
@@ -14,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from taxi.config import Settings, load_params
-from taxi.errors import TaxiError
+from taxi.errors import TaxiError, UsageError
 from taxi.files import read_json, remove, remove_staging, write_json
 from taxi.lineage import Version
 from taxi.place import Entry, Place, Refusal, State, now_text
@@ -22,6 +21,7 @@ from taxi.slots import ARMS
 
 _LOG = logging.getLogger(__name__)
 STEP = 0.2
+EDITED_SECONDS = 5.0
 ENDED = "examining it ended the process"
 
 
@@ -138,25 +138,32 @@ class Follower:
         return after
 
 
-def pause(place: Place, seconds: float, seen: int, parent: int) -> bool:
-    """Wait, give or take a fifth, or until a nudge newer than ``seen``; return whether the server is still there."""
+def _poll_seconds(params: Path) -> float:
+    try:
+        return load_params(params).serve.poll_seconds
+    except UsageError as error:  # it is being edited; the workers say so too
+        _LOG.error("params.yaml is not understood: %s", error)
+        return EDITED_SECONDS
+
+
+def pause(place: Place, seconds: float, seen: int) -> None:
+    """Wait, give or take a fifth, or until a nudge newer than ``seen``."""
     until = time.monotonic() + seconds * random.uniform(0.8, 1.2)
-    while time.monotonic() < until and place.nudged_at() == seen and os.getppid() == parent:
+    while time.monotonic() < until and place.nudged_at() == seen:
         time.sleep(STEP)
-    return os.getppid() == parent
 
 
-def follow(settings: Settings, service: str, parent: int) -> None:
-    """Follow the aliases until the server, process ``parent``, is gone: the body of the follower's process."""
+def follow(settings: Settings, service: str) -> None:
+    """Follow the aliases for ever: the body of the follower's process."""
     from taxi.candidates import registry_source
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     place = Place(settings.server(service))
     follower, seen = Follower(place, registry_source(settings, service)), place.nudged_at()
     follower.start()
-    follower.look()
-    while pause(place, load_params(settings.root / "params.yaml").serve.poll_seconds, seen, parent):
+    while True:
+        follower.look()
+        pause(place, _poll_seconds(settings.root / "params.yaml"), seen)
         if place.nudged_at() != seen:
             seen = place.nudged_at()
             follower.forget_refusals()
-        follower.look()

@@ -4,7 +4,6 @@ FastAPI's own handling of a request costs more than a prediction, so ``POST /pre
 it; it describes them in OpenAPI and serves everything else.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -15,7 +14,6 @@ from taxi.config import ServeParams
 from taxi.limits import Keys, RateLimit, names_local_host, offered_key
 from taxi.metrics import count_request
 from taxi.replies import (
-    BODY_LATE,
     FAILED,
     NOT_JSON_TYPE,
     NOT_LOCAL,
@@ -98,17 +96,11 @@ async def read_body(headers: list[tuple[bytes, bytes]], receive: Receive, params
     """Return the whole body; refuse one of another type than JSON, one that is too large, and one that is late."""
     if _header(headers, b"content-type").split(b";")[0].strip().lower() != b"application/json":
         raise _Refused(NOT_JSON_TYPE)
-    try:
-        async with asyncio.timeout(params.body_seconds):
-            return await _collect(receive, params.body_bytes)
-    except TimeoutError:
-        raise _Refused(BODY_LATE) from None
-
-
-async def _collect(receive: Receive, limit: int) -> bytes:
-    """Return the body; of one that is too large keep nothing, but read on a while, or its sender would see no answer."""
+    limit = params.body_bytes
     body, size, more = b"", 0, True
-    while more and size < READ_ON * limit:
+    while (
+        more and size < READ_ON * limit
+    ):  # of one that is too large nothing is kept, but its sender must see the answer
         message = await receive()
         if message["type"] == "http.disconnect":
             raise _Gone

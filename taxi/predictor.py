@@ -2,12 +2,11 @@
 
 import logging
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
-from taxi.answers import Log, Row, Source, Task, answer, outcome_rows_of, prediction_row
+from taxi.answers import Log, RandomIds, Row, Source, Task, answer, outcome_rows_of, prediction_row
 from taxi.assignment import assign
 from taxi.errors import TaxiError
 from taxi.metrics import FALLBACKS, count_predictions
@@ -44,7 +43,7 @@ class Predictor:
         self.service = service
         self.slots = Slots()
         self.experiment: Experiment | None = None
-        self._log = log
+        self._log, self._ids = log, RandomIds()
         self._shadow = shadow
 
     def one(self, trip: Trip) -> Row:
@@ -72,7 +71,7 @@ class Predictor:
                 self._log.put_outcome(row)
 
     def _task(self, trip: Trip, slots: Slots) -> Task:
-        prediction_id, trial = uuid.uuid4().hex, self.experiment
+        prediction_id, trial = self._ids.take(), self.experiment
         tried = trial is not None and trial.mode == "share" and slots.challenger is not None
         if tried and trial is not None:
             tried = assign(trip.trip_id or prediction_id, trial.salt, trial.share)

@@ -48,7 +48,7 @@ def refused(error: Unacceptable) -> Reply:
     return problem(400 if error.code == "not-json" else 422, error.code, str(error), fields=error.fields)
 
 
-MALFORMED = problem(400, "not-http", "expected a valid HTTP/1.1 request").body
+MALFORMED = problem(400, "not-http", "expected a valid HTTP/1.1 request")
 UNAUTHORIZED = problem(
     401, "key", "expected a valid API key in X-API-Key or Authorization: Bearer", {"www-authenticate": "Bearer"}
 )
@@ -56,7 +56,7 @@ NOT_LOCAL = problem(421, "host", "expected a request to localhost: this service 
 NOT_JSON_TYPE = problem(415, "content-type", "expected Content-Type: application/json")
 NO_MODEL = problem(503, "no-model", "no version of the model has been loaded yet; ask again", {"retry-after": "5"})
 TOO_SLOW = problem(503, "busy", "the answer took too long; ask for fewer trips, or again later", {"retry-after": "1"})
-BODY_LATE = problem(408, "body-late", "the body did not arrive in time", {"connection": "close"})
+LATE = problem(408, "late", "the request did not arrive in time")
 FAILED = problem(500, "failed", "the service failed to answer; the failure is in its log")
 
 

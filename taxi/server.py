@@ -9,7 +9,7 @@ from contextlib import suppress
 import uvicorn
 
 from taxi.config import Settings
-from taxi.connections import PatientConnection
+from taxi.connections import PatientConnection, end_silent
 from taxi.errors import UsageError
 from taxi.gate import Gate
 from taxi.serving import make_gate
@@ -27,6 +27,13 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, gate: Gate) -> None:
         super().__init__(config)
         self._gate = gate
+
+    async def on_tick(self, counter: int) -> bool:
+        """Once a second, give up on connections whose request does not come to its end."""
+        if counter % 10 == 0:
+            now = asyncio.get_running_loop().time()
+            end_silent(self.server_state.connections, self._gate.rules.params.body_seconds, now)
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then shut down."""

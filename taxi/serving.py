@@ -19,11 +19,11 @@ from taxi.metrics import CONTENT_TYPE, LOST, QUEUED, exposition
 from taxi.page import page_of
 from taxi.place import Place
 from taxi.prediction_log import PredictionLog
-from taxi.predictions import open_store
 from taxi.predictor import NoModel, Predictor
 from taxi.replies import NO_MODEL, TOO_SLOW, Reply, ok, problem
 from taxi.requests import Trips, parse_outcomes, parse_trips
 from taxi.shadow import Shadow
+from taxi.store_process import StoreProcess
 from taxi.watch import Watch, settle
 
 SWITCH_SECONDS = (
@@ -40,6 +40,7 @@ class Service:
     name: str
     rules: Rules
     predictor: Predictor
+    store: StoreProcess
     log: PredictionLog
     shadow: Shadow
     place: Place
@@ -113,18 +114,20 @@ class Service:
         self.watch.close()
         self.shadow.close()
         self.log.close()
+        self.store.close()
 
 
 def make_service(settings: Settings, name: str) -> Service:
     """Put the parts of a worker together; nothing is loaded yet."""
     params = load_params(settings.root / "params.yaml")
     rules = Rules(params.serve, Keys(load_api_keys()))
-    log = PredictionLog(open_store(settings.predictions), settings.spool)
+    store = StoreProcess(settings.predictions)
+    log = PredictionLog(store, settings.spool)  # type: ignore[arg-type]
     shadow = Shadow(name, log)
     predictor, place = Predictor(name, log, shadow.add), Place(settings.server(name))
     watch = Watch(place, settings.root / "params.yaml", predictor, rules, lambda params: params.experiment)
     batches = ThreadPoolExecutor(BATCH_THREADS, "batch")
-    return Service(settings, name, rules, predictor, log, shadow, place, watch, batches)
+    return Service(settings, name, rules, predictor, store, log, shadow, place, watch, batches)
 
 
 def _response(reply: Reply) -> Response:

@@ -2,7 +2,6 @@
 
 import logging
 import multiprocessing
-import os
 import signal
 import threading
 import time
@@ -14,6 +13,7 @@ from typing import Any
 from taxi.config import Settings
 from taxi.errors import TaxiError
 from taxi.follower import follow
+from taxi.lifelines import end_with_parent
 from taxi.limits import Keys, require_keys
 from taxi.metrics import forget_process
 from taxi.server import listen, run_worker
@@ -27,6 +27,7 @@ MOST_FAILURES = 3
 def _begin(prepare: Callable[[], None], body: Callable[..., None], *arguments: Any) -> None:
     """The first thing that a started process does."""
     prepare()
+    end_with_parent()
     body(*arguments)
 
 
@@ -96,7 +97,7 @@ def serve(
     require_keys(address[0], keys)
     listening = listen(*address)
     _LOG.info("%s is served on http://%s:%d by %d worker(s)", service, address[0], listening.getsockname()[1], workers)
-    follower = Supervised("follower", prepare, follow, settings, service, os.getpid())
+    follower = Supervised("follower", prepare, follow, settings, service)
     several = [
         Supervised(f"worker {number + 1}", prepare, run_worker, settings, service, listening)
         for number in range(workers)
