@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import struct
 import time
 from contextlib import suppress
 
@@ -10,12 +9,9 @@ import uvicorn
 
 from taxi.config import Settings
 from taxi.connections import PatientConnection, end_silent
-from taxi.errors import UsageError
 from taxi.gate import Gate
 from taxi.serving import make_gate
-
-BACKLOG = 2048
-TCP_INFO_UNACKED = 24  # struct tcp_info of linux/tcp.h: of a listening socket, connections that nobody has accepted yet
+from taxi.sockets import BACKLOG, waiting
 
 
 class DrainingServer(uvicorn.Server):
@@ -53,14 +49,6 @@ class DrainingServer(uvicorn.Server):
             await asyncio.sleep(0)
 
 
-def waiting(listening: socket.socket) -> int:
-    """Return how many connections nobody has accepted yet; 0 where the system (other than Linux) does not say."""
-    if not hasattr(socket, "TCP_INFO"):
-        return 0
-    info = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_UNACKED + 4)
-    return int(struct.unpack_from("I", info, TCP_INFO_UNACKED)[0])
-
-
 def _config(gate: Gate) -> uvicorn.Config:
     return uvicorn.Config(
         gate,
@@ -73,19 +61,6 @@ def _config(gate: Gate) -> uvicorn.Config:
         backlog=BACKLOG,
         timeout_graceful_shutdown=20,
     )
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket bound to ``host`` and ``port`` (0: any free one); raise UsageError if it cannot be had."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        made = socket.socket(family, kind, protocol)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(address)
-    except (OSError, OverflowError) as error:
-        raise UsageError(f"expected a free address to listen on; {host}:{port} is not: {error}") from error
-    made.set_inheritable(True)
-    return made
 
 
 def run_worker(settings: Settings, service: str, listening: socket.socket) -> None:

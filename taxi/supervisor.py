@@ -3,39 +3,47 @@
 import logging
 import multiprocessing
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
+from importlib import import_module
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
 from taxi.config import Settings
-from taxi.errors import TaxiError
-from taxi.follower import follow
+from taxi.errors import TaxiError, UsageError
 from taxi.lifelines import end_with_parent
 from taxi.limits import Keys, require_keys
 from taxi.metrics import forget_process
-from taxi.server import listen, run_worker
+from taxi.sockets import listen
 
 _LOG = logging.getLogger(__name__)
+WRONG = 2
 PAUSE_SECONDS = 1.0
 SOON_SECONDS = 10.0
 MOST_FAILURES = 3
 
 
-def _begin(prepare: Callable[[], None], body: Callable[..., None], *arguments: Any) -> None:
-    """The first thing that a started process does."""
+def _begin(prepare: Callable[[], None], body: str, *arguments: Any) -> None:
+    """The first thing that a started process does; ``body`` is named, so that the supervisor need not import it."""
     prepare()
     end_with_parent()
-    body(*arguments)
+    module, _, function = body.partition(":")
+    try:
+        getattr(import_module(module), function)(*arguments)
+    except UsageError as error:
+        _LOG.error("%s", error)
+        sys.exit(WRONG)
 
 
 class Supervised:
     """A process that is started again when it ends; ``failed`` once it has ended three times within ten seconds of its start."""
 
-    def __init__(self, name: str, prepare: Callable[[], None], body: Callable[..., None], *arguments: Any) -> None:
+    def __init__(self, name: str, prepare: Callable[[], None], body: str, *arguments: Any) -> None:
         self.name, self.failed = name, False
+        self.exitcode: int | None = None
         self._arguments = (prepare, body, *arguments)
         self._stop = threading.Event()
         self._process: BaseProcess | None = None
@@ -54,6 +62,9 @@ class Supervised:
             process.join()
             forget_process(process.pid or 0)
             failures = failures + 1 if time.monotonic() - began < SOON_SECONDS else 0
+            self.exitcode = process.exitcode
+            if process.exitcode == WRONG:
+                break
             if not self._stop.wait(PAUSE_SECONDS):
                 _LOG.warning("the %s ended with %s", self.name, process.exitcode)
         self.failed = not self._stop.is_set()
@@ -83,6 +94,8 @@ def _wait(workers: list[Supervised]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask)
     while not asked.wait(0.5):
+        if any(worker.failed and worker.exitcode == WRONG for worker in workers):
+            raise UsageError("the workers cannot start like this; the log says why")
         if any(worker.failed for worker in workers):
             raise TaxiError("a worker ended again and again right after its start; the log says why")
 
@@ -97,9 +110,9 @@ def serve(
     require_keys(address[0], keys)
     listening = listen(*address)
     _LOG.info("%s is served on http://%s:%d by %d worker(s)", service, address[0], listening.getsockname()[1], workers)
-    follower = Supervised("follower", prepare, follow, settings, service)
+    follower = Supervised("follower", prepare, "taxi.follower:follow", settings, service)
     several = [
-        Supervised(f"worker {number + 1}", prepare, run_worker, settings, service, listening)
+        Supervised(f"worker {number + 1}", prepare, "taxi.server:run_worker", settings, service, listening)
         for number in range(workers)
     ]
     try:

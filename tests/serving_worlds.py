@@ -2,6 +2,8 @@
 
 import os
 import re
+import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -30,16 +32,17 @@ ROOT = Path(__file__).resolve().parents[1]
 TRIP = {"PULocationID": 74, "DOLocationID": 138, "pickup_datetime": "2024-02-06T08:15:00"}
 ADDRESS = re.compile(r"is served on http://([^:]+):(\d+)")
 Waits = Callable[[], Any]
+Spoil = Callable[[Path], None]
 
 
-def wait_for(true: Waits, what: str, seconds: float = 60) -> Any:
+def wait_for(true: Waits, what: str, seconds: float = 120) -> Any:
     """Return the first thing that is true; fail with ``what`` and the last error after ``seconds``."""
     until, last = time.monotonic() + seconds, None
     while time.monotonic() < until:
         try:
             if found := true():
                 return found
-        except (httpx.HTTPError, AssertionError) as error:
+        except (httpx.HTTPError, sqlite3.Error, AssertionError) as error:
             last = error
         time.sleep(0.05)
     raise AssertionError(f"{what}: not within {seconds:g} s; last: {last!r}")
@@ -75,18 +78,22 @@ class Registry:
         self.client.create_registered_model(model_name("green"))
         self.experiment = self.client.create_experiment("serving", (self.place / "mlartifacts").as_uri())
 
-    def register(self, folder: Path, spoil: Callable[[Path], None] | None = None, **tags: str) -> int:
+    def register(self, folder: Path, spoil: Spoil | None = None, **tags: str) -> int:
         """Register a model's folder as the package does; ``spoil`` changes MLflow's files afterwards, ``tags`` win."""
+        golden = {"golden": write_golden(load_model(folder), build_sample_trips("2024-02", 200)[AT_PICKUP])}
+        return self._made(folder, spoil, golden | tags)
+
+    def _made(self, folder: Path, spoil: Spoil | None, tags: dict[str, str]) -> int:
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
+        named = folder.parent / "named" / folder.name / "winner"  # the manifest knows a model's folder by this name
+        shutil.copytree(folder, named, dirs_exist_ok=True)
         with mlflow.start_run(experiment_id=self.experiment) as run:
-            packages = ["numpy"]
             info = mlflow.pyfunc.log_model(
-                name="winner", loader_module="taxi.pyfunc", data_path=str(folder), pip_requirements=packages
+                name="winner", loader_module="taxi.pyfunc", data_path=str(named), pip_requirements=["numpy"]
             )
         kept = Path(self.client.get_logged_model(info.model_id).artifact_location.removeprefix("file://"))
-        golden = {"golden": write_golden(load_model(folder), build_sample_trips("2024-02", 200)[AT_PICKUP])}
-        marks = {"model_sha256": sha256_tree(folder), "manifest": write_manifest(kept)} | golden
+        marks = {"model_sha256": sha256_tree(folder), "manifest": write_manifest(kept)}
         if spoil:
             spoil(kept)
         about = {"trained_from": "2024-01", "trained_to": "2024-01", "fingerprint": info.model_id, "role": "winner"}
@@ -98,6 +105,11 @@ class Registry:
             model_id=info.model_id,
         )
         return int(made.version)
+
+    def register_unloaded(self, folder: Path, like: Path) -> int:
+        """Register a folder that cannot be loaded, with right digests and the golden trips of ``like``."""
+        golden = write_golden(load_model(like), build_sample_trips("2024-02", 200)[AT_PICKUP])
+        return self._made(folder, None, {"golden": golden})
 
     def alias(self, name: str, version: int) -> None:
         self.client.set_registered_model_alias(model_name("green"), name, str(version))
@@ -131,7 +143,7 @@ class Running:
         wait_for(lambda: self.client.get("/readyz").status_code == 200, "a ready service")
         return self
 
-    def serves(self, version: int, arm: str = "champion", seconds: float = 60) -> "Running":
+    def serves(self, version: int, arm: str = "champion", seconds: float = 120) -> "Running":
         wait_for(
             lambda: (self.client.get("/model").json()[arm] or {}).get("version") == version, f"{arm} {version}", seconds
         )
@@ -140,7 +152,7 @@ class Running:
     def stop(self) -> int:
         self.client.close()
         self.process.terminate()
-        return self.process.wait(60)
+        return self.process.wait(120)
 
 
 @dataclass
@@ -157,7 +169,7 @@ class ServingWorld:
     @property
     def environment(self) -> dict[str, str]:
         own = {"TAXI_DATA": str(self.place / "data"), "MLFLOW_TRACKING_URI": self.registry.uri, "PYTHONPATH": str(ROOT)}
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("TAXI_API")}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("TAXI_API", "PYTHONDONT"))}
         return {**kept, **own, "TAXI_REPORTS": str(self.place / "reports")}
 
     @property

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -170,11 +169,9 @@ follower.look()
 
 
 def test_a_version_that_ends_the_process_is_refused_at_the_next_start(tmp_path: Path) -> None:
-    run: Callable[[], int] = lambda: (
-        subprocess.run([sys.executable, "-c", KILLER, str(tmp_path)], check=False).returncode
-    )  # noqa: E731
+    ended = [subprocess.run([sys.executable, "-c", KILLER, str(tmp_path)], check=False).returncode for _ in range(2)]
 
-    assert [run(), run()] == [-signal.SIGSEGV, 0]
+    assert ended == [-signal.SIGSEGV, 0]
 
     refused = Place(tmp_path).read_state().refused
     assert [(one.version, one.reason) for one in refused] == [(9, ENDED)]
