@@ -9,8 +9,9 @@ from taxi.errors import TaxiError
 from taxi.follower import Source, Unreachable
 from taxi.golden import check_golden, read_golden
 from taxi.lineage import Version
-from taxi.registry import RegistryUnreachable, aliased_version, download_model
+from taxi.registry import aliased_version, download_model
 from taxi.slots import load_slot
+from taxi.tracking import RegistryUnreachable
 
 Answer = TypeVar("Answer")
 

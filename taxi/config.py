@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from taxi.errors import UsageError
+from taxi.serve_params import ServeParams
 
 TLC_SITE = "https://d37ci6vzurychx.cloudfront.net"
 SERVICES = ("green", "yellow")
@@ -259,18 +260,6 @@ class ExperimentParams(_Section):
     mode: Literal["none", "shadow", "share"] = "none"
     share: float = 0.5
     salt: str = "first"
-
-
-class ServeParams(_Section):
-    """How the service behaves; all but the address is reread while it runs. Rates and bursts are per key or address."""
-
-    poll_seconds: float = Field(gt=0)
-    rate_per_second: float = Field(gt=0)
-    burst: int = Field(ge=1)
-    body_bytes: int = Field(ge=1000)
-    body_seconds: float = Field(gt=0)
-    answer_seconds: float = Field(gt=0)
-    drain_seconds: float = Field(ge=0)
 
 
 class Params(_Section):

@@ -131,7 +131,8 @@ _OPEN = (421, 429, 500)
 
 
 def _failures(codes: tuple[int, ...]) -> dict[int, Json]:
-    return {code: {"model": Problem, "description": FAILURES[code]} for code in codes}
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {code: {"description": FAILURES[code], "content": content} for code in codes}
 
 
 def _body(*shapes: str) -> Json:
@@ -177,7 +178,7 @@ def complete(app: FastAPI, generate: Callable[[], Json]) -> Callable[[], Json]:
             return app.openapi_schema
         made = generate()
         parts = made.setdefault("components", {})
-        parts["schemas"] |= json_schema(Trip | Trips)["$defs"] | json_schema(Outcome | Outcomes)["$defs"]
+        parts["schemas"] |= json_schema(Trip | Trips | Outcome | Outcomes | Problem)["$defs"]
         parts["securitySchemes"] = {
             "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
             "bearer": {"type": "http", "scheme": "bearer"},

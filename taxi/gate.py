@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from taxi.config import ServeParams
 from taxi.limits import Keys, RateLimit, names_local_host, offered_key
 from taxi.metrics import count_request
 from taxi.replies import (
@@ -25,6 +24,7 @@ from taxi.replies import (
     too_many,
 )
 from taxi.requests import Unacceptable
+from taxi.serve_params import ServeParams
 
 _LOG = logging.getLogger(__name__)
 Message = MutableMapping[str, Any]

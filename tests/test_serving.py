@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.hostile import BODIES, GOOD, MARK, OUTCOMES
-from tests.serving_worlds import TRIP, Running, ServingWorld, make_world, offline, wait_for
+from tests.serving_worlds import ROOT, TRIP, Running, ServingWorld, make_world, offline, wait_for
 
 pytestmark = pytest.mark.slow
 KEY, OTHER = "first-key-0123456789", "second-key-0123456789"
@@ -199,7 +199,10 @@ def test_generated_requests_of_every_kind_find_no_fault(locked: Running) -> None
     ]
     quiet = ["--generation-database", "none", "--no-color", "--continue-on-failure", "-H", f"X-API-Key: {KEY}"]
 
-    done = subprocess.run([*command, *options, *quiet], capture_output=True, text=True, check=False, timeout=300)
+    hooks = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.schemathesis_hooks", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, *options, *quiet], capture_output=True, text=True, check=False, timeout=300, env=hooks
+    )
 
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
