@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import mlflow
 import pandas as pd
+import yaml
 from mlflow.tracking import MlflowClient
 
 from taxi.city import build_city, write_lookup, write_shapes
@@ -176,19 +177,21 @@ class ServingWorld:
     def params(self) -> Path:
         return self.place / "checkout" / "params.yaml"
 
-    def change_params(self, before: str, after: str) -> None:
-        text = self.params.read_text(encoding="utf-8")
-        assert before in text
-        self.params.write_text(text.replace(before, after), encoding="utf-8")
+    def set_params(self, section: str, **values: Any) -> None:
+        """Change ``params.yaml`` as an operator does while the service runs."""
+        content = yaml.safe_load(self.params.read_text(encoding="utf-8"))
+        content[section] = content.get(section, {}) | values
+        self.params.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
 def make_world(place: Path, seeds: tuple[int, ...] = (1, 2)) -> ServingWorld:
     zones = write_zones(place / "data" / "zones")
     (place / "checkout" / "notebooks").mkdir(parents=True)
-    quick = (ROOT / "params.yaml").read_text(encoding="utf-8").replace("poll_seconds: 15 ", "poll_seconds: 0.5 ")
-    (place / "checkout" / "params.yaml").write_text(quick, encoding="utf-8")
+    shutil.copyfile(ROOT / "params.yaml", place / "checkout" / "params.yaml")
     models = {seed: train(place / "models" / str(seed), zones, seed) for seed in seeds}
-    return ServingWorld(place, models, Registry(place))
+    made = ServingWorld(place, models, Registry(place))
+    made.set_params("serve", poll_seconds=0.5)
+    return made
 
 
 def offline(folder: Path, trips: list[dict[str, Any]]) -> pd.DataFrame:

@@ -249,8 +249,7 @@ def test_two_workers_answer_and_add_up_their_numbers(locked: Running) -> None:
 
 
 def test_too_many_requests_are_told_when_to_come_again(world: ServingWorld, locked: Running) -> None:
-    world.change_params("rate_per_second: 1000 ", "rate_per_second: 1 ")
-    world.change_params("burst: 2000", "burst: 2")
+    world.set_params("serve", rate_per_second=1, burst=2)
 
     refusal = wait_for(
         lambda: next((one for one in (post_key(locked) for _ in range(5)) if one.status_code == 429), None), "a 429", 20
@@ -258,8 +257,7 @@ def test_too_many_requests_are_told_when_to_come_again(world: ServingWorld, lock
 
     assert int(refusal.headers["retry-after"]) >= 1 and refusal.json()["error"]["code"] == "rate"
     assert locked.client.get("/readyz").status_code == 200
-    world.change_params("rate_per_second: 1 ", "rate_per_second: 1000 ")
-    world.change_params("burst: 2", "burst: 2000")
+    world.set_params("serve", rate_per_second=1000, burst=2000)
     wait_for(lambda: post_key(locked).status_code == 200, "the old rate", 60)
 
 
@@ -270,7 +268,7 @@ def post_key(service: Running) -> httpx.Response:
 def test_parameters_that_make_no_sense_change_nothing(world: ServingWorld, service: Running) -> None:
     good = world.params.read_text(encoding="utf-8")
     try:
-        world.params.write_text(good.replace("burst: 2000", "burst: many"), encoding="utf-8")
+        world.set_params("serve", burst="many")
         wait_for(lambda: "the rules stay as they were" in service.log.read_text(), "the complaint", 60)
         assert post(service, TRIP).status_code == 200
     finally:
@@ -291,13 +289,13 @@ def test_what_is_not_http_is_answered_in_json_and_silence_is_ended(world: Servin
 
     nonsense = talk(service, b"\x16\x03\x01 hello\r\n\r\n")
     assert nonsense.startswith(b"HTTP/1.1 400") and b'"not-http"' in nonsense
-    world.change_params("body_seconds: 10 ", "body_seconds: 0.5 ")
+    world.set_params("serve", body_seconds=0.5)
     try:
         time.sleep(1)
         for begun in (b"POST /pre", head, head + b"\r\n{"):
             assert talk(service, begun).startswith(b"HTTP/1.1 408"), begun
     finally:
-        world.change_params("body_seconds: 0.5 ", "body_seconds: 10 ")
+        world.set_params("serve", body_seconds=10)
 
 
 @pytest.mark.parametrize(

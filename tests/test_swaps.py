@@ -221,15 +221,12 @@ def test_the_experiment_follows_params_while_it_runs(service: Running, world: Se
         return sum(arm == "challenger" for arm in arms().values())
 
     assert challengers() == 0
-    world.params.write_text(
-        world.params.read_text(encoding="utf-8") + "\nexperiment: {mode: share, share: 0.5, salt: a}\n",
-        encoding="utf-8",
-    )
+    world.set_params("experiment", mode="share", share=0.5, salt="a")
     wait_for(lambda: 60 < challengers() < 140, "half of the trips")
     half = arms()
-    world.change_params("share: 0.5, salt", "share: 0.8, salt")
+    world.set_params("experiment", share=0.8)
     wait_for(lambda: challengers() > 140, "more of the trips")
     assert all(arm == "challenger" for trip, arm in arms().items() if half[trip] == "challenger")
-    world.change_params("mode: share", "mode: none")
+    world.set_params("experiment", mode="none")
     wait_for(lambda: challengers() == 0, "none of the trips")
     assert sha256_tree(world.models[1]) == service.client.get("/model").json()["champion"]["sha256"]
