@@ -8,8 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -20,7 +21,7 @@ from mlflow.tracking import MlflowClient
 
 from taxi.city import build_city, write_lookup, write_shapes
 from taxi.config import load_params
-from taxi.files import sha256_tree
+from taxi.files import remove, sha256_tree
 from taxi.golden import write_golden
 from taxi.integrity import write_manifest
 from taxi.model import fit_model, load_model, save_model
@@ -67,17 +68,20 @@ def train(folder: Path, zones: Path, seed: int = 1, rounds: int = 20) -> Path:
 
 @dataclass
 class Registry:
-    """An MLflow of its own, on SQLite."""
+    """An MLflow of its own, on SQLite, or the server at ``uri`` with its files at ``artifacts``."""
 
     place: Path
-    uri: str = field(init=False)
+    uri: str = ""
+    artifacts: str = ""
 
     def __post_init__(self) -> None:
-        self.uri = f"sqlite:///{self.place / 'mlflow.db'}"
+        self.uri = self.uri or f"sqlite:///{self.place / 'mlflow.db'}"
         prepare(self.uri)
         self.client = MlflowClient(self.uri, self.uri)
         self.client.create_registered_model(model_name("green"))
-        self.experiment = self.client.create_experiment("serving", (self.place / "mlartifacts").as_uri())
+        self.experiment = self.client.create_experiment(
+            "serving", self.artifacts or (self.place / "mlartifacts").as_uri()
+        )
 
     def register(self, folder: Path, spoil: Spoil | None = None, **tags: str) -> int:
         """Register a model's folder as the package does; ``spoil`` changes MLflow's files afterwards, ``tags`` win."""
@@ -93,10 +97,12 @@ class Registry:
             info = mlflow.pyfunc.log_model(
                 name="winner", loader_module="taxi.pyfunc", data_path=str(named), pip_requirements=["numpy"]
             )
-        kept = Path(self.client.get_logged_model(info.model_id).artifact_location.removeprefix("file://"))
-        marks = {"model_sha256": sha256_tree(folder), "manifest": write_manifest(kept)}
+        with TemporaryDirectory() as copy:
+            got = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{info.model_id}", dst_path=copy))
+            remove(got / "registered_model_meta")
+            marks = {"model_sha256": sha256_tree(folder), "manifest": write_manifest(got)}
         if spoil:
-            spoil(kept)
+            spoil(Path(self.client.get_logged_model(info.model_id).artifact_location.removeprefix("file://")))
         about = {"trained_from": "2024-01", "trained_to": "2024-01", "fingerprint": info.model_id, "role": "winner"}
         made = self.client.create_model_version(
             model_name("green"),
@@ -184,12 +190,12 @@ class ServingWorld:
         self.params.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
-def make_world(place: Path, seeds: tuple[int, ...] = (1, 2)) -> ServingWorld:
+def make_world(place: Path, seeds: tuple[int, ...] = (1, 2), uri: str = "", artifacts: str = "") -> ServingWorld:
     zones = write_zones(place / "data" / "zones")
     (place / "checkout" / "notebooks").mkdir(parents=True)
     shutil.copyfile(ROOT / "params.yaml", place / "checkout" / "params.yaml")
     models = {seed: train(place / "models" / str(seed), zones, seed) for seed in seeds}
-    made = ServingWorld(place, models, Registry(place))
+    made = ServingWorld(place, models, Registry(place, uri, artifacts))
     made.set_params("serve", poll_seconds=0.5)
     return made
 

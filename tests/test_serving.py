@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -326,3 +327,49 @@ def test_a_service_that_should_not_start_says_why(
 
     assert done.returncode == 2, done.stderr
     assert says in done.stderr and "Traceback" not in done.stderr
+
+
+def browse(service: Running, folder: Path, fragment: str, *words: str) -> str:
+    """Open the page in a browser of its own, and return the document after its script has run."""
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("chromium is not installed")
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    more = "--disable-component-update --disable-sync --virtual-time-budget=15000 --window-size=1280,1000 --dump-dom"
+    command = [
+        chromium,
+        *flags.split(),
+        *more.split(),
+        f"--user-data-dir={folder}",
+        *words,
+        f"{service.url}/{fragment}",
+    ]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=180).stdout
+
+
+def test_a_person_sees_the_estimate_with_its_interval(service: Running, world: ServingWorld, tmp_path: Path) -> None:
+    expected = offline(world.models[1], [TRIP])
+
+    seen = browse(service, tmp_path, f"#from={TRIP['PULocationID']}&to={TRIP['DOLocationID']}&at=2024-02-06T08:15")
+
+    said = re.search(r'<output id="answer"[^>]*data-state="done">(.*?)</output>', seen, re.DOTALL)
+    assert said, seen[-3000:]
+    low, high = (f"{expected[name].iloc[0]:.0f}" for name in ("p10", "p90"))
+    assert f"{expected['median'].iloc[0]:.0f} minutes" in said[1]
+    assert f"Eight trips in ten take {low} to {high} minutes" in said[1]
+    assert 'class="from"' in seen and 'class="to"' in seen
+
+
+def test_a_person_who_has_chosen_nothing_sees_the_map_and_the_zones(service: Running, tmp_path: Path) -> None:
+    seen = browse(service, tmp_path, "")
+
+    assert 'data-state="empty"' in seen
+    assert seen.count("<path d=") > 200 and seen.count("<option") > 500
+
+
+def test_a_page_of_a_service_with_keys_asks_for_one(locked: Running) -> None:
+    page = locked.client.get("/")
+
+    assert 'id="key"' in page.text
+    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+    assert page.headers["x-frame-options"] == "DENY" and page.headers["x-content-type-options"] == "nosniff"
