@@ -16,7 +16,7 @@ from tests.load import Tally, hammer
 from tests.serving_worlds import TRIP, Running, ServingWorld, make_world, offline, wait_for
 
 pytestmark = pytest.mark.slow
-SWAPS = 20
+SWAPS = 8  # benchmarks.serving swaps 20 times in 30 s, and measures
 BODIES = [TRIP | {"PULocationID": 1 + zone, "DOLocationID": 1 + (zone * 7) % 265} for zone in range(0, 264, 11)]
 
 
@@ -60,7 +60,7 @@ def assert_as_offline(tally: Tally, models: dict[int, Path]) -> None:
         assert [one.got[f"{name}_minutes"] for name in row.index] == pytest.approx(row.tolist(), abs=1e-6)
 
 
-def test_twenty_swaps_fail_no_request_and_every_answer_is_its_versions(service: Running, world: ServingWorld) -> None:
+def test_swaps_under_load_fail_no_request_and_every_answer_is_its_versions(service: Running, world: ServingWorld) -> None:
     def swap() -> None:
         for number in range(SWAPS):
             version = 2 - number % 2
