@@ -17,6 +17,7 @@ from taxi.zones import read_zone_shapes, read_zones
 
 FOLDER = Path(__file__).parent / "templates"
 GRID = 0.04  # miles; a vertex that neighbours share is rounded alike in both, so no gap opens between them
+MARGIN = 2.5  # miles around the outermost centroids: half of the largest zone there
 SCALE = 100  # units of the drawing a mile
 BEYOND = (1, 264, 265)  # Newark's airport lies far to the west; the other two are no places
 
@@ -42,8 +43,8 @@ def ring_path(ring: np.ndarray, west: float, north: float) -> str:
 def draw(zones: pd.DataFrame, shapes: dict[int, list[np.ndarray]]) -> tuple[str, list[dict[str, Any]]]:
     """Return the drawing's view box and its zones: a path where a shape is known, a circle of its area otherwise."""
     known = zones[zones["x"].notna() & ~zones.index.isin(BEYOND)]
-    west, east = known["x"].min() - 1.5, known["x"].max() + 1.5
-    south, north = known["y"].min() - 1.5, known["y"].max() + 1.5
+    west, east = known["x"].min() - MARGIN, known["x"].max() + MARGIN
+    south, north = known["y"].min() - MARGIN, known["y"].max() + MARGIN
     places = []
     for zone, row in zip(known.index.astype(int).tolist(), known.to_dict("records"), strict=True):
         rings = [ring_path(ring, west, north) for ring in shapes.get(zone, [])]

@@ -13,7 +13,7 @@ function bar(low, middle, high) {
   return `<svg viewBox="0 0 400 56" role="img" aria-label="from ${low.toFixed(0)} to ${high.toFixed(0)} minutes">
     <line x1="10" y1="20" x2="390" y2="20" stroke="currentColor" stroke-width="1"/>
     <line x1="${x(low)}" y1="20" x2="${x(high)}" y2="20" stroke="currentColor" stroke-width="9"/>
-    <circle cx="${x(middle)}" cy="20" r="9" fill="var(--to)"/>
+    <circle cx="${x(middle)}" cy="20" r="9" class="middle"/>
     <text x="${x(low)}" y="48" text-anchor="middle" fill="currentColor" font-size="15">${low.toFixed(0)}</text>
     <text x="${x(high)}" y="48" text-anchor="middle" fill="currentColor" font-size="15">${high.toFixed(0)} min</text></svg>`;
 }
