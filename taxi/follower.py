@@ -16,7 +16,7 @@ from taxi.config import Settings, load_params
 from taxi.errors import TaxiError, UsageError
 from taxi.files import read_json, remove, remove_staging, write_json
 from taxi.lineage import Version
-from taxi.place import Entry, Place, Refusal, State, now_text
+from taxi.place import ANSWERS, SILENT, UNCLEAR, Entry, Place, Refusal, State, now_text
 from taxi.slots import ARMS
 
 _LOG = logging.getLogger(__name__)
@@ -83,10 +83,13 @@ class Follower:
             for arm, version in wanted.items():
                 self._follow(arm, version)
             self._drop_old_refusals([one for one in wanted.values() if one])
-            return self._update(registry="answers")
+            return self._update(registry=ANSWERS)
         except Unreachable as error:
             _LOG.warning("the last good versions go on serving: %s", error)
-            return self._update(registry="does not answer")
+            return self._update(registry=SILENT)
+        except Exception:  # a version registered by other means may lack anything; following must not end with it
+            _LOG.exception("the last good versions go on serving: the registry's answer cannot be understood")
+            return self._update(registry=UNCLEAR)
 
     def _follow(self, arm: str, version: Version | None) -> None:
         state = self.place.read_state()

@@ -11,6 +11,7 @@ from taxi.errors import TaxiError
 from taxi.files import read_json, sha256_tree, write_json
 
 KEPT = 3
+UNASKED, ANSWERS, SILENT, UNCLEAR = "not asked yet", "answers", "does not answer", "cannot be understood"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class State:
     champion: Entry | None = None
     challenger: Entry | None = None
     refused: tuple[Refusal, ...] = ()
-    registry: str = "not asked yet"
+    registry: str = UNASKED
 
     def arm(self, arm: str) -> Entry | None:
         """Return what serves in an arm."""
@@ -52,8 +53,8 @@ class State:
 
     @property
     def degraded(self) -> bool:
-        """Whether the registry did not answer when last asked."""
-        return self.registry == "does not answer"
+        """Whether the registry did not answer, or not so that it could be understood, when last asked."""
+        return self.registry not in (UNASKED, ANSWERS)
 
 
 def now_text() -> str:

@@ -58,6 +58,7 @@ def _config(gate: Gate) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         backlog=BACKLOG,
         timeout_graceful_shutdown=20,
     )

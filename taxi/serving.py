@@ -144,7 +144,15 @@ def make_app(service: Service) -> FastAPI:
         watching.cancel()
         service.close()
 
-    app = FastAPI(title="taxi", version="1", docs_url=None, redoc_url=None, openapi_url=None, lifespan=life)
+    app = FastAPI(
+        title="taxi",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        lifespan=life,
+    )
 
     @app.exception_handler(HTTPException)
     async def explain(request: Request, error: HTTPException) -> Response:

@@ -21,7 +21,7 @@ from taxi.sockets import listen
 
 _LOG = logging.getLogger(__name__)
 WRONG = 2
-PAUSE_SECONDS = 1.0
+LONGEST_PAUSE = 30.0
 SOON_SECONDS = 10.0
 MOST_FAILURES = 3
 
@@ -39,10 +39,15 @@ def _begin(prepare: Callable[[], None], body: str, *arguments: Any) -> None:
 
 
 class Supervised:
-    """A process that is started again when it ends; ``failed`` once it has ended three times within ten seconds of its start."""
+    """A process that is started again when it ends.
 
-    def __init__(self, name: str, prepare: Callable[[], None], body: str, *arguments: Any) -> None:
-        self.name, self.failed = name, False
+    With ``most_failures`` it is ``failed`` after ending so often within ten seconds of its start; without, pauses grow to half a minute.
+    """
+
+    def __init__(
+        self, name: str, most_failures: int | None, prepare: Callable[[], None], body: str, *arguments: Any
+    ) -> None:
+        self.name, self.failed, self._most_failures = name, False, most_failures
         self.exitcode: int | None = None
         self._arguments = (prepare, body, *arguments)
         self._stop = threading.Event()
@@ -52,7 +57,7 @@ class Supervised:
 
     def _run(self) -> None:
         failures = 0
-        while not self._stop.is_set() and failures < MOST_FAILURES:
+        while not self._stop.is_set() and (self._most_failures is None or failures < self._most_failures):
             began = time.monotonic()
             process = multiprocessing.get_context("spawn").Process(target=_begin, args=self._arguments)
             process.start()
@@ -63,9 +68,9 @@ class Supervised:
             forget_process(process.pid or 0)
             failures = failures + 1 if time.monotonic() - began < SOON_SECONDS else 0
             self.exitcode = process.exitcode
-            if process.exitcode == WRONG:
+            if process.exitcode == WRONG and self._most_failures:
                 break
-            if not self._stop.wait(PAUSE_SECONDS):
+            if not self._stop.wait(min(LONGEST_PAUSE, 2.0**failures)):
                 _LOG.warning("the %s ended with %s", self.name, process.exitcode)
         self.failed = not self._stop.is_set()
 
@@ -110,9 +115,11 @@ def serve(
     require_keys(address[0], keys)
     listening = listen(*address)
     _LOG.info("%s is served on http://%s:%d by %d worker(s)", service, address[0], listening.getsockname()[1], workers)
-    follower = Supervised("follower", prepare, "taxi.follower:follow", settings, service)
+    follower = Supervised("follower", None, prepare, "taxi.follower:follow", settings, service)
     several = [
-        Supervised(f"worker {number + 1}", prepare, "taxi.server:run_worker", settings, service, listening)
+        Supervised(
+            f"worker {number + 1}", MOST_FAILURES, prepare, "taxi.server:run_worker", settings, service, listening
+        )
         for number in range(workers)
     ]
     try:

@@ -123,6 +123,16 @@ def test_without_an_answer_the_last_good_version_stays(
     assert follower.look().champion.version == 4  # type: ignore[union-attr]
 
 
+def test_an_answer_that_cannot_be_understood_stops_nothing(follower: Follower, shelf: Shelf, tmp_path: Path) -> None:
+    shelf.aliases["champion"] = version(3, tmp_path)
+    follower.look()
+    del shelf.aliases["challenger"]
+
+    state = follower.look()
+
+    assert state.champion and state.champion.version == 3 and state.degraded
+
+
 def test_a_challenger_leaves_with_its_alias_and_is_never_the_champion_itself(
     follower: Follower, shelf: Shelf, tmp_path: Path
 ) -> None:

@@ -60,7 +60,9 @@ def assert_as_offline(tally: Tally, models: dict[int, Path]) -> None:
         assert [one.got[f"{name}_minutes"] for name in row.index] == pytest.approx(row.tolist(), abs=1e-6)
 
 
-def test_swaps_under_load_fail_no_request_and_every_answer_is_its_versions(service: Running, world: ServingWorld) -> None:
+def test_swaps_under_load_fail_no_request_and_every_answer_is_its_versions(
+    service: Running, world: ServingWorld
+) -> None:
     def swap() -> None:
         for number in range(SWAPS):
             version = 2 - number % 2
@@ -193,6 +195,19 @@ def test_bad_versions_of_a_dozen_kinds_are_refused_and_fail_no_request(service: 
     world.registry.alias("champion", 2)
     service.serves(2)
     assert service.client.get("/model").json()["refused"] == []
+
+
+def test_a_version_that_was_registered_by_other_means_changes_nothing(service: Running, world: ServingWorld) -> None:
+    before = service.client.get("/model").json()["champion"]
+    source = world.registry.client.get_model_version("taxi-green", "1").source
+    bare = world.registry.client.create_model_version("taxi-green", source)
+
+    world.registry.alias("champion", int(bare.version))
+
+    wait_for(lambda: service.client.get("/readyz").json() == {"status": "degraded"}, "that it is degraded")
+    assert service.client.get("/model").json()["champion"] == before
+    world.registry.alias("champion", 2)
+    wait_for(lambda: service.client.get("/readyz").json() == {"status": "ready"}, "that it is ready")
 
 
 def test_a_number_that_does_not_exist_changes_nothing(service: Running, world: ServingWorld) -> None:
