@@ -18,7 +18,6 @@ def listen(host: str, port: int) -> socket.socket:
         made.bind(address)
     except (OSError, OverflowError) as error:
         raise UsageError(f"expected a free address to listen on; {host}:{port} is not: {error}") from error
-    made.set_inheritable(True)
     return made
 
 

@@ -125,10 +125,10 @@ def serve(
     try:
         _wait(several)
     finally:
+        listening.close()  # or connections would be made that no worker accepts any more
         for worker in several:
             worker.stop()
         for worker in several:
             worker.join(60)
         follower.stop()
         follower.join(10)
-        listening.close()
