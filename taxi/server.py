@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import uvicorn
@@ -12,6 +13,8 @@ from taxi.connections import PatientConnection, end_silent
 from taxi.gate import Gate
 from taxi.serving import make_gate
 from taxi.sockets import BACKLOG, waiting
+
+LAST_SECONDS = 5.0
 
 
 class DrainingServer(uvicorn.Server):
@@ -35,18 +38,24 @@ class DrainingServer(uvicorn.Server):
         """Drain, then shut down."""
         rules = self._gate.rules
         rules.closing = True
-        until = time.monotonic() + rules.params.drain_seconds
-        while time.monotonic() < until and not self.force_exit:
-            await asyncio.sleep(0.05)
-        await self._accept_the_last(until + 1)
+        await self._wait(lambda: False, rules.params.drain_seconds)
+        listening = [one for server in self.servers for one in server.sockets]
+        await self._wait(lambda: not any(waiting(one) for one in listening), LAST_SECONDS)
+        for server in self.servers:
+            server.close()
+        for own in sockets or []:
+            own.close()
+        await self._wait(lambda: not self._unheard(), LAST_SECONDS)
         await super().shutdown(sockets)
 
-    async def _accept_the_last(self, until: float) -> None:
-        """Wait for a moment at which no connection waits to be accepted: closing the socket would reset those that do."""
-        while time.monotonic() < until and any(
-            waiting(one) for server in self.servers for one in server.sockets if one.family != socket.AF_UNIX
-        ):
-            await asyncio.sleep(0)
+    async def _wait(self, done: Callable[[], bool], seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not done() and time.monotonic() < until and not self.force_exit:
+            await asyncio.sleep(0.005)
+
+    def _unheard(self) -> bool:
+        """Return whether a connection is so new that its request has not been read yet: uvicorn would cut it."""
+        return any(getattr(one, "cycle", None) is None for one in self.server_state.connections)
 
 
 def _config(gate: Gate) -> uvicorn.Config:

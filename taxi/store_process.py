@@ -13,12 +13,22 @@ Rows = Sequence[dict[str, Any]]
 _STORES: dict[str, Store] = {}
 
 
+def _open(address: str) -> None:
+    """Open the store in the process that is to hold it."""
+    _STORES[address] = open_store(address)
+
+
 def _write(address: str, table: str, rows: Rows) -> None:
-    """Write in the process that holds the store."""
-    if address not in _STORES:
-        _STORES[address] = open_store(address)
+    """Write in that process."""
     write: Callable[[Rows], None] = getattr(_STORES[address], f"write_{table}")
     write(rows)
+
+
+def _new_pool(address: str) -> ProcessPoolExecutor:
+    """Return a process that is being started at once: at the end, when rows must be written, there is no time for it."""
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_only_with_parent)
+    pool.submit(_open, address)
+    return pool
 
 
 class StoreProcess:
@@ -27,7 +37,7 @@ class StoreProcess:
     def __init__(self, address: str) -> None:
         open_store(address).close()  # a malformed address is an error here and now
         self._address = address
-        self._pool: ProcessPoolExecutor | None = None
+        self._pool: ProcessPoolExecutor | None = _new_pool(address)
 
     def write_predictions(self, rows: Rows) -> None:
         """Keep predictions; see ``Store.write_predictions``."""
@@ -41,7 +51,7 @@ class StoreProcess:
         if not rows:
             return
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_only_with_parent)
+            self._pool = _new_pool(self._address)
         try:
             self._pool.submit(_write, self._address, table, rows).result()
         except BrokenProcessPool as error:
