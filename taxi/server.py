@@ -12,7 +12,7 @@ from taxi.config import Settings
 from taxi.connections import PatientConnection, end_silent
 from taxi.gate import Gate
 from taxi.serving import make_gate
-from taxi.sockets import BACKLOG, waiting
+from taxi.sockets import BACKLOG, stop_listening, waiting
 
 LAST_SECONDS = 5.0
 
@@ -39,12 +39,11 @@ class DrainingServer(uvicorn.Server):
         rules = self._gate.rules
         rules.closing = True
         await self._wait(lambda: False, rules.params.drain_seconds)
-        listening = [one for server in self.servers for one in server.sockets]
-        await self._wait(lambda: not any(waiting(one) for one in listening), LAST_SECONDS)
+        for listening in sockets or []:
+            await self._wait(lambda listening=listening: not waiting(listening), LAST_SECONDS)  # type: ignore[misc]
+            stop_listening(listening)
         for server in self.servers:
             server.close()
-        for own in sockets or []:
-            own.close()
         await self._wait(lambda: not self._unheard(), LAST_SECONDS)
         await super().shutdown(sockets)
 

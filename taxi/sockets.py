@@ -2,6 +2,7 @@
 
 import socket
 import struct
+from contextlib import suppress
 
 from taxi.errors import UsageError
 
@@ -27,3 +28,12 @@ def waiting(listening: socket.socket) -> int:
         return 0
     info = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_UNACKED + 4)
     return int(struct.unpack_from("I", info, TCP_INFO_UNACKED)[0])
+
+
+def stop_listening(listening: socket.socket) -> None:
+    """Refuse connections from now on, in every process that shares the socket.
+
+    Closing it does so only when an event loop gets to it; connections that are made until then would be reset.
+    """
+    with suppress(OSError):  # another worker has done so
+        listening.shutdown(socket.SHUT_RD)
