@@ -12,7 +12,7 @@ from taxi.config import Settings
 from taxi.connections import PatientConnection, end_silent
 from taxi.gate import Gate
 from taxi.serving import make_gate
-from taxi.sockets import BACKLOG, stop_listening, waiting
+from taxi.sockets import BACKLOG, make_no_more, waiting
 
 LAST_SECONDS = 5.0
 
@@ -40,8 +40,8 @@ class DrainingServer(uvicorn.Server):
         rules.closing = True
         await self._wait(lambda: False, rules.params.drain_seconds)
         for listening in sockets or []:
+            make_no_more(listening)
             await self._wait(lambda listening=listening: not waiting(listening), LAST_SECONDS)  # type: ignore[misc]
-            stop_listening(listening)
         for server in self.servers:
             server.close()
         await self._wait(lambda: not self._unheard(), LAST_SECONDS)

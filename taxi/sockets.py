@@ -1,5 +1,6 @@
-"""The socket that workers share: had once, and asked how many connections nobody has accepted yet."""
+"""The socket that workers share: had once, and given up so that no connection is made that nobody will serve."""
 
+import ctypes
 import socket
 import struct
 from contextlib import suppress
@@ -7,7 +8,9 @@ from contextlib import suppress
 from taxi.errors import UsageError
 
 BACKLOG = 2048
-TCP_INFO_UNACKED = 24  # where struct tcp_info of linux/tcp.h says it of a listening socket
+TCP_INFO_UNACKED = 24  # where struct tcp_info of linux/tcp.h says how many connections nobody has accepted yet
+SO_ATTACH_FILTER = 26  # of linux/socket.h
+DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # struct sock_filter of linux/filter.h: return, keep 0 bytes
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -30,10 +33,13 @@ def waiting(listening: socket.socket) -> int:
     return int(struct.unpack_from("I", info, TCP_INFO_UNACKED)[0])
 
 
-def stop_listening(listening: socket.socket) -> None:
-    """Refuse connections from now on, in every process that shares the socket.
+def make_no_more(listening: socket.socket) -> None:
+    """Let no connection be made from now on, in every process that shares the socket; those that wait can be accepted.
 
-    Closing it does so only when an event loop gets to it; connections that are made until then would be reset.
+    On Linux a filter drops what would begin one, and its client tries again until the socket is closed and it is refused.
+    Elsewhere, connections made in the last moment are reset.
     """
-    with suppress(OSError):  # another worker has done so
-        listening.shutdown(socket.SHUT_RD)
+    if hasattr(socket, "TCP_INFO"):
+        program = ctypes.create_string_buffer(DROP_ALL, len(DROP_ALL))
+        with suppress(OSError):  # a kernel without filters: as elsewhere
+            listening.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
