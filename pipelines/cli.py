@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines import experiment_commands, registry_commands, search_commands, traffic_commands
+from pipelines import experiment_commands, registry_commands, search_commands, serving_commands, traffic_commands
 from pipelines.terminal import show_summary, start_logging
 from taxi.config import NOTEBOOKS, Settings, load_settings, parse_service
 from taxi.errors import MonthRefused, NotPublished, Refused, TaxiError, UsageError
@@ -30,7 +30,6 @@ app = typer.Typer(
     "Exit codes: 0 done, 2 wrong usage, 3 not published, 4 refused, 1 anything else.\n\n"
     "Places: TAXI_SOURCE, TAXI_DATA, TAXI_REPORTS, MLFLOW_TRACKING_URI, TAXI_ENGINE, TAXI_SCHEDULER.",
 )
-experiment_commands.add_to(app)
 Service = Annotated[str, typer.Option(help="green or yellow.")]
 Month = Annotated[str, typer.Option(help="The month of pickup, as YYYY-MM.")]
 Source = Annotated[
@@ -230,13 +229,8 @@ def status(service: Annotated[str | None, typer.Option(help="green or yellow; bo
             print(f"  {result['month']}  {result['status']:8}  {words:32}  {result['reason']}")
 
 
-registry_commands.add_to(app)
-
-
-traffic_commands.add_to(app)
-
-
-search_commands.add_to(app)
+for topic in (registry_commands, traffic_commands, experiment_commands, search_commands, serving_commands):
+    topic.add_to(app)
 
 
 def main() -> None:

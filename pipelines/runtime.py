@@ -11,7 +11,7 @@ from threading import Thread
 import psutil
 
 from taxi.config import TELEMETRY_OFF, Settings
-from taxi.files import locked, remove_staging
+from taxi.files import locked, remove, remove_staging
 
 PARENT_MARK = "TAXI_PARENT"
 _LOG = logging.getLogger(__name__)
@@ -106,3 +106,14 @@ def start_prefect() -> Callable[[], None]:
     starting = Thread(target=SubprocessASGIServer().start, daemon=True)
     starting.start()
     return starting.join
+
+
+def prepare_server(metrics: Path | None) -> None:
+    """Set the environment that a server's processes inherit; several workers add up their ``metrics`` in that folder."""
+    for name, value in TELEMETRY_OFF.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    if metrics:
+        remove(metrics)
+        metrics.mkdir(parents=True)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)

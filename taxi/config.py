@@ -69,6 +69,10 @@ class Settings:
         """Folder where predictions wait on disk until the store has them."""
         return self.data / "spool"
 
+    def server(self, service: str) -> Path:
+        """Return where a service's server keeps checked versions and which of them serves."""
+        return self.data / "serving" / parse_service(service)
+
     @property
     def zones(self) -> Path:
         """Folder with the publisher's zone files."""
@@ -105,6 +109,22 @@ def load_settings(source: str | None = None, engine: str | None = None, schedule
         engine=parse_engine(engine or os.environ.get("TAXI_ENGINE") or "local", scheduler),
         scheduler=scheduler,
     )
+
+
+def load_api_keys() -> list[str]:
+    """Return the API keys that the service accepts: TAXI_API_KEYS, or the file that TAXI_API_KEYS_FILE names.
+
+    They are separated by commas or white space. Several make rotation possible; the file is read anew when it changes.
+    """
+    path = api_keys_file()
+    text = path.read_text(encoding="utf-8") if path else os.environ.get("TAXI_API_KEYS", "")
+    return text.replace(",", " ").split()
+
+
+def api_keys_file() -> Path | None:
+    """Return the file of API keys, if TAXI_API_KEYS_FILE names one."""
+    named = os.environ.get("TAXI_API_KEYS_FILE")
+    return Path(named) if named else None
 
 
 @dataclass(frozen=True)

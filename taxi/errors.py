@@ -18,7 +18,7 @@ class MonthRefused(TaxiError):
 
 
 class Refused(TaxiError):
-    """What was asked for is understood and not allowed: a gate that is closed, nothing to roll back to (exit code 4)."""
+    """What was asked for is understood and not allowed: a gate that is closed, an unsafe version, nothing to roll back to (exit code 4)."""
 
 
 class BadFile(MonthRefused):

@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from taxi.config import find_root
 from taxi.errors import UsageError
 from taxi.live_params import ExperimentParams
+from taxi.serve_params import ServeParams
 
-ASIDE = {"experiment", "release", "search"}
+ASIDE = {"experiment", "release", "search", "serve"}
 
 
 class _Section(BaseModel):
@@ -169,6 +170,7 @@ class Params(_Section):
     experiment: ExperimentParams
     release: ReleaseParams
     search: SearchParams
+    serve: ServeParams
 
     def lasting(self) -> dict[str, Any]:
         """Return what decides the outcome of a month's run: all but what is served, and how recipes are searched."""

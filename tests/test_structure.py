@@ -27,6 +27,9 @@ HOMES = {
     "dask": {"taxi/cluster.py"},
     "distributed": {"taxi/cluster.py"},
     "prefect_dask": {"pipelines/spread.py"},
+    "fastapi": {"taxi/serving.py", "taxi/describe.py"},
+    "uvicorn": {"taxi/server.py", "taxi/connections.py"},
+    "prometheus_client": {"taxi/metrics.py"},
 }
 
 
