@@ -65,8 +65,13 @@ notebooks: $(LAB)/.ready ## execute notebooks/ on the sample source and write th
 nbval: $(LAB)/.ready ## check that the committed notebooks' outputs are what the code makes
 	@. $(LAB)/env && $(BIN)/python -m pytest --nbval --nbval-current-env -p no:cacheprovider -q notebooks
 
-bench: setup ## where the seconds of a month go: make bench SOURCE=DIR [MONTH=2023-03] [SERVICE=green]
+bench: setup ## accuracy and speed beside the peers, growth, a month's seconds: make bench SOURCE=DIR [SERVICE=green]
 	@test -n "$(SOURCE)" || { echo "expected: make bench SOURCE=folder or address in the TLC's layout" >&2; exit 2; }
+	@mkdir -p build/bench
+	$(BIN)/python -m benchmarks.accuracy --source "$(SOURCE)" --service $(or $(SERVICE),green) --months $(or $(MONTHS),2023-01:2023-06) --window 12 --out build/bench/accuracy.json --predictions build/bench/predictions.parquet
+	$(BIN)/python -m benchmarks.speed --source "$(SOURCE)" --service $(or $(SERVICE),green) --month $(or $(MONTH),2023-03) --out build/bench/speed.json
+	$(BIN)/python -m benchmarks.scale --out build/bench/scale.json
+	$(BIN)/python -m benchmarks.drift --out build/bench/drift.json
 	$(BIN)/python -m benchmarks.month --source "$(SOURCE)" --service $(or $(SERVICE),green) --month $(or $(MONTH),2023-03) --out build/bench/month.json
 
 lab: $(LAB)/.ready ## JupyterLab on the notebooks, with sample months to play with

@@ -1,6 +1,7 @@
 """One measurement, one child process: seconds of the work alone, and the process's peak memory.
 
-A child's peak as ``resource`` tells it begins at its parent's size at the fork, so the process that measures stays small.
+A process begins with its parent's size as its peak, as ``resource`` tells it, even through ``exec``: so the children are forked
+from a server that holds nothing, not from the process that measures.
 """
 
 import multiprocessing
@@ -49,7 +50,8 @@ def _run(channel: Connection, call: Callable[..., Any], arguments: dict[str, Any
 
 def measure_apart(call: Callable[..., Any], **arguments: Any) -> Measured:
     """Call a module's function in a fresh process and measure it; raise RuntimeError if the process fails."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([])
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_run, args=(sender, call, arguments))
     process.start()
