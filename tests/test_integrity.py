@@ -169,7 +169,9 @@ def test_a_link_to_a_folder_is_refused(folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["recipe.json", "tables.npz", "zones.parquet", "mean.ubj"])
-@pytest.mark.parametrize(("content", "kind"), [(PICKLE, "a pickle"), (gzip.compress(PICKLE), "gzip")])
+@pytest.mark.parametrize(
+    ("content", "kind"), [(PICKLE, "a pickle"), (gzip.compress(PICKLE), "gzip")], ids=["plain", "gzip"]
+)
 def test_a_pickle_under_an_allowed_name_is_refused_even_where_it_was_recorded(folder, name, content, kind):
     (folder / name).write_bytes(content)
 
