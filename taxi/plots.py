@@ -195,11 +195,11 @@ def mean_effects(percent: pd.Series) -> Figure:
 def one_trip(steps: pd.DataFrame) -> Figure:
     """Bars from step to step, the first of which is the start: one trip's way to its minutes; orange makes it longer."""
     figure, axes = _canvas("One trip explained", "minutes (orange: longer, blue: shorter)", "", 1.2 + 0.3 * len(steps))
+    axes.use_sticky_edges = False
     begin, moved = steps["minutes"].shift().iloc[1:], steps["minutes"].diff().iloc[1:]
     axes.barh(steps.index[1:].astype(str), moved, left=begin, color=np.where(moved > 0, ORANGE, BLUE))
     for start in steps["minutes"].iloc[:1]:
         axes.axvline(start, color=GREY, linewidth=1)
-    axes.use_sticky_edges = False
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     return _done(figure)
