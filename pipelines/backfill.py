@@ -5,7 +5,6 @@ from typing import Any
 from prefect import flow
 
 from pipelines.monthly import monthly
-from taxi.config import load_settings
 from taxi.months import iterate_months
 
 
@@ -20,10 +19,5 @@ def backfill(
     scheduler: str | None = None,
 ) -> dict[str, Any]:
     """Run every month from ``first`` to ``last``; a month that is refused or not published does not stop the others."""
-    settings, months = load_settings(source, engine, scheduler), list(iterate_months(first, last))
-    if settings.engine == "dask":
-        from pipelines.spread import spread_ingest
-
-        spread_ingest(settings, service, months)
-    results = [monthly(service, month, source, version, engine, scheduler) for month in months]
+    results = [monthly(service, month, source, version, engine, scheduler) for month in iterate_months(first, last)]
     return {"service": service, "months": results}
