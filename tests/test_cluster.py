@@ -228,6 +228,7 @@ def free_port() -> int:
 def test_a_scheduler_that_does_not_answer_is_said_before_anything_is_done(tmp_path: Path) -> None:
     words = ("ingest", "--service", "green", "--month", "2024-01", "--engine", "dask")
     nobody = f"tcp://127.0.0.1:{free_port()}"
+    (tmp_path / "source").mkdir()
 
     done = World(tmp_path).taxi(*words, "--scheduler", nobody)
 
