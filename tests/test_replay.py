@@ -199,7 +199,7 @@ def test_live_scores_are_of_trips_answered_and_ended() -> None:
     )
     progress.ended[1] = True
     assert progress.scores() == pytest.approx(
-        {"rmse": np.sqrt(12.5), "mae": 3.5, "medae": 3.5, "p90": 3.9, "within5": 1.0, "n": 2, "coverage80": 0.5, "width80": 10.0}
+        {"rmse": np.sqrt(12.5), "mae": 5.0, "medae": 5.0, "p90": 7.4, "within5": 0.5, "n": 2, "coverage80": 0.5, "width80": 10.0}
     )  # fmt: skip
 
 
