@@ -46,20 +46,26 @@ AT_PICKUP_RULES: dict[str, Callable[[pd.DataFrame, str], pd.Series]] = {
 def _repeats(rows: pd.DataFrame) -> pd.Series:
     """Mark all but the first row of one vendor, both times and both zones; a void never hides its original."""
     originals = rows.loc[~(rows["total_amount"] < 0), _KEY]
+    for time in ("pickup", "dropoff"):  # most rows share neither: looking at one column first is five times as fast
+        originals = originals[originals[time].duplicated(keep=False)]
     return originals.duplicated().reindex(rows.index, fill_value=False)
 
 
-def _first_reason(rules: dict[str, pd.Series], index: pd.Index) -> pd.Series:
-    codes = np.zeros(len(index), dtype=np.int8)
+def _first_rule(rules: dict[str, pd.Series], rows: int) -> np.ndarray:
+    """Return the number of the first rule that refuses each row, from 1; 0 where none does."""
+    codes = np.zeros(rows, dtype=np.int8)
     for code, refused in enumerate(rules.values(), 1):
         codes[(codes == 0) & refused.to_numpy(dtype=bool)] = code
+    return codes
+
+
+def _first_reason(rules: dict[str, pd.Series], index: pd.Index) -> pd.Series:
+    codes = _first_rule(rules, len(index))
     return pd.Series(np.array(["", *rules], dtype=object)[codes], index=index, dtype="str")
 
 
-def refuse_trips(rows: pd.DataFrame, month: str, clean: CleanParams) -> pd.Series:
-    """Return for each row (of ``schema.read_published``) the first rule that refuses it, or "" where it is kept."""
-    minutes = elapsed_minutes(rows["pickup"], rows["dropoff"], month)
-    rules = {
+def _rules(rows: pd.DataFrame, month: str, clean: CleanParams, minutes: pd.Series) -> dict[str, pd.Series]:
+    return {
         "missing-time": rows["pickup"].isna() | rows["dropoff"].isna(),
         "collapsed-clock": collapsed_clock(rows, month),
         "out-of-month": _out_of_month(rows, month),
@@ -70,7 +76,12 @@ def refuse_trips(rows: pd.DataFrame, month: str, clean: CleanParams) -> pd.Serie
         "too-short": minutes < clean.min_minutes,
         "too-long": minutes > clean.max_minutes,
     }
-    return _first_reason(rules, rows.index)
+
+
+def refuse_trips(rows: pd.DataFrame, month: str, clean: CleanParams) -> pd.Series:
+    """Return for each row (of ``schema.read_published``) the first rule that refuses it, or "" where it is kept."""
+    minutes = elapsed_minutes(rows["pickup"], rows["dropoff"], month)
+    return _first_reason(_rules(rows, month, clean, minutes), rows.index)
 
 
 def refuse_at_pickup(rows: pd.DataFrame, month: str) -> pd.Series:
@@ -83,19 +94,22 @@ def predictable_trips(rows: pd.DataFrame, month: str) -> pd.DataFrame:
     return rows[refuse_at_pickup(rows, month) == ""]
 
 
-def describe_trips(rows: pd.DataFrame, month: str) -> pd.DataFrame:
-    """Return the rows with ``null_block``, ``distance_suspect`` (0 or over 100 miles) and ``duration`` (minutes)."""
+def describe_trips(rows: pd.DataFrame, minutes: pd.Series) -> pd.DataFrame:
+    """Return the rows with ``null_block``, ``distance_suspect`` (0 or over 100 miles) and ``duration`` (``minutes``)."""
     miles = rows["trip_distance"]
     return rows.assign(
         null_block=rows["passenger_count"].isna() & rows["RatecodeID"].isna(),
         distance_suspect=~((miles > 0) & (miles <= ABSURD_MILES)),
-        duration=elapsed_minutes(rows["pickup"], rows["dropoff"], month),
+        duration=minutes,
     )
 
 
 def split_trips(rows: pd.DataFrame, month: str, clean: CleanParams) -> tuple[pd.DataFrame, pd.Series]:
     """Split rows into kept trips and the reasons (indexed by ``row``) of the refused; together they are all rows."""
-    reason = refuse_trips(rows, month, clean)
-    refused = reason != ""
-    kept = describe_trips(rows[~refused], month).reset_index(drop=True)
-    return kept, pd.Series(reason[refused].to_numpy(), index=rows.loc[refused, "row"], name="reason", dtype="str")
+    minutes = elapsed_minutes(rows["pickup"], rows["dropoff"], month)
+    rules = _rules(rows, month, clean, minutes)
+    code = _first_rule(rules, len(rows))
+    kept, refused = code == 0, code > 0
+    reason = np.array([*rules], dtype=object)[code[refused] - 1]
+    trips = describe_trips(rows[kept], minutes[kept]).reset_index(drop=True)
+    return trips, pd.Series(reason, index=rows.loc[refused, "row"], name="reason", dtype="str")
