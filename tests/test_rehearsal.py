@@ -19,6 +19,7 @@ from taxi.model import save_model
 from taxi.notebooks import run_notebook
 from taxi.params import load_params
 from taxi.plan import make_plan, write_plan
+from taxi.predictions import open_store
 from taxi.rehearsal import NOTE, as_log, experiment_trips, rehearse
 from taxi.schema import to_arrow
 from taxi.zones import read_zones
@@ -145,12 +146,11 @@ def test_the_notebook_is_a_page_with_the_verdict(world: World, tmp_path: Path, m
 
 @pytest.mark.slow
 def test_the_report_reads_the_prediction_store_and_writes_its_page(world: World, settings: Settings) -> None:
-    predictions = pytest.importorskip("taxi.predictions")
     log = rehearse(settings, "green", MONTHS[1], "shadow", PARAMS.experiment)
     places = {"PULocationID": 74, "DOLocationID": 75, "service": "green"}
     rows = log.assign(**places, made_at=log["made_at"].dt.tz_localize(None)).drop(columns="duration")
     ended = log[~log["shadow"]].assign(source="test")[["trip_id", "duration", "source"]]
-    store = predictions.open_store(f"sqlite:///{world.place / 'data' / 'predictions.db'}")
+    store = open_store(f"sqlite:///{world.place / 'data' / 'predictions.db'}")
     store.write_predictions(rows.to_dict("records"))
     store.write_outcomes(ended.to_dict("records"))
     store.close()
