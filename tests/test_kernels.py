@@ -1,6 +1,8 @@
 """The process that kernels are forked from: one thread, nothing left in the environment; and each kernel's own sockets."""
 
+import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ from tenacity import retry, stop_after_delay, wait_fixed
 from taxi.kernels import ONE_THREAD, ForkedKernelManager, warm_processes, warm_up
 
 
-def test_the_process_that_kernels_are_forked_from_has_one_thread_when_its_imports_are_done() -> None:
+def threads_of_a_warm_process() -> int:
+    """Warm up in a process of one's own (another test's may be warm with other modules); return its threads."""
     warm_up()
     (warm,) = warm_processes()
 
@@ -21,7 +24,12 @@ def test_the_process_that_kernels_are_forked_from_has_one_thread_when_its_import
         assert warm.status() == "sleeping"
 
     imported()
-    assert warm.num_threads() == 1
+    return warm.num_threads()
+
+
+def test_the_process_that_kernels_are_forked_from_has_one_thread_when_its_imports_are_done() -> None:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
+        assert apart.submit(threads_of_a_warm_process).result() == 1
 
 
 def test_warming_up_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
