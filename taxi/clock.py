@@ -42,12 +42,17 @@ def elapsed_minutes(pickup: pd.Series, dropoff: pd.Series, month: str) -> pd.Ser
     return minutes - 60.0 * spring + 60.0 * turned - 23 * 60.0 * rolled
 
 
+def _minute(when: np.ndarray) -> NDArray[np.int64]:
+    return when.astype("datetime64[m]").astype(np.int64) % 60
+
+
 def _piled(values: NDArray[np.int64], cells: int, chance: float, least_share: float) -> NDArray[np.bool_]:
     """Mark the values that a healthy clock, which shows each with at most ``chance``, would not repeat so often."""
     counts = np.bincount(values, minlength=cells)
-    odds = np.where(counts > 0, bdtrc(np.maximum(counts, 1) - 1.0, values.size, chance), 1.0) * cells
-    marked: NDArray[np.bool_] = ((odds < CHANCE_LIMIT) & (counts >= least_share * values.size))[values]
-    return marked
+    often = np.flatnonzero((counts > 0) & (counts >= least_share * values.size))
+    piled = np.zeros(cells, dtype=bool)
+    piled[often] = bdtrc(counts[often] - 1.0, values.size, chance) * cells < CHANCE_LIMIT
+    return piled[values] if piled.any() else np.zeros(values.size, dtype=bool)
 
 
 def _names_month(start: NDArray[np.int64], end: NDArray[np.int64], number: int) -> NDArray[np.bool_]:
@@ -75,8 +80,8 @@ def collapsed_clock(rows: pd.DataFrame, month: str) -> pd.Series:
     vendor's rows is not believed in the others. Rows without both times are never marked.
     """
     known = (rows["pickup"].notna() & rows["dropoff"].notna()).to_numpy()
-    start, end = (rows.loc[known, name].dt.minute.to_numpy(np.int64) for name in ("pickup", "dropoff"))
-    vendors, names = pd.factorize(rows.loc[known, "VendorID"], use_na_sentinel=False)
+    start, end = (_minute(rows[name].to_numpy()[known]) for name in ("pickup", "dropoff"))
+    vendors, names = pd.factorize(rows["VendorID"].to_numpy()[known], use_na_sentinel=False)
     biggest = np.argsort(-np.bincount(vendors, minlength=len(names)), kind="stable")
     rank = np.empty(len(names), dtype=np.int64)
     rank[biggest] = np.minimum(np.arange(len(names)), MOST_VENDORS)
@@ -84,4 +89,6 @@ def collapsed_clock(rows: pd.DataFrame, month: str) -> pd.Series:
     for one in range(min(len(names), MOST_VENDORS + 1)):
         mine = group == one
         marked[mine] = _collapsed(start[mine], end[mine], int(month[5:]))
-    return pd.Series(np.isin(np.arange(len(rows)), np.flatnonzero(known)[marked]), index=rows.index)
+    collapsed = np.zeros(len(rows), dtype=bool)
+    collapsed[known] = marked
+    return pd.Series(collapsed, index=rows.index)

@@ -1,9 +1,10 @@
 """What the model sees of a trip: only what is known when it starts, and what earlier trips taught."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 from functools import lru_cache, reduce
+from itertools import chain
 from typing import NamedTuple
 
 import holidays
@@ -13,6 +14,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from taxi.history import (
+    BAND_OF_HOUR,
     BIN_MILES,
     MILES_BINS,
     ZONES,
@@ -20,17 +22,21 @@ from taxi.history import (
     Keys,
     Sums,
     add_up,
+    is_year_round,
+    look_up,
     merge,
     subtract,
-    time_band,
     zone_pair,
 )
 from taxi.schema import AT_PICKUP
 
+DAY = 24 * 60
+MONDAY = 4 * DAY  # 1970-01-05, in minutes since 1970
+EPOCH = date(1970, 1, 1).toordinal()
 GRID_ANGLE = np.deg2rad(29.0)  # Manhattan's avenues run 29 degrees east of north
 GEOMETRY = ("x", "y", "area", "airport", "borough")
 PAIR = ("dx", "dy", "miles", "grid_miles", "bearing")
-CALENDAR = ("minute_of_day", "weekday", "hour_of_week", "holiday", "next_to_holiday")
+CALENDAR = ("minute_of_day", "weekday", "hour_of_week", "holiday", "next_to_holiday", "day_of_year")
 RIDE = ("passenger_count", "trip_type", "VendorID", "null_block")
 GROUPS = {
     "zones": ("pickup_zone", "dropoff_zone", *(f"{end}_{name}" for end in ("pickup", "dropoff") for name in GEOMETRY)),
@@ -48,23 +54,36 @@ def _holidays_of(year: int) -> frozenset[date]:
     return frozenset(holidays.country_holidays("US", subdiv="NY", years=year))
 
 
-def holiday_flags(days: pd.DatetimeIndex) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each day whether it is a public holiday in New York, and whether it is next to one."""
-    wanted = {day.date() for day in days.unique()}
-    near = {day: [(pd.Timestamp(day) + pd.Timedelta(days=by)).date() for by in (-1, 1)] for day in wanted}
-    is_free = {day: day in _holidays_of(day.year) for day in wanted | {one for two in near.values() for one in two}}
-    codes, unique = pd.factorize(days)
-    flags = np.array(
-        [[is_free[day.date()], any(is_free[one] for one in near[day.date()])] for day in unique], dtype=float
-    )
-    flags = flags.reshape(-1, 2)
-    return flags[codes, 0], flags[codes, 1]
+def _is_holiday(day: date) -> bool:
+    return day in _holidays_of(day.year)
+
+
+def minute_of_week(pickup: pd.Series) -> np.ndarray:
+    """Return minutes since Monday 00:00, shape (n,); raise ValueError where a time is missing."""
+    when = pickup.to_numpy()
+    if np.isnat(when).any():
+        raise ValueError(f"expected a pickup time for every trip; {int(np.isnat(when).sum())} have none")
+    return (when.astype("datetime64[m]").astype(np.int64) - MONDAY) % (7 * DAY)
+
+
+def day_of_year(pickup: pd.Series) -> np.ndarray:
+    """Return the day of the year, 1..366, shape (n,)."""
+    days = pickup.to_numpy().astype("datetime64[D]")
+    return (days - days.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.int64) + 1
+
+
+def holiday_flags(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each day (datetime64[D]) whether it is a public holiday in New York, and whether it is next to one."""
+    codes, unique = pd.factorize(days.astype(np.int64))
+    free = [[_is_holiday(date.fromordinal(EPOCH + int(day) + by)) for by in (0, -1, 1)] for day in unique]
+    flags = np.array(free, dtype=float).reshape(-1, 3)
+    return flags[codes, 0], flags[codes, 1:].max(axis=1)
 
 
 @lru_cache(maxsize=4096)
 def holiday_flag(day: date) -> tuple[float, float]:
     """Return the same of one day."""
-    free, near = holiday_flags(pd.DatetimeIndex([day]))
+    free, near = holiday_flags(np.array([day], dtype="datetime64[D]"))
     return float(free[0]), float(near[0])
 
 
@@ -108,6 +127,7 @@ class TripFeatures(TransformerMixin, BaseEstimator):
 
     ``zones`` is the table of ``zones.read_zones``. ``fit_transform`` learns history out of fold, in blocks of whole weeks,
     so that no trip sees its own duration; ``transform`` uses all that was learnt. Unknown zones and unseen pairs are fine.
+    ``day_of_year`` is a gap unless a whole year was learnt: it would only say which month a trip is from (ADR 8).
     With ``planned`` the trips also have ``planned_distance`` (miles, NaN where unknown), and the matrix the columns ``PLANNED``.
     Months can be learnt one by one: ``tally`` each, ``restore`` the merged tallies, ``look_back`` at each.
     """
@@ -134,14 +154,13 @@ class TripFeatures(TransformerMixin, BaseEstimator):
     def tally(self, trips: pd.DataFrame, minutes: np.ndarray, weight: np.ndarray) -> list[Sums]:
         """Return what these trips add to history, one set of sums a fold; sums of several months ``merge``."""
         self._set_places()
-        keys, fold = self._keys(trips), self._fold(trips)
-        rows = [np.flatnonzero(fold == number) for number in range(self.folds)]
-        return [add_up(keys.take(one), minutes[one], weight[one]) for one in rows]
+        return add_up(self._keys(trips), minutes, weight, self._fold(trips), self.folds)
 
     def restore(self, tallies: Sequence[Sums]) -> "TripFeatures":
         """Take up tallies, one a fold, as if just fitted; a single one serves ``transform`` only."""
         self._set_places()
         self.sums_ = reduce(merge, tallies)
+        self.year_round_ = is_year_round(self.sums_)
         self.history_ = History(self.sums_, self.pair_bin_, self.smoothing)
         rest = [subtract(self.sums_, one) for one in tallies] if len(tallies) > 1 else []
         self.others_ = [History(one, self.pair_bin_, self.smoothing) for one in rest]
@@ -157,33 +176,30 @@ class TripFeatures(TransformerMixin, BaseEstimator):
         """Return the matrix of trips that were learnt from, each without what its own fold of weeks taught."""
         if len(getattr(self, "others_", ())) != self.folds:
             raise ValueError("expected features fitted here; those read from a model keep no folds")
-        keys, fold = self._keys(trips), self._fold(trips)
-        learnt = np.empty((len(trips), len(History.COLUMNS)), dtype=np.float32)
-        for number, others in enumerate(self.others_):
-            rows = np.flatnonzero(fold == number)
-            learnt[rows] = others.look_up(keys.take(rows))
-        return self._assemble(trips, keys, learnt)
+        keys = self._keys(trips)
+        return self._assemble(trips, keys, look_up(self.others_, keys, self._fold(trips)))
 
     def transform(self, trips: pd.DataFrame) -> np.ndarray:
-        """Return the matrix of ``NAMES`` (and ``PLANNED``), shape (n, 35 or 37), float32."""
+        """Return the matrix of ``NAMES`` (and ``PLANNED``), shape (n, 36 or 38), float32."""
         check_is_fitted(self, "sums_")
         keys = self._keys(trips)
-        return self._assemble(trips, keys, self.history_.look_up(keys))
+        return self._assemble(trips, keys, look_up([self.history_], keys))
 
     def transform_one(self, trip: Trip) -> np.ndarray:
-        """Return what ``transform`` returns for one trip, shape (35 or 37,), without a frame."""
+        """Return what ``transform`` returns for one trip, shape (36 or 38,), without a frame."""
         pickup, dropoff = (zone if 0 < zone < ZONES else 0 for zone in (trip.PULocationID, trip.DOLocationID))
         pair, when = pickup * ZONES + dropoff, trip.pickup
         hour = when.weekday() * 24 + when.hour
         row = np.empty(len(NAMES) + len(PLANNED) * self.planned, dtype=np.float32)
         row[0], row[1] = pickup, dropoff
         row[2:7], row[7:12], row[12:17] = self.places_[pickup], self.places_[dropoff], self.pairs_[pair]
-        row[17:22] = when.hour * 60 + when.minute, when.weekday(), hour, *holiday_flag(when.date())
-        row[22:26] = trip.passenger_count, trip.trip_type, trip.VendorID, math.isnan(trip.passenger_count)
-        row[26:35] = self.history_.look_up_one(pickup, dropoff, hour)
+        day = when.timetuple().tm_yday if self.year_round_ else math.nan
+        row[17:23] = when.hour * 60 + when.minute, when.weekday(), hour, *holiday_flag(when.date()), day
+        row[23:27] = trip.passenger_count, trip.trip_type, trip.VendorID, math.isnan(trip.passenger_count)
+        row[27:36] = self.history_.look_up_one(pickup, dropoff, hour)
         if self.planned:
             miles = math.nan if trip.planned_distance is None else trip.planned_distance
-            row[35:] = miles, miles / np.fmax(self.pairs_[pair, 3], BIN_MILES)
+            row[36:] = miles, miles / np.fmax(self.pairs_[pair, 3], BIN_MILES)
         return row
 
     def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
@@ -193,47 +209,46 @@ class TripFeatures(TransformerMixin, BaseEstimator):
     def _set_places(self) -> None:
         if hasattr(self, "pair_bin_"):
             return
-        self.places_ = zone_arrays(self.zones)
-        self.pairs_ = pair_arrays(self.places_)
+        self.places_ = np.asfortranarray(zone_arrays(self.zones))
+        self.pairs_ = np.asfortranarray(pair_arrays(self.places_))
         miles = self.pairs_[:, 2]
         binned = np.clip(np.nan_to_num(miles / BIN_MILES, nan=MILES_BINS - 1), 0, MILES_BINS - 1)
         self.pair_bin_ = binned.astype(np.int64)
 
     def _fold(self, trips: pd.DataFrame) -> np.ndarray:
-        return (trips["pickup"].to_numpy().astype("datetime64[D]").astype(np.int64) // 7) % self.folds
+        return trips["pickup"].to_numpy().astype("datetime64[D]").astype(np.int64) // 7 % self.folds
 
-    def _assemble(self, trips: pd.DataFrame, keys: Keys, learnt: np.ndarray) -> np.ndarray:
-        parts = [self._plain(trips, keys), learnt]
-        if self.planned:
-            miles = trips["planned_distance"].to_numpy(dtype=float, na_value=np.nan)
-            detour = miles / np.fmax(self.pairs_[keys.pair, 3], BIN_MILES)
-            parts.append(np.column_stack([miles, detour]).astype(np.float32))
-        return np.hstack(parts)
+    def _assemble(self, trips: pd.DataFrame, keys: Keys, learnt: Iterator[np.ndarray]) -> np.ndarray:
+        columns = np.empty((len(self.get_feature_names_out()), len(trips)), dtype=np.float32)
+        parts = chain(self._plain(trips, keys), learnt, self._planned(trips, keys) if self.planned else ())
+        for place, column in enumerate(parts):
+            columns[place] = column
+        return columns.T  # column by column in memory: twice as fast to make as row by row
+
+    def _planned(self, trips: pd.DataFrame, keys: Keys) -> Iterator[np.ndarray]:
+        miles = trips["planned_distance"].to_numpy(dtype=float, na_value=np.nan)
+        yield miles
+        yield miles / np.fmax(self.pairs_[keys.pair, 3], BIN_MILES)
 
     def _keys(self, trips: pd.DataFrame) -> Keys:
         pickup, dropoff = _codes(trips["PULocationID"]), _codes(trips["DOLocationID"])
-        hour = (trips["pickup"].dt.dayofweek * 24 + trips["pickup"].dt.hour).to_numpy(np.int64)
-        return Keys(pickup, dropoff, hour, time_band(hour), self.pair_bin_[zone_pair(pickup, dropoff)])
+        hour = minute_of_week(trips["pickup"]) // 60
+        miles = self.pair_bin_[zone_pair(pickup, dropoff)]
+        return Keys(pickup, dropoff, hour, BAND_OF_HOUR[hour], miles, day_of_year(trips["pickup"]))
 
-    def _plain(self, trips: pd.DataFrame, keys: Keys) -> np.ndarray:
-        when = trips["pickup"].dt
-        free, near = holiday_flags(pd.DatetimeIndex(when.normalize()))
+    def _plain(self, trips: pd.DataFrame, keys: Keys) -> Iterator[np.ndarray]:
+        yield keys.pickup
+        yield keys.dropoff
+        for table, cell in ((self.places_, keys.pickup), (self.places_, keys.dropoff), (self.pairs_, keys.pair)):
+            yield from (column[cell] for column in table.T)
+        yield minute_of_week(trips["pickup"]) % DAY
+        yield keys.hour // 24
+        yield keys.hour
+        yield from holiday_flags(trips["pickup"].to_numpy().astype("datetime64[D]"))
+        yield keys.day if self.year_round_ else np.full(len(trips), np.nan)
         ride = [pd.to_numeric(trips[name], errors="coerce").to_numpy(float, na_value=np.nan) for name in RIDE[:-1]]
-        columns = [
-            keys.pickup,
-            keys.dropoff,
-            *self.places_[keys.pickup].T,
-            *self.places_[keys.dropoff].T,
-            *self.pairs_[keys.pair].T,
-            when.hour * 60 + when.minute,
-            when.dayofweek,
-            keys.hour,
-            free,
-            near,
-            *ride,
-            np.isnan(ride[0]),
-        ]
-        return np.column_stack([np.asarray(column, dtype=np.float32) for column in columns])
+        yield from ride
+        yield np.isnan(ride[0])
 
 
 def at_pickup(trips: pd.DataFrame, planned: bool = False) -> pd.DataFrame:

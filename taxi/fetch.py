@@ -39,7 +39,7 @@ def read_synthetic(path: Path) -> dict[str, Any] | None:
         raise BadFile(
             "truncated", f"expected a whole Parquet file; the end of {path.name} cannot be read: {error}"
         ) from error
-    return synthetic_mark(schema.empty_table())
+    return synthetic_mark(schema)
 
 
 def _check_zones(path: Path) -> None:

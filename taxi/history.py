@@ -1,11 +1,15 @@
 """What earlier trips tell of a new one: smoothed averages by zone pair and time, from sums and counts that add up."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 ZONES = 266  # 0 stands for a zone that is not one of 1..265
 HOURS = 168
+DAYS = 366
+YEAR_ROUND = 350  # of them seen: a month that has not been seen in any year has no season to go by
 BANDS = 12
 MILES_BINS = 160
 BIN_MILES = 0.25
@@ -18,36 +22,43 @@ def zone_pair(pickup: np.ndarray, dropoff: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Keys:
-    """Integer keys of n trips, each of shape (n,): zones 0..265, hour of the week 0..167, time band, distance bin."""
+    """Integer keys of n trips, each of shape (n,): zones 0..265, hour of the week 0..167, time band, distance bin, day of the year 1..366."""
 
     pickup: np.ndarray
     dropoff: np.ndarray
     hour: np.ndarray
     band: np.ndarray
     miles: np.ndarray
+    day: np.ndarray
 
-    @property
+    @cached_property
     def pair(self) -> np.ndarray:
         """The zone pair as one number."""
         return zone_pair(self.pickup, self.dropoff)
 
-    def take(self, rows: np.ndarray) -> "Keys":
-        """Return the keys of some trips."""
-        return Keys(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
-
-    def tables(self) -> dict[str, tuple[np.ndarray, int]]:
-        """Return for each table of sums the cell of every trip, and the number of cells."""
+    @cached_property
+    def cells(self) -> dict[str, np.ndarray]:
+        """The cell of every trip in each table of sums, but for ``all``, which has one."""
         return {
-            "all": (np.zeros_like(self.hour), 1),
-            "hour": (self.hour, HOURS),
-            "miles": (self.miles, MILES_BINS),
-            "pair": (self.pair, ZONES * ZONES),
-            "pair_band": (self.pair * BANDS + self.band, ZONES * ZONES * BANDS),
-            "pickup_hour": (self.pickup * HOURS + self.hour, ZONES * HOURS),
-            "dropoff_hour": (self.dropoff * HOURS + self.hour, ZONES * HOURS),
+            "day": self.day,
+            "hour": self.hour,
+            "miles": self.miles,
+            "pair": self.pair,
+            "pair_band": self.pair * BANDS + self.band,
+            "pickup_hour": self.pickup * HOURS + self.hour,
+            "dropoff_hour": self.dropoff * HOURS + self.hour,
         }
 
 
+SIZES = {
+    "day": DAYS + 1,
+    "hour": HOURS,
+    "miles": MILES_BINS,
+    "pair": ZONES * ZONES,
+    "pair_band": ZONES * ZONES * BANDS,
+    "pickup_hour": ZONES * HOURS,
+    "dropoff_hour": ZONES * HOURS,
+}
 Sums = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
@@ -57,15 +68,19 @@ def time_band(hour_of_week: np.ndarray) -> np.ndarray:
     return np.searchsorted([5, 7, 10, 15, 19], hour, side="right") + 6 * (day >= 5)
 
 
-BAND_OF_HOUR = time_band(np.arange(HOURS)).tolist()
+BAND_OF_HOUR = time_band(np.arange(HOURS))
 
 
-def add_up(keys: Keys, minutes: np.ndarray, weight: np.ndarray) -> Sums:
-    """Return for each table the weighted sum of minutes and the sum of weights, cell by cell."""
-    return {
-        name: (np.bincount(cell, weight * minutes, size), np.bincount(cell, weight, size))
-        for name, (cell, size) in keys.tables().items()
-    }
+def add_up(keys: Keys, minutes: np.ndarray, weight: np.ndarray, fold: np.ndarray, folds: int) -> list[Sums]:
+    """Return for each fold (0..folds - 1) and table the weighted sum of minutes and the sum of weights, cell by cell."""
+    cells = {name: (cell, SIZES[name]) for name, cell in keys.cells.items()} | {"all": (0, 1)}
+    weighted, sums = weight * minutes, [Sums() for _ in range(folds)]
+    for name, (cell, size) in cells.items():
+        place = fold * size + cell
+        whole = (np.bincount(place, what, folds * size).reshape(folds, size) for what in (weighted, weight))
+        for one, total, count in zip(sums, *whole, strict=True):
+            one[name] = total, count
+    return sums
 
 
 def merge(one: Sums, other: Sums) -> Sums:
@@ -79,77 +94,75 @@ def subtract(whole: Sums, part: Sums) -> Sums:
 
 
 def smooth(sums: tuple[np.ndarray, np.ndarray], prior: np.ndarray | float, strength: float) -> np.ndarray:
-    """Return averages pulled towards ``prior`` as if ``strength`` trips of it had been seen.
+    """Return averages pulled towards ``prior`` as if ``strength`` trips of it had been seen; most cells have seen none.
 
     Source: D. Micci-Barreca, "A preprocessing scheme for high-cardinality categorical attributes" (2001).
     """
     total, count = sums
-    return (total + strength * prior) / (count + strength)
+    average = np.array(np.broadcast_to(prior, total.shape), dtype=np.float64)
+    seen = np.flatnonzero(count)
+    average[seen] = (total[seen] + strength * average[seen]) / (count[seen] + strength)
+    return average
+
+
+def is_year_round(sums: Sums) -> bool:
+    """Say whether trips of (nearly) every day of the year have been seen."""
+    return np.count_nonzero(sums["day"][1]) >= YEAR_ROUND
+
+
+def _log_count(sums: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    return np.log1p(sums[1], out=np.zeros_like(sums[1]), where=sums[1] > 0)
 
 
 class History:
     """Smoothed averages (minutes) made of sums; ``look_up`` gives the columns of any trips, seen pairs or not."""
 
-    COLUMNS = (
-        "pair_minutes",
-        "pair_trips",
-        "pair_band_minutes",
-        "pair_band_trips",
-        "pickup_hour_minutes",
-        "dropoff_hour_minutes",
-        "pickup_hour_pace",
-        "dropoff_hour_pace",
-        "hour_minutes",
-    )
+    CELL = {
+        "pair_minutes": "pair",
+        "pair_trips": "pair",
+        "pair_band_minutes": "pair_band",
+        "pair_band_trips": "pair_band",
+        "pickup_hour_minutes": "pickup_hour",
+        "dropoff_hour_minutes": "dropoff_hour",
+        "pickup_hour_pace": "pickup_hour",
+        "dropoff_hour_pace": "dropoff_hour",
+        "hour_minutes": "hour",
+    }
+    COLUMNS = tuple(CELL)
 
     def __init__(self, sums: Sums, pair_miles: np.ndarray, strength: float) -> None:
         """Average ``sums``; ``pair_miles`` is the distance bin of every zone pair, shape (266 * 266,)."""
         mean = float(smooth(sums["all"], 12.0, 1.0)[0])
         miles = smooth(sums["miles"], mean, strength)
-        self.hour = smooth(sums["hour"], mean, strength)
-        self.pair = smooth(sums["pair"], miles[pair_miles], strength)
-        self.pair_trips = np.log1p(sums["pair"][1])
-        self.pair_band = smooth(sums["pair_band"], np.repeat(self.pair, BANDS), strength)
-        self.band_trips = np.log1p(sums["pair_band"][1])
-        by_hour = np.tile(self.hour, ZONES)
-        self.pickup_hour = smooth(sums["pickup_hour"], by_hour, strength)
-        self.dropoff_hour = smooth(sums["dropoff_hour"], by_hour, strength)
-        self.pickup_mean, self.dropoff_mean = (
-            smooth(tuple(part.reshape(ZONES, HOURS).sum(axis=1) for part in sums[name]), mean, strength)  # type: ignore[arg-type]
-            for name in ("pickup_hour", "dropoff_hour")
-        )
-
-    def look_up(self, keys: Keys) -> np.ndarray:
-        """Return one row of ``COLUMNS`` a trip, shape (n, 9), float32."""
-        tables = keys.tables()
-        start, end = self.pickup_hour[tables["pickup_hour"][0]], self.dropoff_hour[tables["dropoff_hour"][0]]
-        band = tables["pair_band"][0]
-        columns = (
-            self.pair[keys.pair],
-            self.pair_trips[keys.pair],
-            self.pair_band[band],
-            self.band_trips[band],
-            start,
-            end,
-            start / self.pickup_mean[keys.pickup],
-            end / self.dropoff_mean[keys.dropoff],
-            self.hour[keys.hour],
-        )
-        return np.column_stack(columns).astype(np.float32)
+        hour, pair = smooth(sums["hour"], mean, strength), smooth(sums["pair"], miles[pair_miles], strength)
+        self.tables = {
+            "pair_minutes": pair,
+            "pair_trips": _log_count(sums["pair"]),
+            "pair_band_minutes": smooth(sums["pair_band"], np.repeat(pair, BANDS), strength),
+            "pair_band_trips": _log_count(sums["pair_band"]),
+            "hour_minutes": hour,
+        }
+        for end in ("pickup_hour", "dropoff_hour"):
+            of_zone = smooth(tuple(part.reshape(ZONES, HOURS).sum(axis=1) for part in sums[end]), mean, strength)  # type: ignore[arg-type]
+            minutes = smooth(sums[end], np.tile(hour, ZONES), strength)
+            self.tables |= {f"{end}_minutes": minutes, f"{end}_pace": minutes / np.repeat(of_zone, HOURS)}
 
     def look_up_one(self, pickup: int, dropoff: int, hour: int) -> tuple[float, ...]:
         """Return ``COLUMNS`` of one trip; ``hour`` is that of the week."""
         pair = pickup * ZONES + dropoff
-        band = pair * BANDS + BAND_OF_HOUR[hour]
-        start, end = self.pickup_hour[pickup * HOURS + hour], self.dropoff_hour[dropoff * HOURS + hour]
-        return (
-            self.pair[pair],
-            self.pair_trips[pair],
-            self.pair_band[band],
-            self.band_trips[band],
-            start,
-            end,
-            start / self.pickup_mean[pickup],
-            end / self.dropoff_mean[dropoff],
-            self.hour[hour],
-        )
+        cells = {
+            "pair": pair,
+            "pair_band": pair * BANDS + BAND_OF_HOUR[hour],
+            "pickup_hour": pickup * HOURS + hour,
+            "dropoff_hour": dropoff * HOURS + hour,
+            "hour": hour,
+        }
+        return tuple(self.tables[name][cells[cell]] for name, cell in self.CELL.items())
+
+
+def look_up(histories: Sequence[History], keys: Keys, which: np.ndarray | int = 0) -> Iterator[np.ndarray]:
+    """Yield one column of ``History.COLUMNS`` after the other, shape (n,); trip i looks into history ``which[i]``."""
+    for name, cell in History.CELL.items():
+        tables = [one.tables[name] for one in histories]
+        whole = tables[0] if len(tables) == 1 else np.concatenate(tables, dtype=np.float32)
+        yield whole[which * SIZES[cell] + keys.cells[cell]]

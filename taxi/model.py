@@ -15,7 +15,7 @@ from taxi.files import read_json, staged, write_json
 from taxi.forest import Forest
 from taxi.simple import SimpleDistribution
 
-FORMAT = 2
+FORMAT = 3
 OUTPUTS = ("mean", "median", "p10", "p90")
 PLANNED_FOLDER = "planned"
 

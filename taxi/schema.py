@@ -1,7 +1,8 @@
 """One schema for the trips of every service and edition: how published files are read, what kept trips look like."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,9 @@ _ARROW = arrow.schema(
 )
 
 
-def read_table(path: Path) -> arrow.Table:
-    """Read a published file as it is, all columns; raise BadFile that says what the bytes are if it is not Parquet."""
+@contextmanager
+def open_published(path: Path) -> Iterator[parquet.ParquetFile]:
+    """Open a published file; raise BadFile, which says what the bytes are, if it is not Parquet or not whole."""
     with path.open("rb") as stream:
         head = stream.read(4)
     if not head:
@@ -72,11 +74,24 @@ def read_table(path: Path) -> arrow.Table:
         raise BadFile("not-parquet", f"expected Parquet (bytes that begin with PAR1) as {path.name}; got {head!r}")
     try:
         with parquet.ParquetFile(path) as file:
-            return file.read()
+            yield file
     except (arrow.ArrowException, OSError) as error:
         raise BadFile(
             "truncated", f"expected a whole Parquet file as {path.name}; reading it failed: {error}"
         ) from error
+
+
+def take_rows(path: Path, rows: np.ndarray) -> arrow.Table:
+    """Read some rows of a published file, all columns, by their numbers in rising order; one row group at a time in memory."""
+    with open_published(path) as file:
+        parts, first = [file.schema_arrow.empty_table()], 0
+        for group in range(file.num_row_groups):
+            after = first + file.metadata.row_group(group).num_rows
+            wanted = rows[(rows >= first) & (rows < after)] - first
+            if len(wanted):
+                parts.append(file.read_row_group(group).take(arrow.array(wanted, arrow.int64())))
+            first = after
+    return arrow.concat_tables(parts)
 
 
 def _refuse_other_services(there: set[str], service: str) -> None:
@@ -88,17 +103,17 @@ def _refuse_other_services(there: set[str], service: str) -> None:
             raise BadFile("wrong-service", f"expected a {service} file; its columns are those of a {other} file")
 
 
-def published_names(table: arrow.Table, service: str) -> dict[str, str]:
+def published_names(published: Sequence[str], service: str) -> dict[str, str]:
     """Map canonical names to the published ones, whatever their case; raise BadFile if one is missing or repeated."""
-    names = [name.lower() for name in table.column_names]
+    names = [name.lower() for name in published]
     _refuse_other_services(set(names), service)
     ends = {end: f"{PREFIX[service]}_{end}_datetime" for end in ("pickup", "dropoff")}
     wanted = ends | {name: name.lower() for name in (*REQUIRED, *OPTIONAL) if name in REQUIRED or name.lower() in names}
     if missing := [name for name in wanted.values() if name not in names]:
-        raise BadFile("missing-column", f"expected columns {missing}; there are {table.column_names}")
+        raise BadFile("missing-column", f"expected columns {missing}; there are {list(published)}")
     if repeated := [name for name in wanted.values() if names.count(name) > 1]:
         raise BadFile("repeated-column", f"expected each column once; {repeated} are there more than once")
-    return {name: table.column_names[names.index(published)] for name, published in wanted.items()}
+    return {name: published[names.index(lower)] for name, lower in wanted.items()}
 
 
 def _is_number(kind: arrow.DataType) -> bool:
@@ -122,7 +137,7 @@ def canonical_columns(table: arrow.Table, service: str) -> pd.DataFrame:
 
     Zone ids are float64 here, so that missing and impossible ones survive until a rule refuses them.
     """
-    names = published_names(table, service)
+    names = published_names(table.column_names, service)
     columns = {"row": arrow.array(np.arange(table.num_rows))}
     for field in _ARROW:
         if field.name in names:
@@ -135,19 +150,22 @@ def canonical_columns(table: arrow.Table, service: str) -> pd.DataFrame:
 
 def read_published(path: Path, service: str) -> pd.DataFrame:
     """Read a published file's rows by canonical names (``canonical_columns``); raise BadFile if it cannot be."""
-    return canonical_columns(read_table(path), service)
+    with open_published(path) as file:
+        names = published_names(file.schema_arrow.names, service)
+        table = file.read(columns=list(names.values()))
+    return canonical_columns(table, service)
 
 
-def synthetic_mark(table: arrow.Table) -> dict[str, Any] | None:
+def synthetic_mark(schema: arrow.Schema) -> dict[str, Any] | None:
     """Return how the file was synthesised (seed and so on) if it says so, or None for a publisher's file."""
-    mark = (table.schema.metadata or {}).get(SYNTHETIC_KEY)
+    mark = (schema.metadata or {}).get(SYNTHETIC_KEY)
     return None if mark is None else json.loads(mark)
 
 
 def check_trips(trips: pd.DataFrame) -> pd.DataFrame:
     """Return kept trips in canonical order and types; raise pandera's SchemaError if one breaks the schema."""
     typed = trips.astype(dict.fromkeys(_INTEGERS, "int32"))[_ARROW.names]
-    return CANONICAL.validate(typed)
+    return CANONICAL.validate(typed, inplace=True)  # its own copy would be the second
 
 
 def to_arrow(trips: pd.DataFrame) -> arrow.Table:

@@ -12,7 +12,7 @@ from taxi.config import Settings
 from taxi.errors import BadFile, UsageError
 from taxi.files import sha256_file, staged
 from taxi.model import DurationModel
-from taxi.schema import AT_PICKUP, canonical_columns, read_table
+from taxi.schema import AT_PICKUP, open_published, read_published
 from taxi.trips import refuse_at_pickup
 
 NEEDED = ["pickup", "PULocationID", "DOLocationID"]
@@ -28,12 +28,13 @@ def read_requests(path: Path, service: str) -> pd.DataFrame:
     The file is a published month, or one with this package's names: kept trips, or trips that have only begun, of which
     pickup (New York wall-clock) and both zones must be there. Without ``row`` trips are numbered from 0.
     """
-    table = read_table(path)
-    if "pickup" not in table.column_names:
-        return canonical_columns(table, service)[["row", *AT_PICKUP]]
-    if missing := [name for name in NEEDED if name not in table.column_names]:
-        raise BadFile("missing-column", f"expected columns {missing} in {path.name}; there are {table.column_names}")
-    found = table.select([name for name in ("row", *AT_PICKUP) if name in table.column_names]).to_pandas()
+    with open_published(path) as file:
+        there = file.schema_arrow.names
+        if "pickup" not in there:
+            return read_published(path, service)[["row", *AT_PICKUP]]
+        if missing := [name for name in NEEDED if name not in there]:
+            raise BadFile("missing-column", f"expected columns {missing} in {path.name}; there are {there}")
+        found = file.read(columns=[name for name in ("row", *AT_PICKUP) if name in there]).to_pandas()
     if found["pickup"].dtype.kind != "M" or getattr(found["pickup"].dtype, "tz", None):
         raise BadFile("wrong-type", f"expected pickup as a timestamp without a zone; it is {found['pickup'].dtype}")
     numbered = {"row": np.arange(len(found))} if "row" not in found else {}

@@ -51,9 +51,11 @@ class LinearMinutes(RegressorMixin, BaseEstimator):
 
     def fit(self, seen: np.ndarray, duration: np.ndarray, sample_weight: np.ndarray | None = None) -> "LinearMinutes":
         """Learn the weights."""
-        self.mean_ = np.nan_to_num(np.nanmean(seen, axis=0, dtype=np.float64))
-        spread = np.nanstd(seen, axis=0, dtype=np.float64)
-        self.scale_ = np.where(np.nan_to_num(spread) > 0, spread, 1.0)
+        known = ~np.isnan(seen).all(axis=0)
+        self.mean_, self.scale_ = np.zeros(seen.shape[1]), np.ones(seen.shape[1])
+        self.mean_[known] = np.nanmean(seen[:, known], axis=0, dtype=np.float64)
+        spread = np.nanstd(seen[:, known], axis=0, dtype=np.float64)
+        self.scale_[known] = np.where(spread > 0, spread, 1.0)
         ridge = Ridge(alpha=self.alpha).fit(self._standard(seen), duration, sample_weight=sample_weight)
         self.coef_, self.intercept_ = ridge.coef_, float(ridge.intercept_)
         return self

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as arrow
 import pyarrow.parquet as parquet
@@ -16,7 +17,7 @@ from taxi.errors import BadFile
 from taxi.figures import FORMAT, month_figures
 from taxi.files import read_json, sha256_file, sha256_json, sha256_tree, staged, write_json
 from taxi.params import Params
-from taxi.schema import canonical_columns, check_trips, read_table, synthetic_mark, to_arrow
+from taxi.schema import check_trips, open_published, read_published, synthetic_mark, take_rows, to_arrow
 from taxi.trips import split_trips
 
 _LOG = logging.getLogger(__name__)
@@ -28,9 +29,9 @@ def _made_from(paths: MonthPaths, params: Params) -> str:
     return sha256_json([FORMAT, sha256_file(paths.raw), code, params.clean.model_dump(mode="json")])
 
 
-def _quarantined(table: arrow.Table, reasons: pd.Series) -> arrow.Table:
-    rows = arrow.array(reasons.index.to_numpy(), arrow.int64())
-    whole = table.take(rows).append_column("row", rows)
+def _quarantined(path: Path, reasons: pd.Series) -> arrow.Table:
+    rows = reasons.index.to_numpy(np.int64)
+    whole = take_rows(path, rows).append_column("row", arrow.array(rows))
     return whole.append_column("reason", arrow.array(reasons.to_numpy(), arrow.string()))
 
 
@@ -44,19 +45,20 @@ def split_month(paths: MonthPaths, params: Params) -> dict[str, Any]:
 
     Returns ``rows`` (counts), ``figures``, ``columns`` as published, and ``synthetic``. Raises BadFile if it cannot be read.
     """
-    table = read_table(paths.raw)
-    rows = canonical_columns(table, paths.service)
+    with open_published(paths.raw) as file:
+        published = file.schema_arrow
+    rows = read_published(paths.raw, paths.service)
     kept, reasons = split_trips(rows, paths.month, params.clean)
     split = {
         "made_from": _made_from(paths, params),
         "rows": _row_counts(kept, reasons),
         "figures": month_figures(rows, kept, reasons, paths.month),
-        "columns": table.column_names,
-        "synthetic": synthetic_mark(table),
+        "columns": published.names,
+        "synthetic": synthetic_mark(published),
     }
     with staged(paths.split) as part:
         part.mkdir()
-        parquet.write_table(_quarantined(table, reasons), part / "quarantine.parquet")
+        parquet.write_table(_quarantined(paths.raw, reasons), part / "quarantine.parquet")
         parquet.write_table(to_arrow(check_trips(kept)), part / "trips.parquet")
         write_json(part / "split.json", split)
     return split

@@ -108,7 +108,9 @@ def test_a_model_fitted_on_workers_predicts_as_well_as_a_local_one(
     for name in ("rmse", "mae"):
         assert ours[name] == pytest.approx(theirs[name], rel=0.005)
     assert ours["coverage80"] == pytest.approx(theirs["coverage80"], abs=0.02)
-    np.testing.assert_allclose(model.features.history_.pair, local.features.history_.pair, rtol=1e-12)
+    np.testing.assert_allclose(
+        model.features.history_.tables["pair_minutes"], local.features.history_.tables["pair_minutes"], rtol=1e-12
+    )
 
 
 def test_it_is_an_ordinary_model_on_disk(model: DurationModel, tmp_path: Path) -> None:

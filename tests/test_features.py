@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from taxi.features import NAMES, TripFeatures, at_pickup, holiday_flags
+from taxi.features import NAMES, Trip, TripFeatures, at_pickup, holiday_flags
 from taxi.schema import AT_PICKUP
 
 Trips = Callable[..., pd.DataFrame]
@@ -21,6 +21,10 @@ def trips(sample_trips: Trips) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def fitted(trips: pd.DataFrame, zones: pd.DataFrame) -> TripFeatures:
     return TripFeatures(zones).fit(at_pickup(trips), trips["duration"])
+
+
+def _number(value: float) -> float:
+    return int(value) if float(value).is_integer() else float(value)
 
 
 def column(matrix: np.ndarray, name: str) -> np.ndarray:
@@ -46,6 +50,22 @@ def test_a_single_trip_has_the_features_it_has_among_many(fitted: TripFeatures, 
     for row in range(0, len(trips), 401):
         alone = fitted.transform(trips.iloc[[row]])
         assert alone.tobytes() == together[[row]].tobytes()
+
+
+def test_the_day_of_the_year_is_told_only_where_a_whole_year_was_learnt(
+    fitted: TripFeatures, trips: pd.DataFrame, zones: pd.DataFrame
+) -> None:
+    year = pd.concat([trips.assign(pickup=trips["pickup"] + pd.DateOffset(months=by)) for by in range(12)])
+
+    year_round = TripFeatures(zones).fit(year, year["duration"])
+    asked = year.iloc[::5003]
+    told = year_round.transform(asked)
+
+    assert np.isnan(column(fitted.transform(trips), "day_of_year")).all()
+    assert column(told, "day_of_year").tolist() == asked["pickup"].dt.dayofyear.tolist()
+    for row, trip in zip(told, asked[AT_PICKUP].itertuples(index=False), strict=True):
+        one = year_round.transform_one(Trip(trip.pickup.to_pydatetime(), *map(_number, trip[1:])))
+        np.testing.assert_array_equal(one, row)
 
 
 def test_the_order_of_trips_does_not_matter(fitted: TripFeatures, trips: pd.DataFrame) -> None:
@@ -93,7 +113,7 @@ def test_missing_passengers_mark_the_null_block(fitted: TripFeatures, trips: pd.
     [("2023-07-04", 1, 0), ("2023-07-05", 0, 1), ("2023-11-23", 1, 0), ("2023-03-15", 0, 0), ("2023-12-31", 0, 1)],
 )
 def test_new_yorks_holidays(day: str, free: int, near: int) -> None:
-    is_free, is_near = holiday_flags(pd.DatetimeIndex([day]))
+    is_free, is_near = holiday_flags(np.array([day], dtype="datetime64[D]"))
 
     assert (is_free[0], is_near[0]) == (free, near)
 

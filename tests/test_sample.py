@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
 from taxi.files import sha256_file
 from taxi.params import load_params
 from taxi.sample import SHIFT, make_month, published_schema, write_sample
-from taxi.schema import canonical_columns, read_table
+from taxi.schema import canonical_columns, read_published
 from taxi.trips import split_trips
 from tests.builders import build_sample_trips
 
@@ -82,14 +81,15 @@ def test_the_planted_shift_slows_roads_lowers_demand_and_grows_the_null_block() 
 def test_speeds_and_durations_are_within_15_percent_of_the_real_city(
     service: str, months: list[str], real_source: Path
 ) -> None:
-    def kept(table: pa.Table, month: str) -> pd.DataFrame:
-        return split_trips(canonical_columns(table, service), month, load_params().clean)[0]
+    def kept(rows: pd.DataFrame, month: str) -> pd.DataFrame:
+        return split_trips(rows, month, load_params().clean)[0]
 
     files = [real_source / f"trip-data/{service}_tripdata_{month}.parquet" for month in months]
     actual = pd.concat(
-        [kept(read_table(path), month) for path, month in zip(files, months, strict=True)], ignore_index=True
+        [kept(read_published(path, service), month) for path, month in zip(files, months, strict=True)],
+        ignore_index=True,
     )
-    ours = kept(make_month(service, months[-1], 60_000), months[-1])
+    ours = kept(canonical_columns(make_month(service, months[-1], 60_000), service), months[-1])
 
     speed = hour_speed(ours) / hour_speed(actual)
     quantiles = ours["duration"].quantile(QUANTILES) / actual["duration"].quantile(QUANTILES)

@@ -1,3 +1,4 @@
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as parquet
@@ -5,7 +6,7 @@ import pytest
 from pandera.errors import SchemaError
 
 from taxi.errors import BadFile
-from taxi.schema import AT_PICKUP, check_trips, read_published, read_trips, synthetic_mark, to_arrow
+from taxi.schema import AT_PICKUP, check_trips, read_published, read_trips, synthetic_mark, take_rows, to_arrow
 
 
 @pytest.fixture
@@ -29,6 +30,16 @@ def test_yellow_and_green_files_become_the_same_columns(publish):
 
 def test_rows_are_numbered_as_they_stand_in_the_file(publish):
     assert read_published(publish(), "green")["row"].tolist() == list(range(50))
+
+
+def test_rows_are_taken_whole_from_whichever_row_group_they_are_in(publish, tmp_path):
+    table = parquet.read_table(publish())
+    parquet.write_table(table, tmp_path / "groups.parquet", row_group_size=7)
+
+    for rows in ([0, 6, 7, 21, 49], [13], []):
+        assert take_rows(tmp_path / "groups.parquet", np.array(rows, dtype=np.int64)).equals(
+            table.take(pa.array(rows, pa.int64()))
+        )
 
 
 @pytest.mark.parametrize("style", [str.lower, str.upper, str.title])
@@ -114,5 +125,5 @@ def test_a_synthetic_file_says_so(publish):
 
     marked = table.replace_schema_metadata({"taxi.synthetic": '{"seed": 7}'})
 
-    assert synthetic_mark(marked) == {"seed": 7}
-    assert synthetic_mark(table) is None
+    assert synthetic_mark(marked.schema) == {"seed": 7}
+    assert synthetic_mark(table.schema) is None
