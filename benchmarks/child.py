@@ -65,8 +65,3 @@ def measure_apart(call: Callable[..., Any], **arguments: Any) -> Measured:
         ) from error
     finally:
         process.join()
-
-
-def best_of(repeats: int, call: Callable[..., Any], **arguments: Any) -> Measured:
-    """Return the fastest of several measurements: what else the machine does only ever adds."""
-    return min((measure_apart(call, **arguments) for _ in range(repeats)), key=lambda one: one.seconds)

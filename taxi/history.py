@@ -107,7 +107,7 @@ def smooth(sums: tuple[np.ndarray, np.ndarray], prior: np.ndarray | float, stren
 
 def is_year_round(sums: Sums) -> bool:
     """Say whether trips of (nearly) every day of the year have been seen."""
-    return np.count_nonzero(sums["day"][1]) >= YEAR_ROUND
+    return int(np.count_nonzero(sums["day"][1])) >= YEAR_ROUND
 
 
 def _log_count(sums: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
