@@ -36,9 +36,9 @@ class Measured:
         }
 
 
-def peak_mb() -> float:
-    """Return the largest memory this process has held, in MB (10^6 bytes)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT / 1e6
+def peak_mb(who: int = resource.RUSAGE_SELF) -> float:
+    """Return the largest memory this process (or, of ``RUSAGE_CHILDREN``, one that has ended) has held, in MB (10^6 bytes)."""
+    return resource.getrusage(who).ru_maxrss * UNIT / 1e6
 
 
 def _run(channel: Connection, call: Callable[..., Any], arguments: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ slope of log seconds over log trips: 1 is growth in proportion. Making the month
 
 import argparse
 import json
+import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -36,7 +37,6 @@ from taxi.zones import read_zones
 SIZES = (100_000, 300_000, 1_000_000, 3_000_000, 9_000_000, 18_000_000, 36_000_000)
 MONTH_ROWS = 3_000_000
 SERVICE, FIRST = "yellow", "2021-01"
-STAGES = ("ingest", "features", "fit")
 
 
 def rows_argument(text: str) -> list[int]:
@@ -99,7 +99,31 @@ def run_local(settings: Settings, months: list[str]) -> list[dict[str, Any]]:
     return stages
 
 
-ENGINES = {"local": run_local}  # another engine is another function of settings and months
+def run_dask(settings: Settings, months: list[str]) -> list[dict[str, Any]]:
+    """The same on a cluster of two local workers of one thread; the memory of ``fit`` is that of the larger worker.
+
+    Tallying, drawing and boosting happen there, all in ``fit``.
+    """
+    import distributed
+
+    from taxi.cluster_fit import fit_months_on
+
+    params, begun = load_params(ROOT / "params.yaml"), time.perf_counter()
+    if missing := prepare_months(settings, SERVICE, months):
+        raise TaxiError(f"expected every synthetic month to be accepted; {missing}")
+    prepare_zones(settings)
+    stages = [{"stage": "ingest", "seconds": time.perf_counter() - begun, "peak_mb": peak_mb()}]
+    parts, as_of = month_parts(settings, SERVICE, months), month_bounds(months[-1])[1]
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        begun, address = time.perf_counter(), cluster.scheduler_address
+        zones = read_zones(settings.zones)
+        model = fit_months_on(address, settings.data, parts, zones, params.model, params.features, as_of)
+        seconds = time.perf_counter() - begun
+    counted = {name: model.recipe[name] for name in ("trips", "boosted_on")}
+    return [*stages, {"stage": "fit", "seconds": seconds, "peak_mb": peak_mb(resource.RUSAGE_CHILDREN)} | counted]
+
+
+ENGINES = {"local": run_local, "dask": run_dask}
 
 
 def exponent(rows: Sequence[float], seconds: Sequence[float]) -> float | None:
@@ -115,7 +139,8 @@ def exponents(sizes: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | No
     for name, least in (("all sizes", 0), ("from a million", 1_000_000)):
         chosen = [one for one in sizes if one["rows"] >= least]
         rows = [one["rows"] for one in chosen]
-        stages = {stage: [one["stages"][at]["seconds"] for one in chosen] for at, stage in enumerate(STAGES)}
+        per_stage = list(zip(*(one["stages"] for one in chosen), strict=True))
+        stages = {same[0]["stage"]: [one["seconds"] for one in same] for same in per_stage}
         total = [one["seconds"] for one in chosen]
         found[name] = {stage: exponent(rows, took) for stage, took in (stages | {"total": total}).items()}
     return found
