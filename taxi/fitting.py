@@ -14,13 +14,14 @@ from scipy.optimize import brentq
 
 from taxi.boosted import XGBOOST, Boosted, Rows, fit_boosted
 from taxi.features import NAMES, PLANNED, TripFeatures, planned_distance
-from taxi.history import Sums, merge
+from taxi.history import DAYS, Sums, merge
 from taxi.model import FORMAT, DurationModel
 from taxi.params import FeatureParams, ModelParams
 from taxi.schema import AT_PICKUP
 from taxi.simple import SimpleDistribution
 
 Part = Callable[[], pd.DataFrame]
+DAY_OF_YEAR = NAMES.index("day_of_year")
 COLUMNS = [*AT_PICKUP, "trip_distance", "distance_suspect", "duration"]
 
 
@@ -45,6 +46,7 @@ class Draw:
     newest: pd.Timestamp
     scale: float
     half_life_days: float
+    season_doubt: float
     seed: int
 
 
@@ -75,7 +77,8 @@ def plan_draw(days: pd.Series, as_of: pd.Timestamp, params: ModelParams) -> Draw
     weight = recency_weights(days.index.to_series(), as_of, params.half_life_days)
     span = (as_of - days.index.min()).days
     newest = as_of - pd.Timedelta(days=min(params.calibration_days, span // 4))
-    return Draw(as_of, newest, thinning(days, weight, params.max_rows), params.half_life_days, params.seed)
+    scale = thinning(days, weight, params.max_rows)
+    return Draw(as_of, newest, scale, params.half_life_days, params.season_doubt, params.seed)
 
 
 def draw_rows(part: Part, maker: TripFeatures, draw: Draw) -> Rows:
@@ -84,10 +87,22 @@ def draw_rows(part: Part, maker: TripFeatures, draw: Draw) -> Rows:
     weight = recency_weights(trips["pickup"], draw.as_of, draw.half_life_days)
     share = np.minimum(1.0, draw.scale * weight)
     month = trips["pickup"].min().toordinal() if len(trips) else 0
-    chosen = np.random.default_rng([draw.seed, month]).random(len(trips)) < share
+    luck = np.random.default_rng([draw.seed, month])
+    chosen = luck.random(len(trips)) < share
     kept = planned_distance(trips[chosen])
     newest = (kept["pickup"] >= draw.newest).to_numpy()
-    return Rows(maker.look_back(kept), kept["duration"].to_numpy(), (weight / share)[chosen], newest)
+    seen = doubt_season(maker.look_back(kept), draw.season_doubt, luck)
+    return Rows(seen, kept["duration"].to_numpy(), (weight / share)[chosen], newest)
+
+
+def doubt_season(seen: np.ndarray, share: float, luck: np.random.Generator) -> np.ndarray:
+    """Give a ``share`` of the trips, in place, some other day of the year; return the features.
+
+    One year's January is one example of a January: so the trees pull what it tells towards the year's average.
+    """
+    doubted = (luck.random(len(seen)) < share) & ~np.isnan(seen[:, DAY_OF_YEAR])
+    seen[doubted, DAY_OF_YEAR] = luck.integers(1, DAYS + 1, int(doubted.sum()))
+    return seen
 
 
 def fit_months(

@@ -79,6 +79,7 @@ class ModelParams(_Section):
     planned: bool
     window_months: int = Field(ge=1)
     half_life_days: float = Field(gt=0)
+    season_doubt: float = Field(ge=0, lt=1)
     max_rows: int = Field(ge=1)
     calibration_days: int = Field(ge=1)
     trips_per_round: int = Field(ge=1)

@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 
 from taxi.boosted import schedule
-from taxi.features import TripFeatures
+from taxi.features import NAMES, TripFeatures
 from taxi.fitting import (
     COLUMNS,
+    DAY_OF_YEAR,
+    doubt_season,
     draw_rows,
     fit_months,
     plan_draw,
@@ -110,3 +112,18 @@ def test_fewer_trips_take_fewer_and_larger_steps() -> None:
     assert schedule(500, 0.06, 250_000, 1_000) == (250, 0.12)
     assert schedule(500, 0.06, 10_000, 1_000) == (60, 0.3)
     assert schedule(40, 0.06, 10_000, 1_000) == (40, 0.06)
+
+
+def test_a_share_of_trips_is_given_another_day_of_the_year_and_gaps_stay_gaps() -> None:
+    seen = np.full((20_000, len(NAMES)), 1.0, dtype=np.float32)
+    seen[:, DAY_OF_YEAR] = 15
+    gaps = seen.copy()
+    gaps[:, DAY_OF_YEAR] = np.nan
+
+    doubted, unknown = (doubt_season(one, 0.25, np.random.default_rng(7)) for one in (seen, gaps))
+
+    other = doubted[:, DAY_OF_YEAR][doubted[:, DAY_OF_YEAR] != 15]
+    assert len(other) / len(seen) == pytest.approx(0.25 * 365 / 366, abs=0.01)
+    assert (other.min(), other.max()) == (1, 366)
+    assert np.isnan(unknown[:, DAY_OF_YEAR]).all()
+    assert (np.delete(doubted, DAY_OF_YEAR, axis=1) == 1).all()
