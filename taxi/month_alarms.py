@@ -124,9 +124,9 @@ def judge_month(results: Mapping[str, Result], month: str, unchecked: Sequence[s
         return found
     done = [one for name, one in sorted(results.items()) if name <= month and one["status"] == "done"]
     found |= judge_monitor(result, alarms) if result.get("alarm_reasons") else {}
+    found |= {"champion-old": judge_age(result, alarms)} if result.get("decision") else {}
     return found | {
         "unlike-before": judge_unlike(result),
-        "champion-old": judge_age(result, alarms),
         "retraining-stalled": judge_stalled(done, alarms),
         "check-did-not-run": judge_check(result, unchecked),
     }
