@@ -5,6 +5,7 @@ from typing import Any
 
 from prefect import flow
 
+from pipelines.alarming import watch
 from pipelines.monthly import monthly
 from taxi.config import load_settings
 from taxi.month import due_month
@@ -23,4 +24,5 @@ def arrivals(service: str, source: str | None = None, version: bool = True) -> l
         if results[-1]["status"] != "done":
             return results
     _LOG.info("%s %s is not published yet", service, month)
+    watch(settings, service, None)
     return results
