@@ -17,6 +17,7 @@ import httpx
 import mlflow
 import pandas as pd
 import yaml
+from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
 
 from taxi.city import build_city, write_lookup, write_shapes
@@ -86,17 +87,23 @@ class Registry:
 
     def register(self, folder: Path, spoil: Spoil | None = None, **tags: str) -> int:
         """Register a model's folder as the package does; ``spoil`` changes MLflow's files afterwards, ``tags`` win."""
-        golden = {"golden": write_golden(load_model(folder), build_sample_trips("2024-02", 200)[AT_PICKUP])}
-        return self._made(folder, spoil, golden | tags)
+        return self._made(folder, folder, spoil, tags)
 
-    def _made(self, folder: Path, spoil: Spoil | None, tags: dict[str, str]) -> int:
+    def _made(self, folder: Path, like: Path, spoil: Spoil | None, tags: dict[str, str]) -> int:
+        example, model = build_sample_trips("2024-02", 200)[AT_PICKUP], load_model(like)
+        tags = {"golden": write_golden(model, example)} | tags
+        few = example.head(5).astype(dict.fromkeys(AT_PICKUP[1:], "float64"))
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
         named = folder.parent / "named" / folder.name / "winner"  # the manifest knows a model's folder by this name
         shutil.copytree(folder, named, dirs_exist_ok=True)
         with mlflow.start_run(experiment_id=self.experiment) as run:
             info = mlflow.pyfunc.log_model(
-                name="winner", loader_module="taxi.pyfunc", data_path=str(named), pip_requirements=["numpy"]
+                name="winner",
+                loader_module="taxi.pyfunc",
+                data_path=str(named),
+                signature=infer_signature(few, model.predict(few)),
+                pip_requirements=["numpy"],
             )
         with TemporaryDirectory() as copy:
             got = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{info.model_id}", dst_path=copy))
@@ -116,8 +123,7 @@ class Registry:
 
     def register_unloaded(self, folder: Path, like: Path) -> int:
         """Register a folder that cannot be loaded, with right digests and the golden trips of ``like``."""
-        golden = write_golden(load_model(like), build_sample_trips("2024-02", 200)[AT_PICKUP])
-        return self._made(folder, None, {"golden": golden})
+        return self._made(folder, like, None, {})
 
     def alias(self, name: str, version: int) -> None:
         self.client.set_registered_model_alias(model_name("green"), name, str(version))
@@ -140,7 +146,13 @@ class Running:
         found = wait_for(lambda: self._address(begun), "the address in the log")
         self.url = f"http://127.0.0.1:{found.group(2)}"
         self.client = httpx.Client(base_url=self.url, timeout=30)
-        wait_for(lambda: self.client.get("/healthz").status_code == 200, "a worker that answers")
+        return self._wait(lambda: self.client.get("/healthz").status_code == 200, "a worker that answers")
+
+    def _wait(self, true: Waits, what: str, seconds: float = 120) -> "Running":
+        try:
+            wait_for(true, what, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\nIt wrote:\n{self.log.read_text()[-4000:]}") from error
         return self
 
     def _address(self, begun: int) -> re.Match[str] | None:
@@ -148,14 +160,13 @@ class Running:
         return ADDRESS.search(self.log.read_bytes()[begun:].decode())
 
     def ready(self) -> "Running":
-        wait_for(lambda: self.client.get("/readyz").status_code == 200, "a ready service")
-        return self
+        return self._wait(lambda: self.client.get("/readyz").status_code == 200, "a ready service")
 
     def serves(self, version: int, arm: str = "champion", seconds: float = 120) -> "Running":
-        wait_for(
-            lambda: (self.client.get("/model").json()[arm] or {}).get("version") == version, f"{arm} {version}", seconds
-        )
-        return self
+        def serving() -> bool:
+            return (self.client.get("/model").json()[arm] or {}).get("version") == version
+
+        return self._wait(serving, f"{arm} {version}", seconds)
 
     def stop(self) -> int:
         self.client.close()
