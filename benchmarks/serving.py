@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from taxi.months import shift_month
 from taxi.params import load_params
 from taxi.schema import read_trips
 from taxi.zones import read_zones
-from tests.load import hammer
+from tests.load import hammer_while
 from tests.serving_worlds import ROOT, Registry, Running, ServingWorld
 
 OURS = {"PULocationID": 74, "DOLocationID": 138, "pickup_datetime": "2023-02-07T08:15:00"}
@@ -82,7 +81,7 @@ def workers_memory(running: Running) -> int:
 
 def measure_swaps(world: ServingWorld, running: Running, swaps: int, seconds: float) -> Json:
     """Swap champions at an even pace under a steady load; return failures, p99 before and during (ms), memory growth."""
-    done, times = threading.Event(), {}
+    times: dict[str, float] = {}
 
     def swap() -> None:
         time.sleep(seconds / 3)
@@ -94,12 +93,8 @@ def measure_swaps(world: ServingWorld, running: Running, swaps: int, seconds: fl
             running.serves(2 - number % 2)
             time.sleep(max(0.0, due - time.monotonic()))
         times["end"], times["growth"] = time.monotonic(), workers_memory(running) / before - 1
-        done.set()
 
-    swapping = threading.Thread(target=swap)
-    swapping.start()
-    tally = hammer(running.url, [OURS], lambda: not done.is_set(), 4, 0.004)
-    swapping.join()
+    tally = hammer_while(swap, running.url, [OURS], 4, 0.004)
     steady, during = tally.p99(until=times["begin"]), tally.p99(times["begin"], times["end"])
     return {
         "swaps": swaps,
@@ -115,6 +110,7 @@ def measure_swaps(world: ServingWorld, running: Running, swaps: int, seconds: fl
 def measure(world: ServingWorld, seconds: float, swaps: int) -> Json:
     """Measure all, one after another."""
     found: Json = {
+        "load_before": os.getloadavg(),
         "load_per_request": measure_seed(world, OURS, seconds),
         "mlflow_models_serve": measure_mlflow(world, FOR_MLFLOW, seconds),
     }
@@ -129,6 +125,7 @@ def measure(world: ServingWorld, seconds: float, swaps: int) -> Json:
             found["swaps"] = measure_swaps(world, running, swaps, 1.5 * swaps)
     finally:
         running.stop()
+    found["load_after"] = os.getloadavg()
     found["times_load_per_request"] = most / found["load_per_request"]["per_second"]
     found["times_mlflow"] = most / found["mlflow_models_serve"]["per_second"]
     return found
@@ -156,7 +153,7 @@ def main() -> None:
         f"{found['times_load_per_request']:.0f} times the service that loads per request, {found['times_mlflow']:.1f} times MLflow's"
     )
     print(json.dumps({name: found[name] for name in ("taxi_serve_at_half", "swaps") if name in found}, indent=1))
-    print(f"load average before: {os.getloadavg()}")
+    print(f"load average, of 1, 5 and 15 minutes: before {found['load_before']}, after {found['load_after']}")
     if given.out:
         write_json(given.out, found)
 

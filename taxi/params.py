@@ -4,28 +4,25 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from taxi.config import find_root
 from taxi.errors import UsageError
 from taxi.live_params import ExperimentParams
+from taxi.section import Section
 from taxi.serve_params import ServeParams
 
 ASIDE = {"experiment", "release", "search", "serve"}
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CleanParams(_Section):
+class CleanParams(Section):
     """Which trips are kept (minutes)."""
 
     min_minutes: float = Field(gt=0)
     max_minutes: float = Field(gt=0)
 
 
-class AcceptParams(_Section):
+class AcceptParams(Section):
     """When a month as a whole is refused or accepted with warnings. Shares are of 1."""
 
     kept_share_warn: float
@@ -65,14 +62,14 @@ class AcceptParams(_Section):
     dollars_ratio_refuse: float
 
 
-class FeatureParams(_Section):
+class FeatureParams(Section):
     """How history is learnt."""
 
     smoothing: float
     folds: int
 
 
-class ModelParams(_Section):
+class ModelParams(Section):
     """The model's recipe."""
 
     kind: Literal["xgboost", "linear", "pair-median"]
@@ -102,14 +99,14 @@ class ModelParams(_Section):
     seed: int
 
 
-class RetrainParams(_Section):
+class RetrainParams(Section):
     """When a challenger is trained."""
 
     on_alarm: bool
     every_months: int = Field(ge=0)
 
 
-class PromoteParams(_Section):
+class PromoteParams(Section):
     """What a challenger must show."""
 
     resamples: int = Field(ge=100)
@@ -119,7 +116,7 @@ class PromoteParams(_Section):
     seed: int
 
 
-class MonitorParams(_Section):
+class MonitorParams(Section):
     """When the monitor speaks up. Effect sizes are unitless; shares and ratios are of 1."""
 
     sample_rows: int
@@ -137,7 +134,7 @@ class MonitorParams(_Section):
     seed: int
 
 
-class ReleaseParams(_Section):
+class ReleaseParams(Section):
     """How a version goes from dev over staging to prod."""
 
     approval: list[Literal["dev", "staging", "prod"]]
@@ -145,7 +142,7 @@ class ReleaseParams(_Section):
     uncommitted: bool
 
 
-class SearchParams(_Section):
+class SearchParams(Section):
     """How much a search for a better recipe may cost."""
 
     trials: int = Field(ge=1)
@@ -157,7 +154,7 @@ class SearchParams(_Section):
     seed: int
 
 
-class Params(_Section):
+class Params(Section):
     """All of ``params.yaml``."""
 
     clean: CleanParams

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -202,13 +202,17 @@ class ServingWorld:
         self.params.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
-def make_world(place: Path, seeds: tuple[int, ...] = (1, 2), uri: str = "", artifacts: str = "") -> ServingWorld:
-    zones = write_zones(place / "data" / "zones")
+def make_world(place: Path, models: Mapping[int, Path], uri: str = "", artifacts: str = "") -> ServingWorld:
+    """Make a world whose registry has a version of each of ``models`` (by number); the first is the champion."""
+    write_zones(place / "data" / "zones")
     (place / "checkout" / "notebooks").mkdir(parents=True)
     shutil.copyfile(ROOT / "params.yaml", place / "checkout" / "params.yaml")
-    models = {seed: train(place / "models" / str(seed), zones, seed) for seed in seeds}
-    made = ServingWorld(place, models, Registry(place, uri, artifacts))
+    own = {number: Path(shutil.copytree(folder, place / "models" / str(number))) for number, folder in models.items()}
+    made = ServingWorld(place, own, Registry(place, uri, artifacts))
     made.set_params("serve", poll_seconds=0.5)
+    for number, folder in own.items():
+        assert made.registry.register(folder) == number
+    made.registry.alias("champion", min(own))
     return made
 
 

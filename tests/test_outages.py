@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import pytest
 import sqlalchemy
 from moto.server import ThreadedMotoServer
 
-from tests.load import Tally, hammer
+from tests.load import Tally, hammer_while
 from tests.postgres import Postgres, free_port, running_postgres, why_not
 from tests.serving_worlds import TRIP, Running, ServingWorld, make_world, wait_for
 
@@ -89,14 +88,9 @@ def backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
 
 
 @pytest.fixture(scope="module")
-def world(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> ServingWorld:
-    made = make_world(
-        tmp_path_factory.mktemp("outages"), (1, 2), f"http://127.0.0.1:{backends.port}", "s3://taxi/artifacts"
-    )
-    for seed in made.models:
-        assert made.registry.register(made.models[seed]) == seed
-    made.registry.alias("champion", 1)
-    return made
+def world(backends: Backends, tmp_path_factory: pytest.TempPathFactory, small_models: dict[int, Path]) -> ServingWorld:
+    place, address = tmp_path_factory.mktemp("outages"), f"http://127.0.0.1:{backends.port}"
+    return make_world(place, small_models, address, "s3://taxi/artifacts")
 
 
 @pytest.fixture(scope="module")
@@ -122,17 +116,7 @@ def ids(tally: Tally) -> set[str]:
 
 
 def during(service: Running, act: Callable[[], None]) -> Tally:
-    done, tallies = threading.Event(), []
-    load = threading.Thread(
-        target=lambda: tallies.append(hammer(service.url, BODIES, lambda: not done.is_set(), 4, 0.01))
-    )
-    load.start()
-    try:
-        act()
-    finally:
-        done.set()
-        load.join()
-    return tallies[0]
+    return hammer_while(act, service.url, BODIES, 4, 0.01)
 
 
 def test_an_outage_of_everything_fails_no_request_and_loses_no_row(
