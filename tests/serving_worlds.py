@@ -75,12 +75,13 @@ class Registry:
     place: Path
     uri: str = ""
     artifacts: str = ""
+    service: str = "green"
 
     def __post_init__(self) -> None:
         self.uri = self.uri or f"sqlite:///{self.place / 'mlflow.db'}"
         prepare(self.uri)
         self.client = MlflowClient(self.uri, self.uri)
-        self.client.create_registered_model(model_name("green"))
+        self.client.create_registered_model(model_name(self.service))
         self.experiment = self.client.create_experiment(
             "serving", self.artifacts or (self.place / "mlartifacts").as_uri()
         )
@@ -113,7 +114,7 @@ class Registry:
             spoil(Path(self.client.get_logged_model(info.model_id).artifact_location.removeprefix("file://")))
         about = {"trained_from": "2024-01", "trained_to": "2024-01", "fingerprint": info.model_id, "role": "winner"}
         made = self.client.create_model_version(
-            model_name("green"),
+            model_name(self.service),
             f"models:/{info.model_id}",
             run.info.run_id,
             about | marks | tags,
@@ -126,7 +127,7 @@ class Registry:
         return self._made(folder, like, None, {})
 
     def alias(self, name: str, version: int) -> None:
-        self.client.set_registered_model_alias(model_name("green"), name, str(version))
+        self.client.set_registered_model_alias(model_name(self.service), name, str(version))
 
 
 @dataclass
@@ -136,13 +137,16 @@ class Running:
     place: Path
     environment: dict[str, str]
     words: tuple[str, ...] = ()
+    service: str = "green"
 
     def start(self) -> "Running":
-        command = [sys.executable, "-m", "pipelines.cli", "serve", "--service", "green", "--port", "0", *self.words]
+        command = [sys.executable, "-m", "pipelines.cli", "serve", "--service", self.service, "--port", "0"]
         self.log = self.place / "serve.log"
         with self.log.open("ab") as stream:
             begun = stream.tell()
-            self.process = subprocess.Popen(command, env=self.environment, cwd=self.place / "checkout", stderr=stream)
+            self.process = subprocess.Popen(
+                [*command, *self.words], env=self.environment, cwd=self.place / "checkout", stderr=stream
+            )
         found = wait_for(lambda: self._address(begun), "the address in the log")
         self.url = f"http://127.0.0.1:{found.group(2)}"
         self.client = httpx.Client(base_url=self.url, timeout=30)
@@ -183,7 +187,11 @@ class ServingWorld:
     registry: Registry
 
     def running(self, *words: str, **environment: str) -> Running:
-        return Running(self.place, self.environment | environment, words)
+        return Running(self.place, self.environment | environment, words, self.service)
+
+    @property
+    def service(self) -> str:
+        return self.registry.service
 
     @property
     def environment(self) -> dict[str, str]:
@@ -202,13 +210,15 @@ class ServingWorld:
         self.params.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
-def make_world(place: Path, models: Mapping[int, Path], uri: str = "", artifacts: str = "") -> ServingWorld:
+def make_world(
+    place: Path, models: Mapping[int, Path], uri: str = "", artifacts: str = "", service: str = "green"
+) -> ServingWorld:
     """Make a world whose registry has a version of each of ``models`` (by number); the first is the champion."""
     write_zones(place / "data" / "zones")
     (place / "checkout" / "notebooks").mkdir(parents=True)
     shutil.copyfile(ROOT / "params.yaml", place / "checkout" / "params.yaml")
     own = {number: Path(shutil.copytree(folder, place / "models" / str(number))) for number, folder in models.items()}
-    made = ServingWorld(place, own, Registry(place, uri, artifacts))
+    made = ServingWorld(place, own, Registry(place, uri, artifacts, service))
     made.set_params("serve", poll_seconds=0.5)
     for number, folder in own.items():
         assert made.registry.register(folder) == number
