@@ -25,7 +25,7 @@ from tests.replayed import differences, replay_to
 from tests.serving_worlds import ServingWorld, make_world
 
 LEARNT_FROM = 50_000
-SMALL = {"planned": False, "rounds": 60, "head_rounds": 10, "interval_rounds": 10, "max_depth": 5}
+SMALL = {"rounds": 60, "head_rounds": 10, "interval_rounds": 10, "max_depth": 5}
 Json = dict[str, Any]
 
 
