@@ -83,10 +83,12 @@ def backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
         made = Backends(tmp_path_factory.mktemp("backends"), postgres, free_port(), s3_port=free_port())
         for name, value in made.environment.items():
             patch.setenv(name, value)
-        made.start()
-        boto3.client("s3", endpoint_url=made.environment["MLFLOW_S3_ENDPOINT_URL"]).create_bucket(Bucket="taxi")
-        yield made
-        made.kill()
+        try:
+            made.start()
+            boto3.client("s3", endpoint_url=made.environment["MLFLOW_S3_ENDPOINT_URL"]).create_bucket(Bucket="taxi")
+            yield made
+        finally:
+            made.kill()
 
 
 @pytest.fixture(scope="module")
