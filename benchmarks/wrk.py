@@ -14,7 +14,7 @@ def wrk(url: str, body: Json, seconds: float, connections: int = CONNECTIONS, de
     """Return requests a second, p50 and p99 (ms) and failures; each connection waits ``delay_ms`` before a request."""
     script = [
         'wrk.method = "POST"',
-        f"wrk.body = [[{json.dumps(body)}]]",
+        f"wrk.body = [==[{json.dumps(body)}]==]",  # a body may hold ]]
         'wrk.headers["Content-Type"] = "application/json"',
         f"function delay() return {delay_ms:.3f} end" if delay_ms else "",
     ]
