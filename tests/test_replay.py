@@ -21,6 +21,7 @@ from taxi.params import load_params
 from taxi.predictions import open_store
 from taxi.replay import Progress, outcomes, progress_line, read_traffic, requests, schedule
 from taxi.replay_client import replay_month
+from taxi.requests import parse_trips
 from taxi.schema import AT_PICKUP, check_trips, read_published, to_arrow
 from taxi.trips import split_trips
 from taxi.zones import read_zones
@@ -104,6 +105,12 @@ def test_a_request_holds_nothing_that_is_known_only_at_the_end() -> None:
     assert asked[5]["trip_id"] == "green-2023-03-5"
     assert asked[5]["pickup_datetime"] == trips["pickup"][5].isoformat()
     assert not {"passenger_count", "trip_type"} & asked[-1].keys()
+
+
+def test_the_service_takes_every_request_of_a_replay() -> None:
+    asked = requests(build_trips(200, MONTH), "green", MONTH)
+
+    assert len(parse_trips(json.dumps({"trips": asked}).encode()).trips) == 200
 
 
 @pytest.mark.parametrize("together", [1, 50])
