@@ -31,9 +31,10 @@ def _dicts(trips: pd.DataFrame) -> list[dict[str, str]]:
     return trips[["PULocationID", "DOLocationID"]].astype(str).to_dict("records")
 
 
-def register(uri: str, trips: pd.DataFrame) -> None:
-    """Fit it on kept trips and register it at ``uri``."""
+def register(uri: str, experiment: str, trips: pd.DataFrame) -> None:
+    """Fit it on kept trips and register it at ``uri``, with its files where the experiment keeps them."""
     mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment(experiment_id=experiment)
     model = make_pipeline(DictVectorizer(), XGBRegressor(n_estimators=100, n_jobs=1)).fit(
         _dicts(trips), trips["duration"]
     )

@@ -10,33 +10,26 @@ champions are swapped.
 import argparse
 import json
 import os
-import re
-import subprocess
-import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pandas as pd
 import psutil
 
+from benchmarks.rivals import measure_mlflow, measure_seed
 from benchmarks.seed_service import register as register_seed
+from benchmarks.wrk import CONNECTIONS, wrk
 from taxi.files import write_json
 from taxi.fitting import fit_model
 from taxi.model import save_model
 from taxi.months import shift_month
 from taxi.params import load_params
-from taxi.registry import model_name
 from taxi.schema import read_trips
 from taxi.zones import read_zones
-from tests.load import hammer
-from tests.postgres import free_port
-from tests.serving_worlds import ROOT, Registry, Running, ServingWorld, wait_for
+from tests.load import hammer_while
+from tests.serving_worlds import ROOT, Registry, Running, ServingWorld
 
 OURS = {"PULocationID": 74, "DOLocationID": 138, "pickup_datetime": "2023-02-07T08:15:00"}
 FOR_MLFLOW = {
@@ -45,7 +38,6 @@ FOR_MLFLOW = {
         "data": [["2023-02-07T08:15:00", 74.0, 138.0, 1.0, 1.0, 2.0]],
     }
 }
-CONNECTIONS = 16
 Json = dict[str, Any]
 
 
@@ -67,85 +59,10 @@ def make_worlds(place: Path, data: Path, service: str, month: str, window: int) 
         assert world.registry.register(folder) == number
     world.registry.alias("champion", 1)
     world.set_params("serve", poll_seconds=1, rate_per_second=1e9, burst=10**9)
-    register_seed(world.registry.uri, read_trips(data / "trips" / service / f"{month}.parquet"))
-    return world
-
-
-def wrk(url: str, body: Json, seconds: float, connections: int = CONNECTIONS, delay_ms: float = 0) -> Json:
-    """Return requests a second, p50 and p99 (ms) and failures; each connection waits ``delay_ms`` before a request."""
-    script = [
-        'wrk.method = "POST"',
-        f"wrk.body = [[{json.dumps(body)}]]",
-        'wrk.headers["Content-Type"] = "application/json"',
-        f"function delay() return {delay_ms:.3f} end" if delay_ms else "",
-    ]
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
-        file.write("\n".join(script))
-        file.flush()
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "-s", file.name, url]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return read_wrk(said)
-
-
-def read_wrk(said: str) -> Json:
-    """Return the numbers in what wrk prints."""
-    unit = {"us": 1e-3, "ms": 1.0, "s": 1e3}
-    latency = {
-        f"p{level}": float(value) * unit[kind] for level, value, kind in re.findall(r"(\d+)%\s+([\d.]+)(us|ms|s)", said)
-    }
-    found = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
-    socket = re.search(r"connect (\d+), read (\d+), write (\d+), timeout (\d+)", said)
-    failed = int(found[1] if found else 0) + (sum(map(int, socket.groups())) if socket else 0)
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
-    assert rate, said
-    return {"per_second": float(rate[1]), "p50_ms": latency["p50"], "p99_ms": latency["p99"], "failed": failed}
-
-
-@contextmanager
-def command(words: list[str], environment: dict[str, str], ready: Callable[[], Any], what: str) -> Iterator[None]:
-    """Run a server until the block ends."""
-    process = subprocess.Popen(
-        words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    register_seed(
+        world.registry.uri, world.registry.experiment, read_trips(data / "trips" / service / f"{month}.parquet")
     )
-    try:
-        wait_for(ready, what, 180)
-        yield
-    finally:
-        for one in [*psutil.Process(process.pid).children(recursive=True), process]:
-            one.kill()
-        process.wait()
-
-
-def measure_seed(world: ServingWorld, seconds: float) -> Json:
-    """Measure the service that loads its model per request."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}/predict"
-    words = [sys.executable, "-m", "benchmarks.seed_service", world.registry.uri, str(port)]
-    with command(words, world.environment, lambda: httpx.post(url, json=OURS, timeout=30).status_code == 200, "seed"):
-        wrk(url, OURS, 2, 4)
-        return wrk(url, OURS, seconds, 4)
-
-
-def measure_mlflow(world: ServingWorld, seconds: float) -> Json:
-    """Measure ``mlflow models serve`` with one worker and our model."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}/invocations"
-    words = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "models",
-        "serve",
-        "-m",
-        f"models:/{model_name('green')}/1",
-        "--env-manager",
-        "local",
-    ]
-    more = ["--port", str(port), "--workers", "1", "--host", "127.0.0.1"]
-    ready = lambda: httpx.post(url, json=FOR_MLFLOW, timeout=30).status_code == 200  # noqa: E731
-    with command([*words, *more], world.environment, ready, "mlflow models serve"):
-        wrk(url, FOR_MLFLOW, 2)
-        return wrk(url, FOR_MLFLOW, seconds)
+    return world
 
 
 def at_half(url: str, most: float, seconds: float) -> Json:
@@ -164,7 +81,7 @@ def workers_memory(running: Running) -> int:
 
 def measure_swaps(world: ServingWorld, running: Running, swaps: int, seconds: float) -> Json:
     """Swap champions at an even pace under a steady load; return failures, p99 before and during (ms), memory growth."""
-    done, times = threading.Event(), {}
+    times: dict[str, float] = {}
 
     def swap() -> None:
         time.sleep(seconds / 3)
@@ -176,12 +93,8 @@ def measure_swaps(world: ServingWorld, running: Running, swaps: int, seconds: fl
             running.serves(2 - number % 2)
             time.sleep(max(0.0, due - time.monotonic()))
         times["end"], times["growth"] = time.monotonic(), workers_memory(running) / before - 1
-        done.set()
 
-    swapping = threading.Thread(target=swap)
-    swapping.start()
-    tally = hammer(running.url, [OURS], lambda: not done.is_set(), 4, 0.004)
-    swapping.join()
+    tally = hammer_while(swap, running.url, [OURS], 4, 0.004)
     steady, during = tally.p99(until=times["begin"]), tally.p99(times["begin"], times["end"])
     return {
         "swaps": swaps,
@@ -197,11 +110,13 @@ def measure_swaps(world: ServingWorld, running: Running, swaps: int, seconds: fl
 def measure(world: ServingWorld, seconds: float, swaps: int) -> Json:
     """Measure all, one after another."""
     found: Json = {
-        "load_per_request": measure_seed(world, seconds),
-        "mlflow_models_serve": measure_mlflow(world, seconds),
+        "load_before": os.getloadavg(),
+        "load_per_request": measure_seed(world, OURS, seconds),
+        "mlflow_models_serve": measure_mlflow(world, FOR_MLFLOW, seconds),
     }
-    running = world.running().start().ready()
+    running = world.running().start()
     try:
+        running.ready()
         wrk(f"{running.url}/predict", OURS, 2)
         found["taxi_serve"] = wrk(f"{running.url}/predict", OURS, seconds)
         most = found["taxi_serve"]["per_second"]
@@ -210,6 +125,7 @@ def measure(world: ServingWorld, seconds: float, swaps: int) -> Json:
             found["swaps"] = measure_swaps(world, running, swaps, 1.5 * swaps)
     finally:
         running.stop()
+    found["load_after"] = os.getloadavg()
     found["times_load_per_request"] = most / found["load_per_request"]["per_second"]
     found["times_mlflow"] = most / found["mlflow_models_serve"]["per_second"]
     return found
@@ -237,7 +153,7 @@ def main() -> None:
         f"{found['times_load_per_request']:.0f} times the service that loads per request, {found['times_mlflow']:.1f} times MLflow's"
     )
     print(json.dumps({name: found[name] for name in ("taxi_serve_at_half", "swaps") if name in found}, indent=1))
-    print(f"load average before: {os.getloadavg()}")
+    print(f"load average, of 1, 5 and 15 minutes: before {found['load_before']}, after {found['load_after']}")
     if given.out:
         write_json(given.out, found)
 

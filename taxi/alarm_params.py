@@ -2,16 +2,16 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from taxi.section import Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class Owners(BaseModel):
+class Owners(Section):
     """Who is asked to act, by the kind of trouble."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: str = Field(min_length=1)
     model: str = Field(min_length=1)
@@ -19,10 +19,8 @@ class Owners(BaseModel):
     operations: str = Field(min_length=1)
 
 
-class AlarmParams(BaseModel):
+class AlarmParams(Section):
     """When the alarms go off. Pairs are: from where on a warning, from where on an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     volume_error: Share
     rmse_error: float = Field(gt=1)

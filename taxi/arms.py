@@ -42,7 +42,7 @@ def _prepared(log: pd.DataFrame) -> pd.DataFrame:
 
 
 def find_running(log: pd.DataFrame, since: datetime | None = None) -> Running:
-    """Return the newest experiment in ``log`` (predictions joined with outcomes, as ``Store.with_outcomes`` gives them).
+    """Return the newest experiment in ``log`` (all predictions, as ``Store.with_outcomes`` gives them).
 
     Its versions are those that predicted last; it begins when both were there, or at ``since`` (UTC), and each trip counts
     once, with its first prediction. A trip that the challenger failed to answer stays the challenger's: otherwise it could

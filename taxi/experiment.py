@@ -161,7 +161,7 @@ def _health(running: Running, trips: pd.DataFrame, share: float) -> tuple[pd.Dat
 
 
 def judge_experiment(log: pd.DataFrame, params: Params) -> Judged:
-    """Judge the newest experiment in ``log``, a frame of predictions joined with outcomes (``Store.with_outcomes``).
+    """Judge the newest experiment in ``log``, a frame of all predictions and their outcomes so far (``Store.with_outcomes``).
 
     Raises TaxiError where there is no challenger or no trip with an outcome in both arms.
     """

@@ -3,13 +3,13 @@
 from datetime import UTC, datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from taxi.section import Section
 
 
-class ExperimentParams(BaseModel):
+class ExperimentParams(Section):
     """Champion against challenger on live trips. Shares, levels and effects are of 1."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     mode: Literal["none", "shadow", "share"]
     share: float = Field(ge=0, le=1)

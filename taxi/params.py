@@ -4,30 +4,27 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from taxi.alarm_params import AlarmParams
 from taxi.config import find_root
 from taxi.errors import UsageError
 from taxi.live_params import ExperimentParams
+from taxi.section import Section
 from taxi.serve_params import ServeParams
 
 Check = Literal["volume", "null-block", "rmse", "coverage", "slice-rmse", "input-drift", "prediction-drift"]
 ASIDE = {"alarms", "experiment", "release", "search", "serve"}
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CleanParams(_Section):
+class CleanParams(Section):
     """Which trips are kept (minutes)."""
 
     min_minutes: float = Field(gt=0)
     max_minutes: float = Field(gt=0)
 
 
-class AcceptParams(_Section):
+class AcceptParams(Section):
     """When a month as a whole is refused or accepted with warnings. Shares are of 1."""
 
     kept_share_warn: float
@@ -67,14 +64,14 @@ class AcceptParams(_Section):
     dollars_ratio_refuse: float
 
 
-class FeatureParams(_Section):
+class FeatureParams(Section):
     """How history is learnt."""
 
     smoothing: float
     folds: int
 
 
-class ModelParams(_Section):
+class ModelParams(Section):
     """The model's recipe."""
 
     kind: Literal["xgboost", "linear", "pair-median"]
@@ -105,7 +102,7 @@ class ModelParams(_Section):
     seed: int
 
 
-class RetrainParams(_Section):
+class RetrainParams(Section):
     """When a challenger is trained; months of 0 switch a trigger off."""
 
     policy: Literal["auto", "always", "never"]
@@ -114,7 +111,7 @@ class RetrainParams(_Section):
     every_months: int = Field(ge=0)
 
 
-class PromoteParams(_Section):
+class PromoteParams(Section):
     """What a challenger must show."""
 
     resamples: int = Field(ge=100)
@@ -124,7 +121,7 @@ class PromoteParams(_Section):
     seed: int
 
 
-class MonitorParams(_Section):
+class MonitorParams(Section):
     """When the monitor speaks up. Effect sizes are unitless; shares and ratios are of 1."""
 
     sample_rows: int
@@ -142,7 +139,7 @@ class MonitorParams(_Section):
     seed: int
 
 
-class ReleaseParams(_Section):
+class ReleaseParams(Section):
     """How a version goes from dev over staging to prod."""
 
     approval: list[Literal["dev", "staging", "prod"]]
@@ -150,7 +147,7 @@ class ReleaseParams(_Section):
     uncommitted: bool
 
 
-class SearchParams(_Section):
+class SearchParams(Section):
     """How much a search for a better recipe may cost."""
 
     trials: int = Field(ge=1)
@@ -162,7 +159,7 @@ class SearchParams(_Section):
     seed: int
 
 
-class Params(_Section):
+class Params(Section):
     """All of ``params.yaml``."""
 
     clean: CleanParams

@@ -7,18 +7,29 @@ lose. The other carries the spool's files into the store, oldest first, again an
 import logging
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Event, Lock, Thread
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
-from taxi.predictions import BadRows, Store, StoreDown
+from taxi.predictions import BadRows, StoreDown
 from taxi.spool import Spool, encode_rows, read_rows
 
 _LOG = logging.getLogger(__name__)
 Entry = tuple[str, dict[str, Any]]
 LONGEST_PAUSE = 2.0
 LOOK_SECONDS = 30.0  # between two looks for rows of processes that died meanwhile
+
+
+class Sink(Protocol):
+    """Where the rows end: a ``Store``, or one in a process of its own; both methods raise StoreDown and BadRows."""
+
+    def write_predictions(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Keep predictions."""
+
+    def write_outcomes(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Keep outcomes."""
 
 
 class PredictionLog:
@@ -30,7 +41,7 @@ class PredictionLog:
 
     def __init__(
         self,
-        store: Store,
+        store: Sink,
         spool: Path,
         every: float = 0.2,
         batch: int = 500,

@@ -101,8 +101,8 @@ def _outcome(row: Json) -> Json:
 
 
 def with_durations(joined: pd.DataFrame) -> pd.DataFrame:
-    """Return predictions with outcomes, ``duration`` (minutes) filled from pickup and drop-off where only those are known."""
-    lacking = joined["duration"].isna()
+    """Return the predictions with ``duration`` (minutes) filled from pickup and drop-off where only those are known."""
+    lacking = joined["duration"].isna() & joined["dropoff"].notna()
     filled = joined["duration"].copy()
     for year, part in joined[lacking].groupby(joined["pickup"].dt.year):
         filled.loc[part.index] = elapsed_minutes(part["pickup"], part["dropoff"], f"{year}-01")

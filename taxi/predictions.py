@@ -115,9 +115,10 @@ class Store:
                 connection.execute(statement, checked)
 
     def with_outcomes(self, service: str, since: datetime | None = None) -> pd.DataFrame:
-        """Return the predictions made since then (UTC) whose outcome is known, with duration (minutes), dropoff and source.
+        """Return all predictions made since then (UTC), with duration (minutes), dropoff, source and received_at of the outcome.
 
-        An outcome of the prediction itself comes before one of its trip; a trip's counts for all its predictions.
+        These are empty where none came. An outcome of the prediction itself comes before one of its trip; a trip's counts for
+        all its predictions.
         """
         own, trips = OUTCOMES.alias("own"), OUTCOMES.alias("trips")
         known = [
@@ -129,7 +130,7 @@ class Store:
         wanted = sql.select(PREDICTIONS, *known).select_from(joined).where(PREDICTIONS.c.service == service)
         if since is not None:
             wanted = wanted.where(PREDICTIONS.c.made_at >= as_utc(since))
-        return with_durations(self._read(wanted.where(sql.func.coalesce(own.c.key, trips.c.key).is_not(None))))
+        return with_durations(self._read(wanted))
 
     def newest(self, service: str, since: datetime, most: int) -> pd.DataFrame:
         """Return arm, version and latency_ms of the newest ``most`` predictions made since then (UTC), in their order."""

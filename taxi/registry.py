@@ -23,6 +23,9 @@ from taxi.lineage import DEV, Version, model_name, pick_champion, pick_version
 from taxi.tracking import Client, connect, is_missing, prepare, reaching
 
 MOST_FILES = 100
+MLFLOWS_NOTE = (
+    "registered_model_meta"  # MLflow adds it to what it fetches, and where the store is a folder, to the store
+)
 
 
 def _version(one: ModelVersion, service: str, environment: str) -> Version:
@@ -147,13 +150,14 @@ def fetch_registered(tracking_uri: str, wanted: Version, into: Path) -> Path:
     with reaching(tracking_uri):
         connect(tracking_uri)
         try:
-            check_names(_some(_listed(uri)), recorded_manifest(wanted), WRAPPED_NAME)
+            names = [name for name in _some(_listed(uri)) if name != MLFLOWS_NOTE]
+            check_names(names, recorded_manifest(wanted), WRAPPED_NAME)
             got = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(into)))
         except MlflowException as error:
             if error.error_code == "INVALID_PARAMETER_VALUE":
                 raise UnsafeModel(f"the store names a place outside of the model: {error.message}") from error
             raise
-    remove(got / "registered_model_meta")  # MLflow adds it to what it has fetched
+    remove(got / MLFLOWS_NOTE)
     return got
 
 

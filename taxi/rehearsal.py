@@ -18,7 +18,10 @@ UNREGISTERED = 0  # the version that a rehearsal gives the month's challenger
 
 
 def read_log(settings: Settings, service: str) -> pd.DataFrame:
-    """Return the service's predictions that have an outcome, from the prediction store."""
+    """Return the service's predictions from the prediction store, with their outcomes as far as these came.
+
+    Those without one count too: an arm that loses outcomes is seen against all that it predicted.
+    """
     from taxi.predictions import open_store  # a rehearsal needs no database
 
     store = open_store(settings.predictions)

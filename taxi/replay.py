@@ -50,7 +50,7 @@ def requests(trips: pd.DataFrame, service: str, month: str) -> list[dict[str, An
             "trip_id": replayed_id(service, month, trip["row"]),
             "pickup_datetime": trip["pickup"].isoformat(),
             **{name: int(trip[name]) for name in ("PULocationID", "DOLocationID")},
-            **{asked: trip[name] for name, asked in ASKED.items() if not pd.isna(trip[name])},
+            **{asked: int(trip[name]) for name, asked in ASKED.items() if not pd.isna(trip[name])},
         }
         for trip in trips[["row", *AT_PICKUP]].to_dict("records")
     ]

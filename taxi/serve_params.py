@@ -1,12 +1,12 @@
 """Section ``serve`` of ``params.yaml``: read anew while the service runs, and without effect on any month."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from taxi.section import Section
 
 
-class ServeParams(BaseModel):
+class ServeParams(Section):
     """How the service behaves; all but the address is reread while it runs. Rates and bursts are per key or address."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     poll_seconds: float = Field(gt=0)
     rate_per_second: float = Field(gt=0)

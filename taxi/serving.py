@@ -123,7 +123,7 @@ def make_service(settings: Settings, name: str) -> Service:
     params = load_params(settings.root / "params.yaml")
     rules = Rules(params.serve, Keys(load_api_keys()))
     store = StoreProcess(settings.predictions)
-    log = PredictionLog(store, settings.spool)  # type: ignore[arg-type]
+    log = PredictionLog(store, settings.spool)
     shadow = Shadow(name, log)
     predictor, place = Predictor(name, log, shadow.add), Place(settings.server(name))
     watch = Watch(place, settings.root / "params.yaml", predictor, rules, lambda params: params.experiment)

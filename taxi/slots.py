@@ -32,7 +32,7 @@ class Loaded:
     about: dict[str, Any]
 
     def one(self, trip: Trip, pickup: datetime) -> Minutes:
-        """Return mean, median, p10 and p90 (minutes) of one trip."""
+        """Return mean, median, p10 and p90 (minutes) of one trip; a planned distance counts where there is a model for it."""
         return self.fast.predict_one(
             pickup,
             trip.PULocationID,
@@ -40,7 +40,7 @@ class Loaded:
             _number(trip.passenger_count),
             _number(trip.trip_type),
             _number(trip.vendor),
-            trip.planned_distance_miles,
+            trip.planned_distance_miles if self.model.planned else None,
         )
 
     def many(self, trips: list[Trip], pickups: list[datetime]) -> list[Minutes]:

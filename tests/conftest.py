@@ -58,6 +58,16 @@ def sample_trips() -> Callable[..., pd.DataFrame]:
 
 
 @pytest.fixture(scope="session")
+def small_models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Folders of two small models of the sample city, by number."""
+    from tests.serving_worlds import train, write_zones  # imports MLflow, which few tests need
+
+    place = tmp_path_factory.mktemp("small-models")
+    zones = write_zones(place / "zones")
+    return {seed: train(place / str(seed), zones, seed) for seed in (1, 2)}
+
+
+@pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A real PostgreSQL server; who stops it starts it again."""
     if reason := why_not():

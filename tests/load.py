@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -87,4 +88,15 @@ def hammer(
         await asyncio.gather(*(_client(address, own, go_on, every, tally) for own in turned))
 
     asyncio.run(all_clients())
+    return tally
+
+
+def hammer_while(
+    act: Callable[[], object], url: str, bodies: Sequence[Body], clients: int = 4, every: float = 0.002
+) -> Tally:
+    """Return what came of a load that lasted while ``act`` acted; what it raises is raised here."""
+    with ThreadPoolExecutor(1) as pool:
+        acting = pool.submit(act)
+        tally = hammer(url, bodies, lambda: not acting.done(), clients, every)
+    acting.result()
     return tally

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ import httpx
 import mlflow
 import pandas as pd
 import yaml
+from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
 
 from taxi.city import build_city, write_lookup, write_shapes
@@ -74,29 +75,36 @@ class Registry:
     place: Path
     uri: str = ""
     artifacts: str = ""
+    service: str = "green"
 
     def __post_init__(self) -> None:
         self.uri = self.uri or f"sqlite:///{self.place / 'mlflow.db'}"
         prepare(self.uri)
         self.client = MlflowClient(self.uri, self.uri)
-        self.client.create_registered_model(model_name("green"))
+        self.client.create_registered_model(model_name(self.service))
         self.experiment = self.client.create_experiment(
             "serving", self.artifacts or (self.place / "mlartifacts").as_uri()
         )
 
     def register(self, folder: Path, spoil: Spoil | None = None, **tags: str) -> int:
         """Register a model's folder as the package does; ``spoil`` changes MLflow's files afterwards, ``tags`` win."""
-        golden = {"golden": write_golden(load_model(folder), build_sample_trips("2024-02", 200)[AT_PICKUP])}
-        return self._made(folder, spoil, golden | tags)
+        return self._made(folder, folder, spoil, tags)
 
-    def _made(self, folder: Path, spoil: Spoil | None, tags: dict[str, str]) -> int:
+    def _made(self, folder: Path, like: Path, spoil: Spoil | None, tags: dict[str, str]) -> int:
+        example, model = build_sample_trips("2024-02", 200)[AT_PICKUP], load_model(like)
+        tags = {"golden": write_golden(model, example)} | tags
+        few = example.head(5).astype(dict.fromkeys(AT_PICKUP[1:], "float64"))
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
         named = folder.parent / "named" / folder.name / "winner"  # the manifest knows a model's folder by this name
         shutil.copytree(folder, named, dirs_exist_ok=True)
         with mlflow.start_run(experiment_id=self.experiment) as run:
             info = mlflow.pyfunc.log_model(
-                name="winner", loader_module="taxi.pyfunc", data_path=str(named), pip_requirements=["numpy"]
+                name="winner",
+                loader_module="taxi.pyfunc",
+                data_path=str(named),
+                signature=infer_signature(few, model.predict(few)),
+                pip_requirements=["numpy"],
             )
         with TemporaryDirectory() as copy:
             got = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{info.model_id}", dst_path=copy))
@@ -106,7 +114,7 @@ class Registry:
             spoil(Path(self.client.get_logged_model(info.model_id).artifact_location.removeprefix("file://")))
         about = {"trained_from": "2024-01", "trained_to": "2024-01", "fingerprint": info.model_id, "role": "winner"}
         made = self.client.create_model_version(
-            model_name("green"),
+            model_name(self.service),
             f"models:/{info.model_id}",
             run.info.run_id,
             about | marks | tags,
@@ -116,11 +124,10 @@ class Registry:
 
     def register_unloaded(self, folder: Path, like: Path) -> int:
         """Register a folder that cannot be loaded, with right digests and the golden trips of ``like``."""
-        golden = write_golden(load_model(like), build_sample_trips("2024-02", 200)[AT_PICKUP])
-        return self._made(folder, None, {"golden": golden})
+        return self._made(folder, like, None, {})
 
     def alias(self, name: str, version: int) -> None:
-        self.client.set_registered_model_alias(model_name("green"), name, str(version))
+        self.client.set_registered_model_alias(model_name(self.service), name, str(version))
 
 
 @dataclass
@@ -130,17 +137,26 @@ class Running:
     place: Path
     environment: dict[str, str]
     words: tuple[str, ...] = ()
+    service: str = "green"
 
     def start(self) -> "Running":
-        command = [sys.executable, "-m", "pipelines.cli", "serve", "--service", "green", "--port", "0", *self.words]
+        command = [sys.executable, "-m", "pipelines.cli", "serve", "--service", self.service, "--port", "0"]
         self.log = self.place / "serve.log"
         with self.log.open("ab") as stream:
             begun = stream.tell()
-            self.process = subprocess.Popen(command, env=self.environment, cwd=self.place / "checkout", stderr=stream)
+            self.process = subprocess.Popen(
+                [*command, *self.words], env=self.environment, cwd=self.place / "checkout", stderr=stream
+            )
         found = wait_for(lambda: self._address(begun), "the address in the log")
         self.url = f"http://127.0.0.1:{found.group(2)}"
         self.client = httpx.Client(base_url=self.url, timeout=30)
-        wait_for(lambda: self.client.get("/healthz").status_code == 200, "a worker that answers")
+        return self._wait(lambda: self.client.get("/healthz").status_code == 200, "a worker that answers")
+
+    def _wait(self, true: Waits, what: str, seconds: float = 120) -> "Running":
+        try:
+            wait_for(true, what, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\nIt wrote:\n{self.log.read_text()[-4000:]}") from error
         return self
 
     def _address(self, begun: int) -> re.Match[str] | None:
@@ -148,14 +164,13 @@ class Running:
         return ADDRESS.search(self.log.read_bytes()[begun:].decode())
 
     def ready(self) -> "Running":
-        wait_for(lambda: self.client.get("/readyz").status_code == 200, "a ready service")
-        return self
+        return self._wait(lambda: self.client.get("/readyz").status_code == 200, "a ready service")
 
     def serves(self, version: int, arm: str = "champion", seconds: float = 120) -> "Running":
-        wait_for(
-            lambda: (self.client.get("/model").json()[arm] or {}).get("version") == version, f"{arm} {version}", seconds
-        )
-        return self
+        def serving() -> bool:
+            return (self.client.get("/model").json()[arm] or {}).get("version") == version
+
+        return self._wait(serving, f"{arm} {version}", seconds)
 
     def stop(self) -> int:
         self.client.close()
@@ -172,7 +187,11 @@ class ServingWorld:
     registry: Registry
 
     def running(self, *words: str, **environment: str) -> Running:
-        return Running(self.place, self.environment | environment, words)
+        return Running(self.place, self.environment | environment, words, self.service)
+
+    @property
+    def service(self) -> str:
+        return self.registry.service
 
     @property
     def environment(self) -> dict[str, str]:
@@ -191,13 +210,19 @@ class ServingWorld:
         self.params.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
-def make_world(place: Path, seeds: tuple[int, ...] = (1, 2), uri: str = "", artifacts: str = "") -> ServingWorld:
-    zones = write_zones(place / "data" / "zones")
+def make_world(
+    place: Path, models: Mapping[int, Path], uri: str = "", artifacts: str = "", service: str = "green"
+) -> ServingWorld:
+    """Make a world whose registry has a version of each of ``models`` (by number); the first is the champion."""
+    write_zones(place / "data" / "zones")
     (place / "checkout" / "notebooks").mkdir(parents=True)
     shutil.copyfile(ROOT / "params.yaml", place / "checkout" / "params.yaml")
-    models = {seed: train(place / "models" / str(seed), zones, seed) for seed in seeds}
-    made = ServingWorld(place, models, Registry(place, uri, artifacts))
+    own = {number: Path(shutil.copytree(folder, place / "models" / str(number))) for number, folder in models.items()}
+    made = ServingWorld(place, own, Registry(place, uri, artifacts, service))
     made.set_params("serve", poll_seconds=0.5)
+    for number, folder in own.items():
+        assert made.registry.register(folder) == number
+    made.registry.alias("champion", min(own))
     return made
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from benchmarks.scale import exponent, plan_months
 from benchmarks.summary import compare, summarise_intervals
 from benchmarks.ways import milliseconds
 from benchmarks.window import months_before, parse_months
+from benchmarks.wrk import read_wrk
 from taxi.errors import UsageError
 from taxi.sample import write_sample
 
@@ -143,6 +145,34 @@ def test_latencies_are_told_in_milliseconds() -> None:
         "p99_ms": pytest.approx(1.08),
         "calls": 100,
     }
+
+
+def test_what_wrk_prints_is_read_in_milliseconds_with_every_failure() -> None:
+    said = """
+  Latency Distribution
+     50%  850.00us
+     75%    1.10ms
+     90%    2.00ms
+     99%    1.20s
+  1200 requests in 4.00s, 1.00MB read
+  Socket errors: connect 1, read 2, write 0, timeout 4
+  Non-2xx or 3xx responses: 10
+Requests/sec:    300.25
+"""
+
+    assert read_wrk(said) == {"per_second": 300.25, "p50_ms": 0.85, "p99_ms": 1200.0, "failed": 17}
+
+
+@pytest.mark.slow
+def test_a_server_that_ends_shows_what_it_wrote() -> None:
+    from benchmarks.rivals import running  # imports MLflow
+
+    words = [sys.executable, "-c", "raise SystemExit('there is no model')"]
+    with (
+        pytest.raises(RuntimeError, match=r"the rival ended with 1 before it answered. It wrote:\nthere is no model"),
+        running("the rival", words, {}, "http://127.0.0.1:9/predict", {}),
+    ):
+        pass
 
 
 @pytest.mark.slow

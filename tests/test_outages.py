@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import pytest
 import sqlalchemy
 from moto.server import ThreadedMotoServer
 
-from tests.load import Tally, hammer
+from tests.load import Tally, hammer_while
 from tests.postgres import Postgres, free_port, running_postgres, why_not
 from tests.serving_worlds import TRIP, Running, ServingWorld, make_world, wait_for
 
@@ -66,14 +65,16 @@ class Backends:
             "--no-serve-artifacts",
         ]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
-        self.mlflow = subprocess.Popen([*command, *options], env={**os.environ, **self.environment}, **quiet)
+        lean = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # else eight more processes start, for nothing
+        self.mlflow = subprocess.Popen([*command, *options], env={**os.environ, **self.environment, **lean}, **quiet)
         wait_for(lambda: httpx.get(f"http://127.0.0.1:{self.port}/health").status_code == 200, "MLflow's server", 180)
 
     def kill(self) -> None:
-        assert self.mlflow and self.s3
-        os.killpg(self.mlflow.pid, signal.SIGKILL)
-        self.mlflow.wait()
-        self.s3.stop()
+        if self.mlflow and self.s3:
+            os.killpg(self.mlflow.pid, signal.SIGKILL)
+            self.mlflow.wait()
+            self.s3.stop()
+        self.mlflow = self.s3 = None
 
 
 @pytest.fixture(scope="module")
@@ -82,26 +83,23 @@ def backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
         made = Backends(tmp_path_factory.mktemp("backends"), postgres, free_port(), s3_port=free_port())
         for name, value in made.environment.items():
             patch.setenv(name, value)
-        made.start()
-        boto3.client("s3", endpoint_url=made.environment["MLFLOW_S3_ENDPOINT_URL"]).create_bucket(Bucket="taxi")
-        yield made
-        made.kill()
+        try:
+            made.start()
+            boto3.client("s3", endpoint_url=made.environment["MLFLOW_S3_ENDPOINT_URL"]).create_bucket(Bucket="taxi")
+            yield made
+        finally:
+            made.kill()
 
 
 @pytest.fixture(scope="module")
-def world(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> ServingWorld:
-    made = make_world(
-        tmp_path_factory.mktemp("outages"), (1, 2), f"http://127.0.0.1:{backends.port}", "s3://taxi/artifacts"
-    )
-    for seed in made.models:
-        assert made.registry.register(made.models[seed]) == seed
-    made.registry.alias("champion", 1)
-    return made
+def world(backends: Backends, tmp_path_factory: pytest.TempPathFactory, small_models: dict[int, Path]) -> ServingWorld:
+    place, address = tmp_path_factory.mktemp("outages"), f"http://127.0.0.1:{backends.port}"
+    return make_world(place, small_models, address, "s3://taxi/artifacts")
 
 
 @pytest.fixture(scope="module")
 def service(world: ServingWorld, backends: Backends) -> Iterator[Running]:
-    running = world.running(TAXI_PREDICTIONS=backends.postgres.address).start().ready()
+    running = world.running("--workers", "2", TAXI_PREDICTIONS=backends.postgres.address).start().ready()
     yield running
     if running.process.poll() is None:
         running.stop()
@@ -122,17 +120,7 @@ def ids(tally: Tally) -> set[str]:
 
 
 def during(service: Running, act: Callable[[], None]) -> Tally:
-    done, tallies = threading.Event(), []
-    load = threading.Thread(
-        target=lambda: tallies.append(hammer(service.url, BODIES, lambda: not done.is_set(), 4, 0.01))
-    )
-    load.start()
-    try:
-        act()
-    finally:
-        done.set()
-        load.join()
-    return tallies[0]
+    return hammer_while(act, service.url, BODIES, 4, 0.01)
 
 
 def test_an_outage_of_everything_fails_no_request_and_loses_no_row(
@@ -149,6 +137,7 @@ def test_an_outage_of_everything_fails_no_request_and_loses_no_row(
         wait_for(lambda: service.client.get("/readyz").json() == {"status": "ready"}, "that it is ready again")
         world.registry.alias("champion", 2)
         service.serves(2)
+        time.sleep(1)  # the other worker looks five times a second
 
     tally = during(service, outage)
 
@@ -158,7 +147,7 @@ def test_an_outage_of_everything_fails_no_request_and_loses_no_row(
     assert "taxi_log_lost_rows 0.0" in service.client.get("/metrics").text
 
 
-def test_sigterm_under_load_drops_no_request_and_no_row(service: Running, backends: Backends) -> None:
+def test_sigterm_under_load_to_two_workers_drops_no_request_and_no_row(service: Running, backends: Backends) -> None:
     ended: list[int] = []
 
     def end() -> None:
@@ -184,7 +173,6 @@ def test_it_starts_and_serves_with_everything_down(service: Running, world: Serv
             code = again.stop()
     finally:
         backends.postgres.start()
-        backends.start()
 
     assert said["version"] == 2 and code == 0
     assert said["prediction_id"] not in kept(backends)

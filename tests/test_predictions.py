@@ -111,10 +111,11 @@ def test_outcomes_join_by_trip_or_prediction_whatever_came_first(store: Store) -
 
     found = store.with_outcomes("green").set_index("prediction_id")
 
-    assert found["duration"].to_dict() == {"p000001": 11.0, "p000002": 12.5}
+    assert found["duration"].dropna().to_dict() == {"p000001": 11.0, "p000002": 12.5}
+    assert found.loc["p000003", ["duration", "dropoff", "source", "received_at"]].isna().all()
     assert found["p10"].dtype == "float64" and found["shadow"].dtype == "bool"
     assert found["made_at"].dtype == found["dropoff"].dtype == "datetime64[us]"
-    assert list(found["passenger_count"].isna()) == [True, True]
+    assert list(found["passenger_count"].isna()) == [True, True, True]
 
 
 def test_an_outcome_of_the_prediction_comes_before_one_of_its_trip(store: Store) -> None:

@@ -271,6 +271,17 @@ def test_mlflow_loads_the_champion_without_pickle_and_predicts_the_same(settings
     assert served.metadata.saved_input_example_info is not None
 
 
+def test_a_version_that_mlflow_itself_has_loaded_can_still_be_fetched(settings, tmp_path):
+    record(settings, "2023-02")
+    mlflow.set_tracking_uri(settings.tracking_uri)
+    mlflow.pyfunc.load_model("models:/taxi-green@champion")
+    assert list((tmp_path / "mlartifacts").rglob("registered_model_meta"))  # MLflow notes it in the store itself
+
+    download_model(settings.tracking_uri, champion_now(settings.tracking_uri, "green"), tmp_path / "incumbent")
+
+    assert sha256_tree(tmp_path / "incumbent") == sha256_tree(settings.month("green", "2023-02").models / "winner")
+
+
 def test_an_unknown_version_is_refused_with_those_there_are(settings):
     record(settings, "2023-02", promote=False)
 

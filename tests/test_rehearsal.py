@@ -20,10 +20,11 @@ from taxi.notebooks import run_notebook
 from taxi.params import load_params
 from taxi.plan import make_plan, write_plan
 from taxi.predictions import open_store
-from taxi.rehearsal import NOTE, as_log, experiment_trips, rehearse
+from taxi.rehearsal import NOTE, as_log, experiment_trips, read_log, rehearse
 from taxi.schema import to_arrow
 from taxi.zones import read_zones
 from tests.builders import build_sample_trips
+from tests.live import share_log, simulate_errors
 from tests.worlds import ROOT, World
 
 PARAMS = load_params()
@@ -101,6 +102,25 @@ def test_what_cannot_be_rehearsed_says_why(
 ) -> None:
     with pytest.raises(error, match=said):
         experiment_trips(settings, "green", *words, PARAMS.experiment)
+
+
+def test_trips_without_an_outcome_count_in_the_split(tmp_path: Path) -> None:
+    """Four trips in ten were the challenger's; a third of the champion's never ended, so that outcomes look even."""
+    log = share_log(*simulate_errors(np.random.default_rng(1), 9, 400), share=0.4)
+    ended = log[(log["arm"] == "challenger") | (log.index % 3 > 0)]
+    settings = Settings(ROOT, "", tmp_path, tmp_path, "")
+    store = open_store(settings.predictions)
+    places = {"PULocationID": 74, "DOLocationID": 75}
+    store.write_predictions(log.assign(**places).drop(columns="duration").to_dict("records"))
+    store.write_outcomes(ended[["trip_id", "duration"]].to_dict("records"))
+    store.close()
+
+    found = read_log(settings, "green")
+    whole, even = (judge_experiment(one, PARAMS) for one in (found, found.dropna(subset="duration")))
+
+    assert whole.sizes["trips"].to_dict() == {"all": len(log), "with an outcome": len(ended)}
+    assert whole.verdict.name == "invalid: sample ratio"
+    assert even.verdict.name == "undecided"
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from taxi.params import load_params
 from taxi.predictions import open_store
 from taxi.replay import Progress, outcomes, progress_line, read_traffic, requests, schedule
 from taxi.replay_client import replay_month
+from taxi.requests import parse_trips
 from taxi.schema import AT_PICKUP, check_trips, read_published, to_arrow
 from taxi.trips import split_trips
 from taxi.zones import read_zones
@@ -104,6 +105,12 @@ def test_a_request_holds_nothing_that_is_known_only_at_the_end() -> None:
     assert asked[5]["trip_id"] == "green-2023-03-5"
     assert asked[5]["pickup_datetime"] == trips["pickup"][5].isoformat()
     assert not {"passenger_count", "trip_type"} & asked[-1].keys()
+
+
+def test_the_service_takes_every_request_of_a_replay() -> None:
+    asked = requests(build_trips(200, MONTH), "green", MONTH)
+
+    assert len(parse_trips(json.dumps({"trips": asked}).encode()).trips) == 200
 
 
 @pytest.mark.parametrize("together", [1, 50])
@@ -225,7 +232,7 @@ def test_the_publishers_month_gives_outcomes_to_the_trips_it_still_describes(tmp
     assert counts == {
         "service": "green", "month": MONTH, "predicted": 5, "outcomes": 3, "changed": 1, "not_kept": 1,
     }  # fmt: skip
-    found = store.with_outcomes("green")
+    found = store.with_outcomes("green").dropna(subset="duration")
     assert sorted(found["prediction_id"]) == ["p000001", "p000002", "p000003", "shadow"]
     durations = found.set_index("trip_id")["duration"]
     assert all(durations[f"green-{MONTH}-{row}"].tolist() == kept["duration"][row] for row in (2, 3))

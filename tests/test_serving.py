@@ -24,10 +24,8 @@ KEY, OTHER = "first-key-0123456789", "second-key-0123456789"
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> ServingWorld:
-    made = make_world(tmp_path_factory.mktemp("serving"))
-    made.registry.alias("champion", made.registry.register(made.models[1]))
-    return made
+def world(tmp_path_factory: pytest.TempPathFactory, small_models: dict[int, Path]) -> ServingWorld:
+    return make_world(tmp_path_factory.mktemp("serving"), {1: small_models[1]})
 
 
 @pytest.fixture(scope="module")

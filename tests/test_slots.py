@@ -29,12 +29,13 @@ class Planned(Even):
 
 
 class Quick:
-    """A single-trip predictor that is ``off`` by some minutes."""
+    """A single-trip predictor that is ``off`` by some minutes, and knows no planned distance."""
 
     def __init__(self, off: float = 0) -> None:
         self.off = off
 
     def predict_one(self, pickup: datetime, PULocationID: int, *rest: object) -> tuple[float, ...]:
+        assert rest[-1] is None
         mean = PULocationID * 0.1 + 5 + self.off
         return mean, mean, mean - 1, mean + 1
 

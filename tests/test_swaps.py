@@ -4,7 +4,6 @@ import gzip
 import json
 import pickle
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from taxi.files import read_json, sha256_tree, write_json
-from tests.load import Tally, hammer
+from tests.load import Tally, hammer_while
 from tests.serving_worlds import TRIP, Running, ServingWorld, make_world, offline, wait_for
 
 pytestmark = pytest.mark.slow
@@ -21,12 +20,8 @@ BODIES = [TRIP | {"PULocationID": 1 + zone, "DOLocationID": 1 + (zone * 7) % 265
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> ServingWorld:
-    made = make_world(tmp_path_factory.mktemp("swaps"))
-    for seed in made.models:
-        assert made.registry.register(made.models[seed]) == seed
-    made.registry.alias("champion", 1)
-    return made
+def world(tmp_path_factory: pytest.TempPathFactory, small_models: dict[int, Path]) -> ServingWorld:
+    return make_world(tmp_path_factory.mktemp("swaps"), small_models)
 
 
 @pytest.fixture(scope="module")
@@ -37,19 +32,7 @@ def service(world: ServingWorld) -> Iterator[Running]:
 
 
 def during(service: Running, act: Callable[[], None]) -> Tally:
-    """Return what came of a load that lasted while ``act`` acted."""
-    done = threading.Event()
-    tallies: list[Tally] = []
-    load = threading.Thread(
-        target=lambda: tallies.append(hammer(service.url, BODIES, lambda: not done.is_set(), 3, 0.01))
-    )
-    load.start()
-    try:
-        act()
-    finally:
-        done.set()
-        load.join()
-    return tallies[0]
+    return hammer_while(act, service.url, BODIES, 3, 0.01)
 
 
 def assert_as_offline(tally: Tally, models: dict[int, Path]) -> None:
