@@ -10,7 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines import experiment_commands, registry_commands, search_commands, serving_commands, traffic_commands
+from pipelines import (
+    doctor_commands,
+    experiment_commands,
+    registry_commands,
+    search_commands,
+    serving_commands,
+    traffic_commands,
+)
 from pipelines.terminal import show_summary, start_logging
 from taxi.config import NOTEBOOKS, Settings, load_settings, parse_service
 from taxi.errors import MonthRefused, NotPublished, Refused, TaxiError, UsageError
@@ -69,7 +76,9 @@ def _begin(
     wait_for_prefect = start_prefect()
     flow = getattr(import_module(f"pipelines.{name}"), name)
     wait_for_prefect()
-    return settings, flow
+    runs = import_module("pipelines.flow_runs")
+    runs.mark_crashed()
+    return settings, runs.tagged(flow)
 
 
 @app.callback()
@@ -229,7 +238,14 @@ def status(service: Annotated[str | None, typer.Option(help="green or yellow; bo
             print(f"  {result['month']}  {result['status']:8}  {words:32}  {result['reason']}")
 
 
-for topic in (registry_commands, traffic_commands, experiment_commands, search_commands, serving_commands):
+for topic in (
+    registry_commands,
+    traffic_commands,
+    experiment_commands,
+    search_commands,
+    serving_commands,
+    doctor_commands,
+):
     topic.add_to(app)
 
 

@@ -10,6 +10,7 @@ from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from pipelines.flow_runs import sign
 from pipelines.ingest import clean, fetch
 from pipelines.runtime import hand_on
 from taxi.aliases import settle
@@ -151,7 +152,7 @@ def _run(settings: Settings, service: str, month: str, version: bool) -> dict[st
     return result | {"seconds": clock.seconds}
 
 
-@flow(name="monthly", flow_run_name="monthly-{service}-{month}", validate_parameters=True)
+@flow(name="monthly", flow_run_name="monthly-{service}-{month}", validate_parameters=True, on_running=[sign])
 def monthly(
     service: str,
     month: str,
