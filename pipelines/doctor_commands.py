@@ -7,35 +7,45 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.local_runs import UnderWay, read_under_way
 from pipelines.runtime import prefect_home, prepare_reading, start_prefect
 from taxi.config import Settings, load_settings
 from taxi.doctor import Check, Finding, as_answer, examine, worst
+from taxi.errors import TaxiError
 from taxi.reachable import why_unreachable
 
 COLOURS = {"ok": "green", "warn": "yellow", "broken": "red"}
 
 
-def find_flow_runs(settings: Settings) -> Finding:
-    """Look for flow runs that the server takes for under way and whose process is gone."""
-    name = "flow-runs"
-    if settings.prefect is None and not (prefect_home() / "prefect.db").is_file():
-        return Finding(name, "ok", "no flow was run here yet")
-    if settings.prefect and (reason := why_unreachable(settings.prefect, "/health")):
-        return Finding(name, "warn", f"the flow runs could not be read: {reason}", "start the server")
-    from pipelines.flow_runs import runs_in_name_only
+def _under_way(settings: Settings) -> list[UnderWay]:
+    """Ask Prefect's server; where none is set, its file, since a server of our own would take many seconds to start."""
+    if settings.prefect is None:
+        database = prefect_home() / "prefect.db"
+        return read_under_way(database) if database.is_file() else []
+    if reason := why_unreachable(settings.prefect, "/health"):
+        raise TaxiError(reason)
+    from pipelines import flow_runs
 
-    start_prefect()()
-    found = runs_in_name_only()
-    gone = [one.run.name for one in found if one.alive is False]
-    unknown = f"; of {len(found) - len(gone)} more nobody here can say" if len(found) > len(gone) else ""
+    return flow_runs.read_under_way()
+
+
+def find_flow_runs(settings: Settings) -> Finding:
+    """Look for flow runs that Prefect takes for under way and whose process is gone."""
+    found = _under_way(settings)
+    gone = [run.name for run in found if run.alive is False]
+    unknown = sum(run.alive is None for run in found)
+    more = f"; of {unknown} more that are under way nobody here can say" if unknown else ""
     if not gone:
-        return Finding(name, "ok", f"no flow run is under way in name only{unknown}")
-    said = f"{len(gone)} flow runs are under way in name only, their process is gone: {', '.join(gone[:5])}{unknown}"
-    return Finding(name, "warn", said, "the next `taxi run` marks them as crashed, or `taxi doctor --repair` now")
+        return Finding("flow-runs", "ok", f"no flow run is under way in name only{more}")
+    said = f"{len(gone)} flow runs are under way in name only, their process is gone: {', '.join(gone[:5])}{more}"
+    return Finding(
+        "flow-runs", "warn", said, "the next `taxi run` marks them as crashed, or `taxi doctor --repair` now"
+    )
 
 
 def repair_flow_runs(settings: Settings) -> None:
     """Mark them as crashed."""
+    start_prefect()()
     from pipelines.flow_runs import mark_crashed
 
     mark_crashed()
