@@ -13,6 +13,7 @@ import typer
 from pipelines import (
     doctor_commands,
     experiment_commands,
+    maturity_commands,
     registry_commands,
     search_commands,
     serving_commands,
@@ -242,6 +243,7 @@ for topic in (
     registry_commands,
     traffic_commands,
     experiment_commands,
+    maturity_commands,
     search_commands,
     serving_commands,
     doctor_commands,
