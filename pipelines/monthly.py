@@ -14,6 +14,7 @@ from pipelines.flow_runs import sign
 from pipelines.ingest import clean, fetch
 from pipelines.runtime import hand_on
 from taxi.aliases import settle
+from taxi.collecting import keep_month
 from taxi.config import NOTEBOOKS, Settings, load_settings
 from taxi.errors import MonthRefused, NotPublished
 from taxi.files import locked, remove, write_json
@@ -78,6 +79,7 @@ def register(settings: Settings, plan: Plan, params: Params, steps: dict[str, An
 @task(name="publish", task_run_name="publish-{service}-{month}", cache_policy=NO_CACHE)
 def publish(settings: Settings, service: str, month: str, result: dict[str, Any], version: bool) -> None:
     """Rebuild the gallery, leave Prefect artifacts, take the DVC snapshot; safe to repeat, and cheap when it is done."""
+    keep_month(settings, result)
     gallery = build_gallery(settings.reports)
     key = f"{service}-{month}"
     create_link_artifact(link=gallery.as_uri(), link_text=f"reports of {service} {month}", key=key)

@@ -24,6 +24,8 @@ HOMES = {
     "sqlalchemy": {
         "taxi/tracking.py",
         "taxi/answered.py",
+        "taxi/engines.py",
+        "taxi/metric_store.py",
         "taxi/predictions.py",
         "taxi/prediction_tables.py",
         "taxi/search.py",
@@ -34,7 +36,7 @@ HOMES = {
     "distributed": {"taxi/cluster.py"},
     "fastapi": {"taxi/serving.py", "taxi/describe.py"},
     "uvicorn": {"taxi/server.py", "taxi/connections.py"},
-    "prometheus_client": {"taxi/metrics.py"},
+    "prometheus_client": {"taxi/metrics.py", "taxi/exposition.py"},
 }
 
 
