@@ -59,14 +59,14 @@ def show(
     from taxi.exposition import pipeline_exposition
     from taxi.files import staged
     from taxi.live_page import newest_figures
-    from taxi.metric_store import open_metrics
+    from taxi.metric_store import Kind, open_metrics
 
     store = open_metrics(load_settings().metrics)
     services = (parse_service(service),) if service else SERVICES
     if prometheus:
         text = pipeline_exposition(store)
     elif json_:
-        kinds = ("month", "cost", "live")
+        kinds: tuple[Kind, ...] = ("month", "cost", "live")
         rows = {
             kind: [row for one in services for row in json.loads(store.read(kind, one).to_json(orient="records"))]
             for kind in kinds
@@ -105,9 +105,11 @@ def serve(
     from taxi.exposition import serve_metrics
     from taxi.metric_store import open_metrics
 
+    ends = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # before there are threads, which would get them instead
     store = open_metrics(load_settings().metrics)
     taken, server = serve_metrics(store, host, port)
     print(f"the pipeline's metrics are on http://{host}:{taken}/metrics", flush=True)
-    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    signal.sigwait(ends)
     server.shutdown()
     store.close()

@@ -38,13 +38,14 @@ class Chart:
     ticks: list[tuple[float, str]]
     labels: list[tuple[float, str]]
     target: float | None
+    radius: float
 
 
-def nice_ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Return round numbers that span ``low`` to ``high``: steps of 1, 2 or 5 times a power of ten."""
+def nice_ticks(low: float, high: float, about: int = 4, least: float = 0.0) -> list[float]:
+    """Return round numbers that span ``low`` to ``high``: steps of 1, 2 or 5 times a power of ten, none below ``least``."""
     span = (high - low) or abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(span / about))
-    step = next(factor * power for factor in (1, 2, 5, 10) if span / (factor * power) <= about)
+    step = max(least, next(factor * power for factor in (1, 2, 5, 10) if span / (factor * power) <= about))
     first, last = math.floor(low / step), math.ceil(high / step)
     return [round(number * step, 10) for number in range(first, max(last, first + 1) + 1)]
 
@@ -67,14 +68,22 @@ def _runs(points: Sequence[tuple[float, float] | None]) -> list[str]:
 
 
 def line_chart(
-    title: str, labels: Sequence[str], series: Mapping[str, Values], target: float | None = None, zero: bool = True
+    title: str,
+    labels: Sequence[str],
+    series: Mapping[str, Values],
+    target: float | None = None,
+    zero: bool = True,
+    least: float = 0.0,
 ) -> Chart | None:
-    """Return a chart of ``series`` over ``labels``; None where no series has a value. ``zero``: the axis begins at 0."""
+    """Return a chart of ``series`` over ``labels``; None where no series has a value.
+
+    ``zero``: the axis begins at 0; ``least``: the smallest step of its ticks, 1 for what is counted.
+    """
     known = [value for values in series.values() for value in values if value is not None and math.isfinite(value)]
     if not known:
         return None
     spanned = [*known, *([target] if target is not None else []), *([0.0] if zero else [])]
-    ticks = nice_ticks(min(spanned), max(spanned))
+    ticks = nice_ticks(min(spanned), max(spanned), least=least)
     step = (WIDTH - LEFT - RIGHT) / max(len(labels) - 1, 1)
 
     def at(place: int) -> float:
@@ -94,4 +103,11 @@ def line_chart(
         lines.append(Line(name, colour, _runs(points), dots))
     every = math.ceil(len(labels) / MOST_LABELS)
     shown = [(at(place), label) for place, label in enumerate(labels) if place % every == 0]
-    return Chart(title, lines, [(up(one), _words(one)) for one in ticks], shown, None if target is None else up(target))
+    return Chart(
+        title,
+        lines,
+        [(up(one), _words(one)) for one in ticks],
+        shown,
+        None if target is None else up(target),
+        3.0 if len(labels) < 60 else 1.5,
+    )

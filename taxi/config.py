@@ -70,6 +70,11 @@ class Settings:
         return os.environ.get("TAXI_METRICS") or f"sqlite:///{self.data / 'metrics.db'}"
 
     @property
+    def evidently(self) -> Path:
+        """Folder of Evidently's workspace: `evidently ui --workspace` shows it."""
+        return self.data / "evidently"
+
+    @property
     def prefect(self) -> str | None:
         """Address of the Prefect server; None where runs start their own."""
         return os.environ.get("PREFECT_API_URL") or None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from wsgiref.simple_server import WSGIServer
 
 import pandas as pd
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
@@ -120,7 +121,7 @@ def pipeline_exposition(store: MetricStore) -> str:
     return generate_latest(registry).decode()
 
 
-def serve_metrics(store: MetricStore, host: str, port: int) -> tuple[int, object]:
+def serve_metrics(store: MetricStore, host: str, port: int) -> tuple[int, WSGIServer]:
     """Serve them at ``/metrics`` from a thread; return the port, and the server, whose ``shutdown`` ends it."""
     registry = CollectorRegistry()
     registry.register(StoreCollector(store))

@@ -1,5 +1,6 @@
 """``reports/live.html``: the metrics store as one page that needs no Grafana and no network."""
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from taxi.months import iterate_months
 from taxi.reports import write_page
 
 HOURS = 168  # of live traffic on the page: a week
-STEPS = 12  # months in the table of costs
+ROWS = 24  # months in the table
 ARMS = {"champion": "champion", "challenger": "challenger", "shadow": "challenger, in the shadow"}
 
 
@@ -28,8 +29,7 @@ class View:
     newest: list[tuple[str, str]]
     monthly: list[Chart]
     live: list[Chart]
-    costs: list[dict[str, Any]]
-    alarms: list[tuple[str, str]]
+    months: list[dict[str, Any]]
 
 
 def series_of(
@@ -70,7 +70,7 @@ def monthly_charts(month: pd.DataFrame, cost: pd.DataFrame) -> list[Chart]:
             "Inside the 80 % interval (%)", times, series_of(month, "coverage80", times, models, 100), 80, False
         ),
         line_chart("Rows", times, series_of(month, "rows", times, counted)),
-        line_chart("Alarms", times, series_of(month, "alarms", times, {"": "alarms"})),
+        line_chart("Alarms", times, series_of(month, "alarms", times, {"": "alarms"}), least=1),
         line_chart("Seconds of the month's last run", times, series_of(total, "total", times, {"": "all steps"})),
     ]
     return [one for one in made if one]
@@ -119,24 +119,39 @@ def newest_figures(month: pd.DataFrame) -> list[tuple[str, str]]:
     return [("newest month", str(last["at"].iloc[0])), ("status", _text(last, "status")), *words]
 
 
-def _costs(cost: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return seconds by step and bytes of the newest months, one row a month."""
+def _decided(month: pd.DataFrame) -> str:
+    """Return why the month was learnt from or not, as its decision says; without one, what came of it."""
+    decision = _text(month, "decision")
+    reason = json.loads(decision).get("reason") if decision else None
+    return str(reason or _text(month, "reason"))
+
+
+def month_rows(month: pd.DataFrame, cost: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return one row a month, newest first: status, alarms, decision, promotion, seconds, slowest step, megabytes."""
     rows = []
-    for month in sorted(cost["at"].unique())[-STEPS:][::-1]:
-        own = cost[cost["at"] == month]
-        seconds = own[own["name"] == "seconds"].set_index("part")["value"]
-        size = float(own.loc[own["name"] == "bytes", "value"].sum())
-        slowest = f"{seconds.idxmax()} ({seconds.max():.1f} s)" if len(seconds) else ""
-        rows.append({"month": month, "seconds": float(seconds.sum()), "slowest": slowest, "megabytes": size / 1e6})
+    for at in sorted(month["at"].unique())[-ROWS:][::-1]:
+        own, spent = month[month["at"] == at], cost[cost["at"] == at]
+        seconds = spent[spent["name"] == "seconds"].set_index("part")["value"]
+        rows.append(
+            {
+                "month": at,
+                "status": _text(own, "status"),
+                "alarms": ", ".join(own.loc[own["name"] == "alarm", "part"]),
+                "decision": _decided(own),
+                "promoted": ("no", "yes")[int(_value(own, "promoted") or 0)],
+                "seconds": float(seconds.sum()),
+                "slowest": f"{seconds.idxmax()} ({seconds.max():.1f} s)" if len(seconds) else "",
+                "megabytes": float(spent.loc[spent["name"] == "bytes", "value"].sum()) / 1e6,
+            }
+        )
     return rows
 
 
 def view_service(store: MetricStore, service: str) -> View:
     """Return what the page shows of a service."""
     month, cost, live = store.read("month", service), store.read("cost", service), store.read("live", service)
-    named = month[month["name"] == "alarm"].groupby("at")["part"].apply(", ".join)
-    alarms = [(str(at), str(names)) for at, names in named.items()][::-1]
-    return View(service, newest_figures(month), monthly_charts(month, cost), live_charts(live), _costs(cost), alarms)
+    charts_of_months, rows = monthly_charts(month, cost), month_rows(month, cost)
+    return View(service, newest_figures(month), charts_of_months, live_charts(live), rows)
 
 
 def write_live_page(store: MetricStore, settings: Settings) -> Path:

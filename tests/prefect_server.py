@@ -42,4 +42,4 @@ def wait_until_running(address: str, runs: int) -> None:
     """Return when so many flow runs are under way; give up after four minutes."""
     for attempt in Retrying(stop=stop_after_delay(240), wait=wait_fixed(0.2)):
         with attempt:
-            assert list(flow_runs(address).values()).count("RUNNING") >= runs
+            assert list(flow_runs(address).values()).count("RUNNING") == runs
