@@ -79,7 +79,7 @@ def register(settings: Settings, plan: Plan, params: Params, steps: dict[str, An
 @task(name="publish", task_run_name="publish-{service}-{month}", cache_policy=NO_CACHE)
 def publish(settings: Settings, service: str, month: str, result: dict[str, Any], version: bool) -> None:
     """Rebuild the gallery, leave Prefect artifacts, take the DVC snapshot; safe to repeat, and cheap when it is done."""
-    keep_month(settings, result)
+    keep_month(settings, service, month)
     gallery = build_gallery(settings.reports)
     key = f"{service}-{month}"
     create_link_artifact(link=gallery.as_uri(), link_text=f"reports of {service} {month}", key=key)

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from taxi.config import SERVICES, Settings
 from taxi.engines import StoreDown
+from taxi.files import read_json
 from taxi.live_metrics import HOUR, error_metrics, volume_metrics
 from taxi.live_page import write_live_page
 from taxi.metric_store import MetricStore, open_metrics
@@ -69,19 +70,17 @@ def collect_all(
     return {"months": len(results), "live": live}
 
 
-def keep_month(settings: Settings, result: dict[str, Any]) -> str | None:
+def keep_month(settings: Settings, service: str, month: str) -> str | None:
     """Write a month's metrics, and the page anew, at its end; a store that is down fails no month, it is said, and `taxi metrics collect` catches up.
 
     Returns why it was not written, or None.
     """
-    store = open_metrics(settings.metrics)
+    result, store = read_json(settings.month(service, month).reports / "month.json"), open_metrics(settings.metrics)
     try:
         collect_month(store, settings, result)
         write_live_page(store, settings)
     except StoreDown as error:
-        _LOG.warning(
-            "%s %s: its metrics wait for `taxi metrics collect`: %s", result["service"], result["month"], error
-        )
+        _LOG.warning("%s %s: its metrics wait for `taxi metrics collect`: %s", service, month, error)
         return str(error)
     finally:
         store.close()

@@ -121,7 +121,8 @@ def test_a_months_scores_rows_alarms_decision_and_cost_are_in_the_store(settings
     paths.raw.parent.mkdir(parents=True)
     paths.raw.write_bytes(b"x" * 1234)
 
-    keep_month(settings, a_result())
+    keep_result(settings, a_result())
+    keep_month(settings, "green", "2024-05")
 
     store = open_metrics(settings.metrics)
     month = store.read("month").set_index(["name", "part"])
@@ -147,10 +148,11 @@ def test_live_metrics_count_judge_and_time_each_arm_by_the_hour(settings: Settin
 def test_a_store_that_is_down_fails_no_month(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_METRICS", f"postgresql+psycopg2://taxi:secret@127.0.0.1:{free_port()}/taxi")
 
-    reason = keep_month(settings, a_result())
+    keep_result(settings, a_result())
+
+    reason = keep_month(settings, "green", "2024-05")
 
     assert "metrics store" in str(reason) and "secret" not in str(reason)
-    keep_result(settings, a_result())
     with pytest.raises(StoreDown):
         collect_all(settings, ("green",))
 
@@ -188,7 +190,8 @@ def test_the_endpoint_speaks_of_a_month_that_came_after_it_was_started(settings:
     store = open_metrics(settings.metrics)
     port, server = serve_metrics(store, "127.0.0.1", 0)
     try:
-        keep_month(settings, a_result())
+        keep_result(settings, a_result())
+        keep_month(settings, "green", "2024-05")
         said = httpx.get(f"http://127.0.0.1:{port}/metrics").text
     finally:
         server.shutdown()
