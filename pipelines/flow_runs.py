@@ -6,12 +6,12 @@ from typing import Any, TypeVar
 
 from prefect import tags
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterState
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState
 from prefect.client.schemas.filters import FlowRunFilterStateType as OfType
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Crashed
 
-from pipelines.local_runs import LABEL, OURS, TAG, UNDER_WAY, UnderWay, judge
+from pipelines.local_runs import LABEL, TAG, UNDER_WAY, UnderWay, judge
 from taxi.processes import machine_mark
 
 PAGE = 200
@@ -38,16 +38,15 @@ def sign(flow: Any, flow_run: FlowRun, state: Any) -> None:
 def _under_way(client: SyncPrefectClient) -> list[tuple[FlowRun, UnderWay]]:
     found: list[FlowRun] = []
     wanted = FlowRunFilter(state=FlowRunFilterState(type=OfType(any_=[StateType(name) for name in UNDER_WAY])))
-    flows = FlowFilter(name=FlowFilterName(any_=list(OURS)))
     while True:
-        page = client.read_flow_runs(flow_filter=flows, flow_run_filter=wanted, limit=PAGE, offset=len(found))
+        page = client.read_flow_runs(flow_run_filter=wanted, limit=PAGE, offset=len(found))
         found += page
         if len(page) < PAGE:
             return [(run, judge(run.name, run.tags, dict(run.labels))) for run in found]
 
 
 def read_under_way() -> list[UnderWay]:
-    """Return our runs that Prefect's server takes for under way."""
+    """Return the runs that Prefect's server takes for under way."""
     with get_client(sync_client=True) as client:
         return [judged for _, judged in _under_way(client)]
 

@@ -13,12 +13,8 @@ from taxi.errors import TaxiError
 from taxi.processes import lives_here
 
 TAG, LABEL = "process:", "taxi.process"
-OURS = ("monthly", "backfill", "ingest", "arrivals")
 UNDER_WAY = ("RUNNING", "PENDING", "CANCELLING")
-_QUERY = (
-    "SELECT flow_run.name, flow_run.tags, flow_run.labels FROM flow_run JOIN flow ON flow.id = flow_run.flow_id "
-    f"WHERE flow_run.state_type IN ({', '.join('?' * len(UNDER_WAY))}) AND flow.name IN ({', '.join('?' * len(OURS))})"
-)
+_QUERY = f"SELECT name, tags, labels FROM flow_run WHERE state_type IN ({', '.join('?' * len(UNDER_WAY))})"
 
 
 @dataclass(frozen=True)
@@ -43,10 +39,10 @@ def judge(name: str, tags: list[str], labels: dict[str, object] | None) -> Under
 
 
 def read_under_way(database: Path) -> list[UnderWay]:
-    """Return our runs that are under way by Prefect's SQLite file; raise TaxiError where it cannot be read so."""
+    """Return the runs that are under way by Prefect's SQLite file; raise TaxiError where it cannot be read so."""
     try:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=3)) as connection:
-            rows = connection.execute(_QUERY, (*UNDER_WAY, *OURS)).fetchall()
+            rows = connection.execute(_QUERY, UNDER_WAY).fetchall()
     except sqlite3.Error as error:
         raise TaxiError(f"Prefect's database {database} cannot be read: {error}") from error
     return [judge(name, json.loads(tags or "[]"), json.loads(labels or "{}")) for name, tags, labels in rows]
