@@ -6,6 +6,7 @@ import sys
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from zipfile import BadZipFile
 
 from packaging.requirements import Requirement
 
@@ -188,7 +189,7 @@ def find_zones(settings: Settings) -> Finding:
         return Finding("zones", "ok", f"{settings.zones} is not there yet: the first run brings it")
     try:
         return Finding("zones", "ok", f"{len(read_zones(settings.zones))} zones can be read")
-    except (BadFile, OSError, KeyError, ValueError) as error:
+    except (BadFile, BadZipFile, OSError, KeyError, ValueError) as error:
         todo = f"remove {settings.zones}: the next run brings it anew"
         return Finding("zones", "broken", f"the zones cannot be read: {error}", todo)
 

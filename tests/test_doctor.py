@@ -187,6 +187,8 @@ def test_a_sound_installation_has_nothing_to_say(name: str, settings: Settings) 
 def test_wrong_parameters_and_damaged_zones_are_broken(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("clean: {min_minutes: -1}\n")
     settings.zones.mkdir()
+    (settings.zones / "taxi_zone_lookup.csv").write_text("LocationID,Borough\n")
+    (settings.zones / "taxi_zones.zip").write_bytes(b"no archive")
     wrong = Settings(tmp_path, settings.source, settings.data, settings.reports, settings.tracking_uri)
 
     assert "clean.min_minutes" in check("params", wrong).says
