@@ -76,11 +76,13 @@ def _begin(
     prepare_process(settings)
     if name != "ingest":
         warm_up("pipelines.cli")
-    wait_for_prefect = start_prefect()
+    wait_for_prefect, runs = start_prefect(), import_module("pipelines.flow_runs")
+    if settings.prefect:  # it answers already: mark before the flow's imports, which take longer
+        runs.mark_crashed()
     flow = getattr(import_module(f"pipelines.{name}"), name)
     wait_for_prefect()
-    runs = import_module("pipelines.flow_runs")
-    runs.mark_crashed()
+    if not settings.prefect:
+        runs.mark_crashed()
     return settings, runs.tagged(flow)
 
 

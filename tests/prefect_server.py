@@ -34,7 +34,7 @@ def running_prefect(home: Path) -> Iterator[str]:
 
 def flow_runs(address: str) -> dict[str, str]:
     """Return the state of every flow run, by its id."""
-    found = httpx.post(f"{address}/flow_runs/filter", json={"limit": 200}, timeout=30).raise_for_status().json()
+    found = httpx.post(f"{address}/flow_runs/filter", json={"limit": 200}, timeout=120).raise_for_status().json()
     return {one["id"]: one["state_type"] for one in found}
 
 
