@@ -6,6 +6,7 @@ from typing import Any
 from prefect import flow
 
 from pipelines.alarming import watch
+from pipelines.flow_runs import sign
 from pipelines.monthly import monthly
 from taxi.config import load_settings
 from taxi.month import due_month
@@ -14,7 +15,7 @@ from taxi.source import is_published, open_source
 _LOG = logging.getLogger(__name__)
 
 
-@flow(name="arrivals", flow_run_name="arrivals-{service}")
+@flow(name="arrivals", flow_run_name="arrivals-{service}", on_running=[sign])
 def arrivals(service: str, source: str | None = None, version: bool = True) -> list[dict[str, Any]]:
     """Run the months that the publisher has and we have not, oldest first, and return their results; none is fine."""
     settings, results = load_settings(source), []

@@ -4,11 +4,12 @@ from typing import Any
 
 from prefect import flow
 
+from pipelines.flow_runs import sign
 from pipelines.monthly import monthly
 from taxi.months import iterate_months
 
 
-@flow(name="backfill", flow_run_name="backfill-{service}-{first}-{last}")
+@flow(name="backfill", flow_run_name="backfill-{service}-{first}-{last}", on_running=[sign])
 def backfill(
     service: str,
     first: str,

@@ -12,10 +12,14 @@ import typer
 
 from pipelines import (
     alarm_commands,
+    doctor_commands,
     experiment_commands,
+    maturity_commands,
+    metrics_commands,
     registry_commands,
     search_commands,
     serving_commands,
+    status_commands,
     traffic_commands,
 )
 from pipelines.terminal import show_summary, start_logging
@@ -73,10 +77,14 @@ def _begin(
     prepare_process(settings)
     if name != "ingest":
         warm_up("pipelines.cli")
-    wait_for_prefect = start_prefect()
+    wait_for_prefect, runs = start_prefect(), import_module("pipelines.flow_runs")
+    if settings.prefect:  # it answers already: mark before the flow's imports, which take longer
+        runs.mark_crashed()
     flow = getattr(import_module(f"pipelines.{name}"), name)
     wait_for_prefect()
-    return settings, flow
+    if not settings.prefect:
+        runs.mark_crashed()
+    return settings, runs.tagged(flow)
 
 
 @app.callback()
@@ -214,36 +222,17 @@ def sample(
         print(path)
 
 
-@app.command()
-def status(service: Annotated[str | None, typer.Option(help="green or yellow; both by default.")] = None) -> None:
-    """Show the months on hand, the champion, and the last verdicts."""
-    from taxi.aliases import settle
-    from taxi.config import SERVICES
-    from taxi.month import read_results
-    from taxi.registry import champion_now
-
-    settings = load_settings()
-    for one in [parse_service(service)] if service else SERVICES:
-        settle(settings.tracking_uri, one)
-        on_hand = settings.months_on_hand(one)
-        champion = champion_now(settings.tracking_uri, one)
-        held = f"{len(on_hand)} months on hand, {on_hand[0]} to {on_hand[-1]}" if on_hand else "no months on hand"
-        ruling = (
-            f"champion {one}/{champion.number}, trained to {champion.trained_to}" if champion else "no champion yet"
-        )
-        print(f"{one}: {held}; {ruling}")
-        for result in list(read_results(settings.reports, one).values())[-6:]:
-            words = ", ".join([result["verdict"] or "–", *result["alarms"]])
-            print(f"  {result['month']}  {result['status']:8}  {words:32}  {result['reason']}")
-
-
 for topic in (
     registry_commands,
     traffic_commands,
     experiment_commands,
+    alarm_commands,
+    maturity_commands,
+    metrics_commands,
     search_commands,
     serving_commands,
-    alarm_commands,
+    status_commands,
+    doctor_commands,
 ):
     topic.add_to(app)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from prefect import flow, task
 
+from pipelines.flow_runs import sign
 from taxi.acceptance import clean_month, refuse_unreadable
 from taxi.config import Settings, load_settings
 from taxi.errors import BadFile, MonthRefused
@@ -50,7 +51,7 @@ def clean(settings: Settings, service: str, month: str) -> dict[str, Any]:
         raise
 
 
-@flow(name="ingest", flow_run_name="ingest-{service}-{month}")
+@flow(name="ingest", flow_run_name="ingest-{service}-{month}", on_running=[sign])
 def ingest(
     service: str, month: str, source: str | None = None, engine: str | None = None, scheduler: str | None = None
 ) -> dict[str, Any]:

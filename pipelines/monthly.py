@@ -11,9 +11,11 @@ from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from pipelines.alarming import watch
+from pipelines.flow_runs import sign
 from pipelines.ingest import clean, fetch
 from pipelines.runtime import hand_on
 from taxi.aliases import settle
+from taxi.collecting import keep_month
 from taxi.config import NOTEBOOKS, Settings, load_settings
 from taxi.errors import MonthRefused, NotPublished
 from taxi.files import locked, remove, write_json
@@ -78,6 +80,7 @@ def register(settings: Settings, plan: Plan, params: Params, steps: dict[str, An
 @task(name="publish", task_run_name="publish-{service}-{month}", cache_policy=NO_CACHE)
 def publish(settings: Settings, service: str, month: str, result: dict[str, Any], version: bool) -> None:
     """Rebuild the gallery, leave Prefect artifacts, take the DVC snapshot; safe to repeat, and cheap when it is done."""
+    keep_month(settings, service, month)
     gallery = build_gallery(settings.reports)
     key = f"{service}-{month}"
     create_link_artifact(link=gallery.as_uri(), link_text=f"reports of {service} {month}", key=key)
@@ -162,7 +165,7 @@ def _run(settings: Settings, service: str, month: str, version: bool) -> dict[st
     return result | {"seconds": clock.seconds}
 
 
-@flow(name="monthly", flow_run_name="monthly-{service}-{month}", validate_parameters=True)
+@flow(name="monthly", flow_run_name="monthly-{service}-{month}", validate_parameters=True, on_running=[sign])
 def monthly(
     service: str,
     month: str,

@@ -8,17 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 
-import psutil
-
 from taxi.config import TELEMETRY_OFF, Settings
 from taxi.files import locked, remove, remove_staging
+from taxi.processes import PARENT_MARK, end_orphans, left_sockets, mark_of
 
-PARENT_MARK = "TAXI_PARENT"
 _LOG = logging.getLogger(__name__)
 
 
-def prepare_process(settings: Settings) -> None:
-    """Set the environment that children inherit, and clear away what killed runs left: processes and staged files."""
+def prepare_reading() -> None:
+    """Set what Prefect and MLflow need quiet, and mark this process as the owner of what it starts."""
     defaults = {
         **TELEMETRY_OFF,
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
@@ -28,12 +26,19 @@ def prepare_process(settings: Settings) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    os.environ[PARENT_MARK] = mark_of()
+
+
+def prepare_process(settings: Settings) -> None:
+    """Set the environment that children inherit, and clear away what killed runs left: processes and staged files."""
+    prepare_reading()
     end_orphans()
-    os.environ[PARENT_MARK] = _mark(psutil.Process())
     hand_on(settings)
     for folder in (settings.data, settings.reports):
         for path in remove_staging(folder):
             _LOG.info("removed %s, left by a run that was killed", path)
+    for path in left_sockets():
+        remove(path)
 
 
 def hand_on(settings: Settings) -> None:
@@ -46,33 +51,6 @@ def hand_on(settings: Settings) -> None:
         TAXI_SCHEDULER=settings.scheduler or "",
         MLFLOW_TRACKING_URI=settings.tracking_uri,
     )
-
-
-def _mark(process: psutil.Process) -> str:
-    return f"{process.pid}:{process.create_time():.2f}"
-
-
-def _lives(mark: str) -> bool:
-    try:
-        return _mark(psutil.Process(int(mark.split(":")[0]))) == mark
-    except psutil.NoSuchProcess:
-        return False
-
-
-def end_orphans() -> list[int]:
-    """End kernels and embedded servers whose `taxi` process no longer lives; return their process ids."""
-    ended = []
-    for process in psutil.process_iter():
-        try:
-            mark = process.environ().get(PARENT_MARK)
-            if mark and process.pid != os.getpid() and not _lives(mark):
-                process.kill()
-                ended.append(process.pid)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    if ended:
-        _LOG.warning("ended %d processes that a killed run had left: %s", len(ended), ended)
-    return ended
 
 
 def prefect_home() -> Path:

@@ -125,6 +125,14 @@ def settle_open(client: Client, name: str) -> str | None:
     return done
 
 
+def open_move(tracking_uri: str, service: str, environment: str = DEV) -> Move | None:
+    """Return the move that is in the journal: one that is under way, or that a killed process left half done."""
+    prepare(tracking_uri)
+    with reaching(tracking_uri):
+        text = _model_tags(connect(tracking_uri), model_name(service, environment)).get(JOURNAL)
+    return read_move(text) if text else None
+
+
 def settle(tracking_uri: str, service: str, environment: str = DEV) -> str | None:
     """Do ``settle_open`` under the service's lock: every start that reads or moves an alias begins with it."""
     prepare(tracking_uri)

@@ -65,6 +65,21 @@ class Settings:
         return os.environ.get("TAXI_PREDICTIONS") or f"sqlite:///{self.data / 'predictions.db'}"
 
     @property
+    def metrics(self) -> str:
+        """Address of the metrics store: TAXI_METRICS, or a SQLite file beside the data."""
+        return os.environ.get("TAXI_METRICS") or f"sqlite:///{self.data / 'metrics.db'}"
+
+    @property
+    def evidently(self) -> Path:
+        """Folder of Evidently's workspace: `evidently ui --workspace` shows it."""
+        return self.data / "evidently"
+
+    @property
+    def prefect(self) -> str | None:
+        """Address of the Prefect server; None where runs start their own."""
+        return os.environ.get("PREFECT_API_URL") or None
+
+    @property
     def spool(self) -> Path:
         """Folder where predictions wait on disk until the store has them."""
         return self.data / "spool"

@@ -1,15 +1,20 @@
 """Drift of inputs and predictions by effect size, through Evidently; its own page is kept beside ours."""
 
 import re
+import uuid
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
 from evidently import DataDefinition, Dataset, Report
 from evidently.core.report import Snapshot
 from evidently.metrics import ValueDrift
+from evidently.sdk.models import PanelMetric, ProjectModel
+from evidently.sdk.panels import DashboardPanelPlot
+from evidently.ui.workspace import Workspace
 
-from taxi.files import staged
+from taxi.files import locked, staged
 from taxi.params import MonitorParams
 
 NUMERIC = ("miles", "prediction")
@@ -116,3 +121,33 @@ def keep_page(drift: Drift | None, path: Path) -> None:
         drift.snapshot.save_html(str(part))
         page = part.read_text(encoding="utf-8")
         part.write_text(re.sub(r"<link[^>]+https?://[^>]+>", "", page), encoding="utf-8")
+
+
+def _project_id(service: str) -> uuid.UUID:
+    return uuid.uuid5(uuid.NAMESPACE_URL, f"taxi/{service}")
+
+
+def _make_project(workspace: Workspace, service: str) -> None:
+    """Make the service's project with its picture: how far each column moved, month by month."""
+    said = "Each month against the month before it: effect sizes of inputs and predictions"
+    project = workspace.add_project(ProjectModel(id=_project_id(service), name=service, description=said))
+    columns = (*NUMERIC, *CATEGORICAL)
+    values = [PanelMetric(legend=name, metric="ValueDrift", metric_labels={"column": name}) for name in columns]
+    panel = DashboardPanelPlot(
+        title="Drift by column", subtitle=said, size="full", values=values, plot_params={"plot_type": "line"}
+    )
+    project.dashboard.add_panel(panel, tab="Drift", create_if_not_exists=True)
+
+
+def keep_run(drift: Drift, folder: Path, service: str, month: str) -> None:
+    """Keep the comparison in Evidently's workspace, dated by its month: `evidently ui --workspace FOLDER` shows the history.
+
+    A month that is run again replaces its own.
+    """
+    with locked(folder.with_name(f".{folder.name}.lock")):
+        workspace, project = Workspace.create(str(folder)), _project_id(service)
+        if workspace.get_project(project) is None:
+            _make_project(workspace, service)
+        model = drift.snapshot.to_snapshot_model()
+        model.name, model.timestamp = f"{service} {month}", datetime.fromisoformat(f"{month}-01")
+        workspace.state.write_snapshot(project, uuid.uuid5(project, month), model)

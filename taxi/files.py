@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 STAGING_MARK = ".part-"
 
@@ -64,9 +64,14 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def left_staging(folder: Path) -> list[Path]:
+    """Return what processes that no longer live left half-written under ``folder``."""
+    return [p for p in folder.rglob(f".*{STAGING_MARK}*") if not _owner_lives(p)] if folder.is_dir() else []
+
+
 def remove_staging(folder: Path) -> list[Path]:
     """Remove what processes that no longer live left half-written under ``folder``; return what was removed."""
-    leftovers = [p for p in folder.rglob(f".*{STAGING_MARK}*") if not _owner_lives(p)] if folder.is_dir() else []
+    leftovers = left_staging(folder)
     for path in leftovers:
         remove(path)
     return leftovers
@@ -105,6 +110,18 @@ def sha256_tree(folder: Path, pattern: str = "**/*") -> str:
 def sha256_json(content: Any) -> str:
     """Return the SHA-256 of ``content`` written as canonical JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def lock_is_held(path: Path) -> bool:
+    """Say whether a process holds the lock now; the system lets go of a lock when its process ends, however it ends."""
+    if not path.is_file():
+        return False
+    lock = FileLock(path, thread_local=False)
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 @contextmanager

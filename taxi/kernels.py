@@ -18,6 +18,8 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets import Unicode, default
 
+from taxi.processes import SOCKETS
+
 WARM = ("ipykernel.kernelapp", "matplotlib.backends.backend_agg", "taxi.comparison", "taxi.inspection", "taxi.monitor")
 # not matplotlib.pyplot: imported inside a kernel, it arranges there that figures show themselves
 ONE_THREAD = {
@@ -127,7 +129,7 @@ class ForkedKernelManager(AsyncKernelManager):
     @default("ip")
     def _own_sockets(self) -> str:
         """Return where the sockets begin: by default the working folder, where two runs at once would take the same ones."""
-        self._folder = tempfile.TemporaryDirectory(prefix="taxi-kernel-")
+        self._folder = tempfile.TemporaryDirectory(prefix=f"{SOCKETS}{os.getpid()}-")
         return str(Path(self._folder.name) / "kernel")
 
     async def _async_pre_start_kernel(self, **kw: Any) -> tuple[list[str], dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from taxi.config import Settings
-from taxi.drift import Drift, compare_months, describe_inputs, keep_page, sample_trips
+from taxi.drift import Drift, compare_months, describe_inputs, keep_page, keep_run, sample_trips
 from taxi.evaluate import score, score_by_slice
 from taxi.explore import read_acceptance
 from taxi.params import MonitorParams, Params
@@ -232,6 +232,7 @@ def watch_month(settings: Settings, plan: Plan, params: Params) -> Watched:
         describe_inputs(reference, zones, guessed["mean"]), describe_inputs(trips, zones, predicted["mean"]), limits
     )
     keep_page(drift, page)
+    keep_run(drift, settings.evidently, plan.service, plan.month)
     checks |= judge_drift(drift, limits)
     seen = trips.assign(predicted=predicted["mean"])
     ratio = metrics["rmse"] / (plan.incumbent or {})["metrics"]["rmse"]

@@ -2,7 +2,8 @@
 
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
-from sqlalchemy.schema import CreateIndex, CreateTable
+
+from taxi.engines import make_all
 
 PREPARING = 7_012_023  # the number of PostgreSQL's advisory lock under which the tables are made
 TABLES = sql.MetaData()
@@ -43,9 +44,4 @@ OUTCOMES = sql.Table(
 
 def make_tables(connection: Connection) -> None:
     """Make the tables and indexes that are not there; however many processes do so at once, each succeeds."""
-    if connection.dialect.name == "postgresql":  # CREATE … IF NOT EXISTS races with itself there
-        connection.execute(sql.select(sql.func.pg_advisory_xact_lock(PREPARING)))
-    for table in TABLES.sorted_tables:
-        connection.execute(CreateTable(table, if_not_exists=True))
-        for index in table.indexes:
-            connection.execute(CreateIndex(index, if_not_exists=True))
+    make_all(connection, TABLES, PREPARING)

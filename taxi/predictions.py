@@ -3,67 +3,20 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import sqlalchemy as sql
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection, Engine, make_url
-from sqlalchemy.exc import (
-    ArgumentError,
-    DataError,
-    DBAPIError,
-    IntegrityError,
-    NoSuchModuleError,
-    SQLAlchemyError,
-    StatementError,
-)
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
-from taxi.errors import TaxiError, UsageError
+from taxi.engines import INSERT, BadRows, StoreDown, open_engine, reaching
 from taxi.prediction_rows import as_utc, outcome_rows, prediction_rows, with_durations
 from taxi.prediction_tables import OUTCOMES, PREDICTIONS, make_tables
 
+__all__ = ["BadRows", "Store", "StoreDown", "open_store"]
 Json = dict[str, Any]
-INSERT: dict[str, Callable[..., Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-PATIENCE = {  # seconds, and milliseconds for the last: a silent server counts as down instead of holding a thread
-    "connect_timeout": 3,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}
-
-
-class StoreDown(TaxiError):
-    """The database did not answer; the rows were not written and may be written later."""
-
-
-class BadRows(TaxiError):
-    """The database answers and refuses these rows, as it always will."""
-
-
-@contextmanager
-def _reaching(shown: str) -> Iterator[None]:
-    try:
-        yield
-    except (DataError, IntegrityError, OverflowError, ValueError, TypeError) as error:
-        raise BadRows(f"the prediction store at {shown} refused the rows: {_in_short(error)}") from error
-    except (DBAPIError, OSError) as error:
-        raise StoreDown(f"the prediction store at {shown} did not answer: {_in_short(error)}") from error
-    except SQLAlchemyError as error:
-        raise BadRows(f"the prediction store at {shown} refused the rows: {_in_short(error)}") from error
-
-
-def _in_short(error: Exception) -> str:
-    """Return the driver's own words, without the statement and its values."""
-    said = str(error.orig if isinstance(error, StatementError) and error.orig else error)
-    return said.strip().partition("\n")[0]
-
-
-def _set_pragmas(connection: Any, record: Any) -> None:
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=5000"):
-        connection.execute(f"PRAGMA {pragma}")
+WHAT = "prediction store"
 
 
 class Store:
@@ -77,7 +30,7 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        with _reaching(self.address):
+        with reaching(WHAT, self.address):
             try:
                 with self._engine.begin() as connection:
                     if not self._ready:
@@ -109,7 +62,7 @@ class Store:
 
     def _write(self, statement: Any, rows: Sequence[Json], check: Callable[[Sequence[Json]], list[Json]]) -> None:
         if rows:
-            with _reaching(self.address):
+            with reaching(WHAT, self.address):
                 checked = check(rows)
             with self._transaction() as connection:
                 connection.execute(statement, checked)
@@ -146,6 +99,12 @@ class Store:
         with self._transaction() as connection:
             return int(connection.scalar(sql.select(sql.func.count()).select_from(PREDICTIONS).where(known)) or 0)
 
+    def made(self, service: str, since: datetime) -> pd.DataFrame:
+        """Return when (UTC), by which arm, in the shadow or not, and in how many ms each prediction since then was made."""
+        known = (PREDICTIONS.c.service == service) & (PREDICTIONS.c.made_at >= as_utc(since))
+        names = ("made_at", "prediction_id", "arm", "shadow", "latency_ms")
+        return self._read(sql.select(*(PREDICTIONS.c[name] for name in names)).where(known))
+
     def of_trips(self, prefix: str) -> pd.DataFrame:
         """Return the predictions of the trips whose id begins with ``prefix``, with or without an outcome."""
         return self._read(sql.select(PREDICTIONS).where(PREDICTIONS.c.trip_id.startswith(prefix, autoescape=True)))
@@ -178,18 +137,4 @@ class Store:
 
 def open_store(address: str) -> Store:
     """Return the store at ``sqlite:///file`` or ``postgresql+psycopg2://…`` without connecting yet; UsageError otherwise."""
-    try:
-        url = make_url(address)
-        if url.get_backend_name() not in INSERT:
-            raise UsageError(f"expected {' or '.join(INSERT)} as the prediction store; got {url.drivername!r}")
-        postgres = url.get_backend_name() == "postgresql"
-        options = {"connect_args": PATIENCE, "executemany_mode": "values_plus_batch"} if postgres else {}
-        engine = sql.create_engine(url, pool_recycle=3600, **options)
-    except (ArgumentError, NoSuchModuleError) as error:
-        raise UsageError("expected TAXI_PREDICTIONS as sqlite:///file or postgresql+psycopg2://…") from error
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{error.name} is not installed: pip install 'taxi[serve]' brings it") from error
-    if not postgres:
-        Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
-        sql.event.listen(engine, "connect", _set_pragmas)
-    return Store(engine)
+    return Store(open_engine(address, WHAT, "TAXI_PREDICTIONS"))

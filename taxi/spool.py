@@ -10,6 +10,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from taxi.files import lock_is_held
+
 _LOG = logging.getLogger(__name__)
 PART, WHOLE, REFUSED = ".part", ".jsonl", "refused.jsonl"
 
@@ -105,6 +107,12 @@ class Spool:
             lock.release()
             if not folder.is_dir():
                 Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def waiting_folders(place: Path) -> list[Path]:
+    """Return the folders of rows below ``place`` whose writer no longer lives."""
+    there = sorted(path for path in place.iterdir() if path.is_dir()) if place.is_dir() else []
+    return [path for path in there if _in_order(path) and not lock_is_held(Path(_lock_of(path).lock_file))]
 
 
 def _in_order(folder: Path) -> list[Path]:

@@ -13,8 +13,8 @@ import psutil
 import pyarrow.parquet as parquet
 import pytest
 
-from pipelines.runtime import PARENT_MARK
 from taxi.files import STAGING_MARK, sha256_file, sha256_tree
+from taxi.processes import PARENT_MARK
 from taxi.sample import write_sample
 from tests.worlds import World
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from evidently.ui.workspace import Workspace
 
-from taxi.drift import NOTHING_COMPARED, compare_months, describe_inputs, keep_page, sample_trips
+from taxi.drift import NOTHING_COMPARED, compare_months, describe_inputs, keep_page, keep_run, sample_trips
 from taxi.monitor import (
     judge_champion,
     judge_drift,
@@ -129,3 +130,21 @@ def test_sampling_is_sound_and_said(make_trips: Trips, zones: pd.DataFrame) -> N
     assert sample_trips(trips, 500, seed=1) is trips
     few = LIMITS.model_copy(update={"sample_rows": 100})
     assert compare_months(watched(trips, zones), watched(trips, zones), few).note.startswith("100 of 500 trips")
+
+
+def test_evidentlys_workspace_keeps_one_run_a_month_however_often_it_is_run(
+    sample_trips: Trips, zones: pd.DataFrame, tmp_path: Path
+) -> None:
+    inputs = watched(sample_trips("2024-01", 500), zones)
+    drift = compare_months(inputs, inputs, LIMITS)
+
+    for month in ("2024-02", "2024-03", "2024-02"):
+        keep_run(drift, tmp_path / "evidently", "green", month)
+
+    workspace = Workspace.create(str(tmp_path / "evidently"))
+    (project,) = workspace.search_project("green")
+    runs = [workspace.get_run(project.id, one) for one in workspace.list_runs(project.id)]
+    assert sorted((run.name, f"{run.timestamp:%Y-%m-%d}") for run in runs) == [
+        ("green 2024-02", "2024-02-01"),
+        ("green 2024-03", "2024-03-01"),
+    ]

@@ -24,6 +24,8 @@ HOMES = {
     "sqlalchemy": {
         "taxi/tracking.py",
         "taxi/answered.py",
+        "taxi/engines.py",
+        "taxi/metric_store.py",
         "taxi/predictions.py",
         "taxi/prediction_tables.py",
         "taxi/search.py",
@@ -35,7 +37,7 @@ HOMES = {
     "fastapi": {"taxi/serving.py", "taxi/describe.py"},
     "uvicorn": {"taxi/server.py", "taxi/connections.py"},
     "apprise": {"taxi/channels.py"},
-    "prometheus_client": {"taxi/metrics.py"},
+    "prometheus_client": {"taxi/metrics.py", "taxi/exposition.py"},
 }
 
 

@@ -1,0 +1,98 @@
+"""How our databases are reached: SQLite files and PostgreSQL, with limits on waiting, and errors that say which it was."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sql
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    SQLAlchemyError,
+    StatementError,
+)
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from taxi.errors import TaxiError, UsageError
+
+INSERT: dict[str, Callable[..., Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+PATIENCE = {  # seconds, and milliseconds for the last: a silent server counts as down instead of holding a thread
+    "connect_timeout": 3,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+
+
+class StoreDown(TaxiError):
+    """The database did not answer; the rows were not written and may be written later."""
+
+
+class BadRows(TaxiError):
+    """The database answers and refuses these rows, as it always will."""
+
+
+@contextmanager
+def reaching(what: str, shown: str) -> Iterator[None]:
+    """Turn what a driver raises into StoreDown or BadRows about ``what`` (for example "prediction store") at ``shown``."""
+    try:
+        yield
+    except (DataError, IntegrityError, OverflowError, ValueError, TypeError) as error:
+        raise BadRows(f"the {what} at {shown} refused the rows: {_in_short(error)}") from error
+    except (DBAPIError, OSError) as error:
+        raise StoreDown(f"the {what} at {shown} did not answer: {_in_short(error)}") from error
+    except SQLAlchemyError as error:
+        raise BadRows(f"the {what} at {shown} refused the rows: {_in_short(error)}") from error
+
+
+def _in_short(error: Exception) -> str:
+    """Return the driver's own words, without the statement and its values."""
+    said = str(error.orig if isinstance(error, StatementError) and error.orig else error)
+    return said.strip().partition("\n")[0]
+
+
+def _set_pragmas(connection: Any, record: Any) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=5000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def open_engine(address: str, what: str, variable: str) -> Engine:
+    """Return an engine for ``sqlite:///file`` or ``postgresql+psycopg2://…`` without connecting yet; UsageError otherwise.
+
+    ``variable`` is the environment's name for the address of the ``what``, for messages.
+    """
+    try:
+        url = make_url(address)
+        if url.get_backend_name() not in INSERT:
+            raise UsageError(f"expected {' or '.join(INSERT)} as the {what}; got {url.drivername!r}")
+        postgres = url.get_backend_name() == "postgresql"
+        options = {"connect_args": PATIENCE, "executemany_mode": "values_plus_batch"} if postgres else {}
+        engine = sql.create_engine(url, pool_recycle=3600, **options)
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise UsageError(f"expected {variable} as sqlite:///file or postgresql+psycopg2://…") from error
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{error.name} is not installed: pip install 'taxi[serve]' brings it") from error
+    if not postgres:
+        Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+        sql.event.listen(engine, "connect", _set_pragmas)
+    return engine
+
+
+def make_all(connection: Connection, tables: sql.MetaData, lock: int) -> None:
+    """Make the tables and indexes that are not there; however many processes do so at once, each succeeds.
+
+    ``lock`` is the number of PostgreSQL's advisory lock under which it is done: CREATE … IF NOT EXISTS races with itself there.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(sql.select(sql.func.pg_advisory_xact_lock(lock)))
+    for table in tables.sorted_tables:
+        connection.execute(CreateTable(table, if_not_exists=True))
+        for index in table.indexes:
+            connection.execute(CreateIndex(index, if_not_exists=True))

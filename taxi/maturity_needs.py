@@ -1,0 +1,245 @@
+"""What the maturity model's cells ask for, each as a look at the repository that returns its proof or what is missing."""
+
+from taxi.maturity import Need
+from taxi.repository import Repository
+
+DEPLOYS = ("taxi promote", "terraform apply", "docker push", "aws ecs", "kubectl apply", "prefect deploy")
+HOSTS = "terraform/*.tf"
+
+
+def _files(asks: str, repository: Repository, proof: str, *paths: str) -> Need:
+    missing = repository.missing(*paths)
+    return Need(asks, "" if missing else proof, f"no {', no '.join(missing)}" if missing else "")
+
+
+def _commands(asks: str, repository: Repository, *names: str) -> Need:
+    missing = [name for name in names if name not in repository.commands]
+    proof = ", ".join(f"`taxi {name}`" for name in names)
+    return Need(asks, "" if missing else proof, f"no command {', no '.join(missing)}" if missing else "")
+
+
+def _tests(asks: str, repository: Repository, *files: str) -> Need:
+    counts = {file: len(repository.tests.get(file, [])) for file in files}
+    missing = [file for file, count in counts.items() if not count]
+    proof = ", ".join(f"{count} tests in {file}" for file, count in counts.items())
+    return Need(asks, "" if missing else proof, f"no tests in {', '.join(missing)}" if missing else "")
+
+
+def shared_repository(it: Repository) -> Need:
+    """One repository for all roles, with its rules written down."""
+    asks = (
+        "whoever explores, engineers data or writes software hands work over through one repository with written rules"
+    )
+    return _files(asks, it, "CONTRIBUTING.md, README.md, docs/", "CONTRIBUTING.md", "README.md", "docs/*.md")
+
+
+def repeatable_jobs(it: Repository) -> Need:
+    """Experiments that are jobs."""
+    asks = "data scientists and data engineers turn experiments into repeatable jobs"
+    notebooks = sorted((it.root / "notebooks").glob("0*.ipynb"))
+    need = _tests(asks, it, "test_notebooks")
+    return Need(
+        asks, f"{len(notebooks)} notebooks are the flow's jobs; {need.proof}" if notebooks else "", need.missing
+    )
+
+
+def shared_data(it: Repository) -> Need:
+    """Data contracts between those who bring data and those who use them."""
+    asks = "data engineers manage inputs and outputs together with data scientists and software engineers"
+    return _files(
+        asks, it, "schema, acceptance rules and data card", "taxi/schema.py", "docs/acceptance.md", "docs/data-card.md"
+    )
+
+
+def integration_by_engineers(it: Repository) -> Need:
+    """The model's way into the application is automatic."""
+    asks = "software engineers automate how a model gets into the application"
+    return _tests(asks, it, "test_follower", "test_swaps")
+
+
+def markers(it: Repository) -> Need:
+    """Rules that say when a model has to be looked at, each with what to do."""
+    asks = "data scientists and software engineers name the markers that data engineers watch"
+    return _files(asks, it, "alarm rules, and a runbook with a section each", "taxi/alarm_rules.py", "docs/runbook.md")
+
+
+def gathered_in_production(it: Repository) -> Need:
+    """Metrics of the deployed model, gathered in one place and shown."""
+    asks = "metrics of the deployed model are gathered in one place and shown"
+    need = _commands(asks, it, "metrics", "outcomes")
+    shown = _files(asks, it, "dashboards", "monitoring/grafana/*.json", "taxi/prediction_log.py", "taxi/metrics.py")
+    found = "; ".join(one.proof for one in (need, shown) if one.proof)
+    return Need(asks, found, "; ".join(one.missing for one in (need, shown) if one.missing))
+
+
+def data_gathered(it: Repository) -> Need:
+    """Data that come by themselves."""
+    asks = "a pipeline gathers the data by itself"
+    scheduled = [one["name"] for one in it.deployments if one.get("schedules")]
+    return Need(
+        asks,
+        f"scheduled in prefect.yaml: {', '.join(scheduled)}" if scheduled else "",
+        "" if scheduled else "no deployment has a schedule",
+    )
+
+
+def compute_managed(it: Repository) -> Need:
+    """The environment in which models are trained."""
+    asks = "the training environment is managed and can be made again"
+    loose = [one["name"] for one in it.deployments if not one.get("work_pool")]
+    need = _files(
+        asks, it, "requirements.lock with hashes, work pools", "requirements.lock", "environment.yml", "dvc.yaml"
+    )
+    return Need(asks, need.proof, need.missing or (f"without a work pool: {', '.join(loose)}" if loose else ""))
+
+
+def experiments_tracked(it: Repository) -> Need:
+    """Results of experiments."""
+    return _tests("results of experiments and trainings are tracked in one place", it, "test_registry", "test_search")
+
+
+def versions_controlled(it: Repository) -> Need:
+    """Code and models."""
+    asks = "training code and the models it made are under version control"
+    need, tests = _commands(asks, it, "lineage"), _tests(asks, it, "test_lineage", "test_versioning")
+    missing = "; ".join(one.missing for one in (need, tests) if one.missing)
+    return Need(asks, f"{need.proof} recomputes every hash; {tests.proof}" if not missing else "", missing)
+
+
+def retraining_triggered(it: Repository) -> Need:
+    """Alarms that start a training."""
+    asks = "production metrics start a retraining by themselves"
+    by_month = not it.missing("taxi/policy.py")
+    by_event = [one["name"] for one in it.deployments if one.get("triggers")]
+    missing = [] if by_month else ["no retraining policy (taxi/policy.py)"]
+    missing += [] if by_event else ["no deployment in prefect.yaml has a trigger on an alarm's event"]
+    proof = (
+        f"started by events: {', '.join(by_event)}"
+        if by_event
+        else ("taxi/policy.py decides month by month" if by_month else "")
+    )
+    return Need(asks, proof, "; ".join(missing))
+
+
+def scoring_versioned(it: Repository) -> Need:
+    """Code that scores."""
+    asks = "the scoring code is in the repository"
+    return _commands(asks, it, "score", "serve")
+
+
+def scoring_tested(it: Repository) -> Need:
+    """Tests of the code that scores."""
+    return _tests("the scoring code is under version control with tests", it, "test_scoring", "test_predictor")
+
+
+def released_by_hand(it: Repository) -> Need:
+    """Releases by a person, of low friction."""
+    return _commands("a release takes one command", it, "promote", "approve", "rollback")
+
+
+def release_owned(it: Repository) -> Need:
+    """Releases by those who answer for the software."""
+    asks = "those who answer for the software manage releases"
+    need = _tests(asks, it, "test_release")
+    return Need(
+        asks,
+        f"gates from dev to prod in params.yaml: {need.proof}" if "\nrelease:" in it.text("params.yaml") else "",
+        need.missing,
+    )
+
+
+def released_automatically(it: Repository) -> Need:
+    """Models that reach the application without a person."""
+    asks = "a promoted model reaches the application by itself"
+    return _tests(asks, it, "test_promotion", "test_follower")
+
+
+def _deploying(it: Repository) -> dict[str, list[str]]:
+    found = {name: [line for line in it.steps(name) if any(word in line for word in DEPLOYS)] for name in it.workflows}
+    return {name: lines for name, lines in found.items() if lines}
+
+
+def released_by_cd(it: Repository) -> Need:
+    """Continuous delivery."""
+    asks = "a continuous delivery pipeline manages releases"
+    deploying = _deploying(it)
+    if not deploying:
+        return Need(
+            asks,
+            missing=f"no workflow in .github/workflows releases anything (there are: {', '.join(it.workflows) or 'none'})",
+        )
+    return Need(asks, "; ".join(f"{name}: {lines[0].strip()}" for name, lines in deploying.items()))
+
+
+def environments_managed(it: Repository) -> Need:
+    """From training over test to production, as code."""
+    return _files("training, test and production environments are made from code", it, HOSTS, HOSTS)
+
+
+def integrated_and_tested(it: Repository) -> Need:
+    """Continuous integration of what is released."""
+    asks = "continuous integration builds and tests every change"
+    on_change = [name for name in it.workflows if {"push", "pull_request"} <= it.events(name)]
+    tested = [name for name in on_change if any("make test" in line for line in it.steps(name))]
+    return Need(
+        asks,
+        f"{', '.join(tested)} runs `make test` on every change" if tested else "",
+        "" if tested else "no workflow runs the tests on every change",
+    )
+
+
+def model_tested(it: Repository) -> Need:
+    """Tests of the model in the application."""
+    return _tests("integration tests exist for the model", it, "test_model", "test_serving")
+
+
+def application_tested(it: Repository) -> Need:
+    """Unit tests of the application."""
+    return _tests("the application's code has unit tests", it, "test_requests", "test_limits", "test_page")
+
+
+def application_integration_tested(it: Repository) -> Need:
+    """Unit and integration tests of the application."""
+    return _tests(
+        "the application's code has unit and integration tests",
+        it,
+        "test_serving",
+        "test_outages",
+        "test_prediction_log",
+    )
+
+
+def every_release_tested(it: Repository) -> Need:
+    """Tests of each model that is released."""
+    asks = "every model release is tested, against its own golden answers and by the gates"
+    need = _tests(asks, it, "test_integrity", "test_release")
+    return Need(asks, need.proof, need.missing or "; ".join(f"no {one}" for one in it.missing("taxi/golden.py")))
+
+
+def compared_live(it: Repository) -> Need:
+    """A/B testing."""
+    asks = "champion and challenger are compared on live traffic before a release"
+    need = _commands(asks, it, "experiment")
+    return Need(asks, f"{need.proof}; {_tests(asks, it, 'test_experiment').proof}" if need.proof else "", need.missing)
+
+
+def no_expert_needed(it: Repository) -> Need:
+    """Releases that do not wait for a data scientist."""
+    asks = "a model goes live without a data scientist's help"
+    moves = it.tests_about("rollback", "roll_back", "settle", "alias")
+    return Need(
+        asks,
+        f"promotion by rule, aliases the service follows, rollback: {len(moves)} tests" if moves else "",
+        "" if moves else "no tests of alias moves",
+    )
+
+
+def no_downtime(it: Repository) -> Need:
+    """Swaps without a dropped request."""
+    asks = "models are swapped without downtime"
+    named = it.tests.get("test_swaps", [])
+    return Need(
+        asks,
+        f"{len(named)} tests in test_swaps, under load" if named else "",
+        "" if named else "no tests in test_swaps",
+    )
