@@ -11,10 +11,13 @@ from taxi.config import Settings
 from taxi.drift import Drift, compare_months, describe_inputs, keep_page, sample_trips
 from taxi.evaluate import score, score_by_slice
 from taxi.explore import read_acceptance
+from taxi.model import DurationModel
 from taxi.params import MonitorParams, Params
 from taxi.plan import Plan
 from taxi.training import judging_trips, load_incumbent, read_months
 from taxi.zones import read_zones
+
+Checks = dict[str, tuple[bool, str]]
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ class Watched:
 
 
 def _volumes(settings: Settings, plan: Plan) -> pd.DataFrame:
-    months = [*plan.window, plan.month]
+    months = [*plan.earlier, plan.month]
     figures = {month: read_acceptance(settings.month(plan.service, month))["figures"] for month in months}
     rows = {
         month: {"trips a day": one["kept"] / len(one["by_day"]), "null block": one["null_share"], "trips": one["kept"]}
@@ -176,30 +179,40 @@ def _volumes(settings: Settings, plan: Plan) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("month")
 
 
-def watch_month(settings: Settings, plan: Plan, params: Params) -> Watched:
-    """Watch the champion on the plan's month against the month before it; writes Evidently's page into the reports."""
-    zones, champion = read_zones(settings.zones), load_incumbent(settings, plan)
-    trips = read_months(settings, plan.service, [plan.month])
-    volumes, limits = _volumes(settings, plan), params.monitor
-    earlier = volumes.iloc[:-1]
+def _judge_volumes(volumes: pd.DataFrame, limits: MonitorParams) -> Checks:
+    earlier, now = volumes.iloc[:-1], volumes.iloc[-1]
     usual = float(earlier["trips a day"].median()) if len(earlier) else None
     before = float(earlier["null block"].iloc[-1]) if len(earlier) else None
-    checks = {
-        "volume": judge_volume(float(volumes["trips a day"].iloc[-1]), usual, limits),
-        "null-block": judge_null_block(float(volumes["null block"].iloc[-1]), before, limits),
+    return {
+        "volume": judge_volume(float(now["trips a day"]), usual, limits),
+        "null-block": judge_null_block(float(now["null block"]), before, limits),
     }
-    shown = volumes.assign(
-        **{"trips a day": volumes["trips a day"].round(0), "null block": volumes["null block"].round(4)}
-    )
-    page = settings.month(plan.service, plan.month).reports / "03-monitor-evidently.html"
+
+
+def say_gap(checks: Checks, gap: str) -> Checks:
+    """Return the checks; those that hold the month against earlier ones say which these are, if there is a ``gap``."""
+    alone = ("rmse", "coverage")
+    return {
+        name: (alarming, said if name in alone or not gap else f"{said}; {gap}")
+        for name, (alarming, said) in checks.items()
+    }
+
+
+def watch_champion(settings: Settings, plan: Plan, params: Params, champion: DurationModel | None) -> Watched:
+    """Watch a champion on the plan's month against the newest month before it; writes nothing."""
+    zones, limits = read_zones(settings.zones), params.monitor
+    trips, volumes = read_months(settings, plan.service, [plan.month]), _volumes(settings, plan)
+    checks = _judge_volumes(volumes, limits)
+    rounded = {"trips a day": volumes["trips a day"].round(0), "null block": volumes["null block"].round(4)}
+    shown = volumes.assign(**rounded)
     if champion is None:
-        keep_page(None, page)
-        return Watched(plan, trips, None, None, None, shown, reach_verdict(checks, False))
+        return Watched(plan, trips, None, None, None, shown, reach_verdict(say_gap(checks, plan.gap), False))
     predicted = champion.predict(trips)
     metrics = score(trips["duration"], predicted)
     by_slice = score_by_slice(trips, predicted, zones, limits.slice_min_trips)
     checks |= judge_champion(metrics, (plan.incumbent or {})["metrics"], limits)
-    reference = read_months(settings, plan.service, plan.window[-1:]) if plan.window else judging_trips(settings, plan)
+    earlier = plan.earlier[-1:]
+    reference = read_months(settings, plan.service, earlier) if earlier else judging_trips(settings, plan)
     reference = sample_trips(reference, 4 * limits.sample_rows, limits.seed)
     guessed = champion.predict(reference)
     checks["slice-rmse"] = judge_slices(
@@ -208,7 +221,12 @@ def watch_month(settings: Settings, plan: Plan, params: Params) -> Watched:
     drift = compare_months(
         describe_inputs(reference, zones, guessed["mean"]), describe_inputs(trips, zones, predicted["mean"]), limits
     )
-    keep_page(drift, page)
-    checks |= judge_drift(drift, limits)
-    seen = trips.assign(predicted=predicted["mean"])
-    return Watched(plan, seen, metrics, by_slice, drift, shown, reach_verdict(checks, True))
+    verdict = reach_verdict(say_gap(checks | judge_drift(drift, limits), plan.gap), True)
+    return Watched(plan, trips.assign(predicted=predicted["mean"]), metrics, by_slice, drift, shown, verdict)
+
+
+def watch_month(settings: Settings, plan: Plan, params: Params) -> Watched:
+    """Watch the champion that was in use when the month began; writes Evidently's page into the reports."""
+    watched = watch_champion(settings, plan, params, load_incumbent(settings, plan))
+    keep_page(watched.drift, settings.month(plan.service, plan.month).reports / "03-monitor-evidently.html")
+    return watched
