@@ -127,13 +127,14 @@ def ingest(
     parse_service(service), parse_month(month)
     settings, flow = _begin(source, "ingest", engine, scheduler)
     from taxi.month import refused_result, unpublished_result
+    from taxi.params import load_params
 
     try:
         result = flow(service, month, settings.source, settings.engine, settings.scheduler) | {"status": "done"}
     except NotPublished as error:
         result = unpublished_result(service, month, str(error)) | {"warnings": []}
     except MonthRefused as error:
-        result = refused_result(settings.month(service, month), str(error), {}) | {"warnings": []}
+        result = refused_result(settings.month(service, month), str(error), {}, load_params()) | {"warnings": []}
     if json_:
         _say({name: result[name] for name in ("service", "month", "status", "rows", "warnings")}, True)
     else:

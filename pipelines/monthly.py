@@ -16,10 +16,10 @@ from taxi.aliases import settle
 from taxi.config import NOTEBOOKS, Settings, load_settings
 from taxi.errors import MonthRefused, NotPublished
 from taxi.files import locked, remove, write_json
-from taxi.month import finished_month, month_result, refused_result, unpublished_result
+from taxi.month import finished_month, month_result, read_results, refused_result, unpublished_result
 from taxi.params import Params, load_params
 from taxi.plan import Plan, describe_incumbent, make_plan, write_plan
-from taxi.promotion import should_train
+from taxi.policy import Decision, decide_training, gather_facts
 from taxi.recording import record_month
 from taxi.registry import champion_before, download_model
 from taxi.reports import build_gallery
@@ -88,23 +88,33 @@ class _Clock:
         self.seconds[name] = round(time.perf_counter() - begun, 2)
 
 
-def _models(settings: Settings, plan: Plan, params: Params, steps: dict[str, Any], clock: _Clock) -> tuple[bool, str]:
+def _decide(
+    settings: Settings, plan: Plan, params: Params, accepted: dict[str, Any], steps: dict[str, Any]
+) -> Decision:
+    alarms, earlier = steps["03-monitor"]["alarms"], read_results(settings.reports, plan.service)
+    facts = gather_facts(plan.month, alarms, accepted["findings"], plan.incumbent, earlier)
+    return decide_training(facts, params.retrain)
+
+
+def _models(
+    settings: Settings, plan: Plan, params: Params, accepted: dict[str, Any], steps: dict[str, Any], clock: _Clock
+) -> Decision:
     for name in NOTEBOOKS[:3]:
         with clock.step(name):
             steps[name] = run_step(settings, plan, name)
-    train, reason = should_train(steps["03-monitor"]["alarms"], plan.incumbent, plan.month, params.retrain)
-    if not train:
+    decision = _decide(settings, plan, params, accepted, steps)
+    if not decision.train:
         for name in NOTEBOOKS[3:]:
             for leftover in settings.month(plan.service, plan.month).reports.glob(f"{name}.*"):
                 remove(leftover)
-        return False, reason
+        return decision
     for name in NOTEBOOKS[3:]:
         with clock.step(name):
             steps[name] = run_step(settings, plan, name)
     if steps["05-compare"]["promote"]:
         with clock.step("refit"):
             refit(settings, plan, params)
-    return True, reason
+    return decision
 
 
 def _keep(settings: Settings, result: dict[str, Any]) -> None:
@@ -122,17 +132,17 @@ def _run(settings: Settings, service: str, month: str, version: bool) -> dict[st
     except NotPublished as error:
         return unpublished_result(service, month, str(error))
     except MonthRefused as error:
-        result = refused_result(settings.month(service, month), str(error), clock.seconds)
+        result = refused_result(settings.month(service, month), str(error), clock.seconds, params)
         _keep(settings, result)
         publish(settings, service, month, result, version)
         return result
     with clock.step("plan"):
         plan = plan_month(settings, service, month)
-    trained, why = _models(settings, plan, params, steps, clock)
+    decision = _models(settings, plan, params, accepted, steps, clock)
     fingerprint = month_fingerprint(settings, plan, params)
     with clock.step("register"):
         versions = register(settings, plan, params, steps, fingerprint)
-    result = month_result(settings, plan, accepted, steps, versions, trained, why) | {
+    result = month_result(settings, plan, accepted, steps, versions, decision) | {
         "edition": edition,
         "fingerprint": fingerprint,
     }

@@ -11,6 +11,7 @@ from taxi.errors import UsageError
 from taxi.live_params import ExperimentParams
 from taxi.serve_params import ServeParams
 
+Check = Literal["volume", "null-block", "rmse", "coverage", "slice-rmse", "input-drift", "prediction-drift"]
 ASIDE = {"experiment", "release", "search", "serve"}
 
 
@@ -103,9 +104,11 @@ class ModelParams(_Section):
 
 
 class RetrainParams(_Section):
-    """When a challenger is trained."""
+    """When a challenger is trained; months of 0 switch a trigger off."""
 
-    on_alarm: bool
+    policy: Literal["auto", "always", "never"]
+    on_alarm: list[Check]
+    oldest_months: int = Field(ge=0)
     every_months: int = Field(ge=0)
 
 
