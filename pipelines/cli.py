@@ -10,7 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines import experiment_commands, registry_commands, search_commands, serving_commands, traffic_commands
+from pipelines import (
+    backtest_commands,
+    experiment_commands,
+    registry_commands,
+    search_commands,
+    serving_commands,
+    traffic_commands,
+)
 from pipelines.terminal import show_summary, start_logging
 from taxi.config import NOTEBOOKS, Settings, load_settings, parse_service
 from taxi.errors import MonthRefused, NotPublished, Refused, TaxiError, UsageError
@@ -230,7 +237,14 @@ def status(service: Annotated[str | None, typer.Option(help="green or yellow; bo
             print(f"  {result['month']}  {result['status']:8}  {words:32}  {result['reason']}")
 
 
-for topic in (registry_commands, traffic_commands, experiment_commands, search_commands, serving_commands):
+for topic in (
+    registry_commands,
+    traffic_commands,
+    experiment_commands,
+    search_commands,
+    serving_commands,
+    backtest_commands,
+):
     topic.add_to(app)
 
 
