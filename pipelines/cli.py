@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines import (
+    alarm_commands,
     backtest_commands,
     experiment_commands,
     registry_commands,
@@ -243,6 +244,7 @@ for topic in (
     experiment_commands,
     search_commands,
     serving_commands,
+    alarm_commands,
     backtest_commands,
 ):
     topic.add_to(app)

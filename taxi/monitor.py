@@ -1,9 +1,6 @@
 """How the champion did in a month it never saw: scores, drift, volume, and a verdict with reasons."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 import pandas as pd
 
@@ -15,18 +12,10 @@ from taxi.model import DurationModel
 from taxi.params import MonitorParams, Params
 from taxi.plan import Plan
 from taxi.training import judging_trips, load_incumbent, read_months
+from taxi.watched import Verdict, Watched
 from taxi.zones import read_zones
 
 Checks = dict[str, tuple[bool, str]]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """``calm``, ``alarm``, or ``first`` (no champion yet), the names of the alarms, and a sentence with numbers for each check."""
-
-    verdict: str
-    alarms: list[str]
-    reasons: list[str]
 
 
 def judge_volume(now: float, usual: float | None, params: MonitorParams) -> tuple[bool, str]:
@@ -103,70 +92,33 @@ def judge_drift(drift: Drift, params: MonitorParams) -> dict[str, tuple[bool, st
     return checks
 
 
+def measure_moves(
+    now: float,
+    usual: float | None,
+    null_now: float,
+    null_before: float | None,
+    rmse_ratio: float | None,
+    drift: Drift | None,
+) -> dict[str, float]:
+    """Return the numbers behind the checks, by name, as far as there was something to compare with.
+
+    ``volume`` is the relative change of trips a day, ``null_share`` the move of the null block's share of trips.
+    """
+    known = {
+        "volume": now / usual - 1 if usual else None,
+        "null_share": None if null_before is None else null_now - null_before,
+        "rmse_ratio": rmse_ratio,
+        "drifted_share": drift.share if drift else None,
+        "prediction_drift": drift.prediction if drift else None,
+    }
+    return {name: float(value) for name, value in known.items() if value is not None}
+
+
 def reach_verdict(checks: Mapping[str, tuple[bool, str]], has_champion: bool) -> Verdict:
     """Gather the checks (name to whether it alarms, and its sentence) into a verdict."""
     alarms = [name for name, (alarming, _) in checks.items() if alarming]
     verdict = "alarm" if alarms else "calm" if has_champion else "first"
     return Verdict(verdict, alarms, [f"{name}: {said}" for name, (_, said) in checks.items()])
-
-
-@dataclass(frozen=True)
-class Watched:
-    """Everything that the monitor's notebook shows of a month."""
-
-    plan: Plan
-    trips: pd.DataFrame
-    metrics: dict[str, float] | None
-    by_slice: pd.DataFrame | None
-    drift: Drift | None
-    volume_table: pd.DataFrame
-    verdict: Verdict
-
-    @cached_property
-    def note(self) -> str:
-        """Who is watched, on what."""
-        if self.plan.incumbent is None:
-            return "**There is no champion yet**, so there is nothing to hold against the month; its trips are only counted."
-        one = self.plan.incumbent
-        return f"The champion is version {one['version']}, trained on {one['trained_from']} to {one['trained_to']}; the month has {len(self.trips):,} kept trips that it never saw."
-
-    @cached_property
-    def score_table(self) -> pd.DataFrame:
-        """The champion's scores on the month beside those it was promoted with."""
-        if self.metrics is None or self.plan.incumbent is None:
-            return pd.DataFrame()
-        both = {"this month": self.metrics, "when promoted": self.plan.incumbent["metrics"]}
-        return pd.DataFrame.from_dict(both, orient="index").round(3).astype({"n": int})
-
-    @cached_property
-    def slice_table(self) -> pd.DataFrame:
-        """Scores by slice."""
-        return pd.DataFrame() if self.by_slice is None else self.by_slice.round(3)
-
-    @cached_property
-    def drift_table(self) -> pd.DataFrame:
-        """Effect sizes by column."""
-        return pd.DataFrame() if self.drift is None else self.drift.table.round(4)
-
-    @cached_property
-    def verdict_text(self) -> str:
-        """The verdict as Markdown."""
-        lines = [
-            f"- {'**' + line + '**' if line.split(':')[0] in self.verdict.alarms else line}"
-            for line in self.verdict.reasons
-        ]
-        sampled = [f"\nDrift compares {self.drift.note}."] if self.drift else []
-        return "\n".join([f"**{self.verdict.verdict.upper()}**", "", *lines, *sampled])
-
-    @cached_property
-    def result(self) -> dict[str, Any]:
-        """What the notebook records."""
-        return {
-            "verdict": self.verdict.verdict,
-            "alarms": self.verdict.alarms,
-            "reasons": self.verdict.reasons,
-            "metrics": self.metrics,
-        }
 
 
 def _volumes(settings: Settings, plan: Plan) -> pd.DataFrame:
@@ -179,14 +131,12 @@ def _volumes(settings: Settings, plan: Plan) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("month")
 
 
-def _judge_volumes(volumes: pd.DataFrame, limits: MonitorParams) -> Checks:
+def _moves(volumes: pd.DataFrame) -> tuple[float, float | None, float, float | None]:
+    """Return the month's trips a day, the usual ones, its null block, and the one before; None where nothing was before."""
     earlier, now = volumes.iloc[:-1], volumes.iloc[-1]
     usual = float(earlier["trips a day"].median()) if len(earlier) else None
     before = float(earlier["null block"].iloc[-1]) if len(earlier) else None
-    return {
-        "volume": judge_volume(float(now["trips a day"]), usual, limits),
-        "null-block": judge_null_block(float(now["null block"]), before, limits),
-    }
+    return float(now["trips a day"]), usual, float(now["null block"]), before
 
 
 def say_gap(checks: Checks, gap: str) -> Checks:
@@ -202,15 +152,16 @@ def watch_champion(settings: Settings, plan: Plan, params: Params, champion: Dur
     """Watch a champion on the plan's month against the newest month before it; writes nothing."""
     zones, limits = read_zones(settings.zones), params.monitor
     trips, volumes = read_months(settings, plan.service, [plan.month]), _volumes(settings, plan)
-    checks = _judge_volumes(volumes, limits)
-    rounded = {"trips a day": volumes["trips a day"].round(0), "null block": volumes["null block"].round(4)}
-    shown = volumes.assign(**rounded)
+    moves = _moves(volumes)
+    checks = {"volume": judge_volume(*moves[:2], limits), "null-block": judge_null_block(*moves[2:], limits)}
+    shown = volumes.round({"trips a day": 0, "null block": 4})
     if champion is None:
-        return Watched(plan, trips, None, None, None, shown, reach_verdict(say_gap(checks, plan.gap), False))
+        verdict = reach_verdict(say_gap(checks, plan.gap), False)
+        return Watched(plan, trips, None, None, None, shown, verdict, measure_moves(*moves, None, None))
     predicted = champion.predict(trips)
-    metrics = score(trips["duration"], predicted)
+    metrics, promoted = score(trips["duration"], predicted), (plan.incumbent or {})["metrics"]
     by_slice = score_by_slice(trips, predicted, zones, limits.slice_min_trips)
-    checks |= judge_champion(metrics, (plan.incumbent or {})["metrics"], limits)
+    checks |= judge_champion(metrics, promoted, limits)
     earlier = plan.earlier[-1:]
     reference = read_months(settings, plan.service, earlier) if earlier else judging_trips(settings, plan)
     reference = sample_trips(reference, 4 * limits.sample_rows, limits.seed)
@@ -222,7 +173,9 @@ def watch_champion(settings: Settings, plan: Plan, params: Params, champion: Dur
         describe_inputs(reference, zones, guessed["mean"]), describe_inputs(trips, zones, predicted["mean"]), limits
     )
     verdict = reach_verdict(say_gap(checks | judge_drift(drift, limits), plan.gap), True)
-    return Watched(plan, trips.assign(predicted=predicted["mean"]), metrics, by_slice, drift, shown, verdict)
+    numbers = measure_moves(*moves, metrics["rmse"] / promoted["rmse"], drift) | {"coverage": metrics["coverage80"]}
+    seen = trips.assign(predicted=predicted["mean"])
+    return Watched(plan, seen, metrics, by_slice, drift, shown, verdict, numbers)
 
 
 def watch_month(settings: Settings, plan: Plan, params: Params) -> Watched:

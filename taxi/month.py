@@ -89,6 +89,7 @@ def month_result(
         "verdict": monitor["verdict"],
         "alarms": monitor["alarms"],
         "alarm_reasons": monitor["reasons"],
+        "numbers": monitor["numbers"],
         "window": plan.window,
         "reports": [str(page) for name in NOTEBOOKS if (page := paths.reports / f"{name}.html").is_file()],
     }

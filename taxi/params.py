@@ -6,13 +6,14 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from taxi.alarm_params import AlarmParams
 from taxi.config import find_root
 from taxi.errors import UsageError
 from taxi.live_params import ExperimentParams
 from taxi.serve_params import ServeParams
 
 Check = Literal["volume", "null-block", "rmse", "coverage", "slice-rmse", "input-drift", "prediction-drift"]
-ASIDE = {"experiment", "release", "search", "serve"}
+ASIDE = {"alarms", "experiment", "release", "search", "serve"}
 
 
 class _Section(BaseModel):
@@ -173,6 +174,7 @@ class Params(_Section):
     experiment: ExperimentParams
     release: ReleaseParams
     search: SearchParams
+    alarms: AlarmParams
     serve: ServeParams
 
     def lasting(self) -> dict[str, Any]:
