@@ -6,16 +6,15 @@ import signal
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from taxi.acceptance import clean_month
 from taxi.config import Settings, parse_service
 from taxi.episode import Stage, play_month
-from taxi.errors import MonthRefused, NotPublished, TaxiError, UsageError
+from taxi.errors import MonthRefused, NotPublished, UsageError
 from taxi.explore import read_acceptance
 from taxi.fetch import fetch_month, fetch_zones
-from taxi.files import read_json, remove_staging, write_json
+from taxi.files import remove_staging, write_json
 from taxi.lifelines import end_with_parent
 from taxi.months import iterate_months
 from taxi.overrides import override
@@ -24,9 +23,10 @@ from taxi.plan import make_plan
 from taxi.policy import find_faults
 from taxi.shelf import Shelf
 from taxi.source import open_source
+from taxi.standings import result_file
 
 POLICIES = ("auto", "never", "always")
-SECTIONS = ("features", "model", "retrain", "promote", "monitor")
+SECTIONS = ("features", "model", "retrain", "promote", "monitor", "alarms")
 Json = dict[str, Any]
 _LOG = logging.getLogger(__name__)
 
@@ -62,11 +62,6 @@ class Months:
 def shelf_of(settings: Settings, service: str) -> Shelf:
     """Return where a service's backtests keep what they made."""
     return Shelf(settings.data / "backtest" / service)
-
-
-def result_file(settings: Settings, service: str) -> Path:
-    """Return where the result of a service's last backtest lies."""
-    return settings.reports / service / "backtest" / "backtest.json"
 
 
 def _bring(settings: Settings, service: str, month: str, params: Params, source: str | None) -> None:
@@ -179,11 +174,3 @@ def play(settings: Settings, asked: Asked, params: Params, jobs: int = 1, source
     }
     write_json(result_file(settings, asked.service), result)
     return result
-
-
-def read_backtest(settings: Settings, service: str) -> Json:
-    """Return the result of the service's last backtest; raise TaxiError that says what to run if there is none."""
-    path = result_file(settings, parse_service(service))
-    if not path.is_file():
-        raise TaxiError(f"no backtest of {service} at {path}: run `taxi backtest --service {service} --from … --to …`")
-    return dict(read_json(path))

@@ -16,6 +16,7 @@ from taxi.imports import code_of
 from taxi.lineage import Version, pick_champion
 from taxi.monitor import watch_champion
 from taxi.month import month_result
+from taxi.month_alarms import judge_month
 from taxi.params import Params
 from taxi.plan import Plan, describe_incumbent, make_plan
 from taxi.policy import decide_training, gather_facts
@@ -121,8 +122,11 @@ def play_month(stage: Stage, service: str, month: str, versions: Sequence[Versio
         steps["05-compare"], fits, made = _train(stage, plan, champion, len(versions))
     numbers = dict(zip(("challenger", "winner"), [one.number for one in made], strict=False))
     result = month_result(settings, plan, accepted, steps, numbers, decision)
-    del result["reports"]  # a backtest writes one page for all its months
+    result["reports"] = []  # a backtest writes one page for all its months
     own = {"policy": stage.params.retrain.policy, "trips": watched["trips"], "age": facts.age, "gap": plan.gap}
     own |= {"compared_with": plan.earlier[-1] if plan.earlier else None, "trained_to": champion and champion.trained_to}
     own |= {name: steps.get("05-compare", {}).get(name) for name in ("gain", "interval")}
-    return Played(result | own | as_cost(fits), (*versions, *made))
+    result |= own | as_cost(fits)
+    found = judge_month({**earlier, month: result}, month, (), stage.params.alarms)
+    findings = [one.as_dict() for one in found.values() if one]
+    return Played(result | {"findings": findings}, (*versions, *made))

@@ -3,12 +3,34 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from taxi.config import Settings, parse_service
+from taxi.errors import TaxiError
+from taxi.files import read_json
+
 Json = Mapping[str, Any]
 TIMES = ("fit_seconds",)
+
+
+def result_file(settings: Settings, service: str) -> Path:
+    """Return where the result of a service's last backtest lies."""
+    return settings.reports / service / "backtest" / "backtest.json"
+
+
+def read_backtest(settings: Settings, service: str) -> dict[str, Any]:
+    """Return the result of the service's last backtest; raise TaxiError that says what to run if there is none."""
+    path = result_file(settings, parse_service(service))
+    if not path.is_file():
+        raise TaxiError(f"no backtest of {service} at {path}: run `taxi backtest --service {service} --from … --to …`")
+    return dict(read_json(path))
+
+
+def _found(result: Json, severity: str) -> str:
+    return ", ".join(one["rule"] for one in result["findings"] if one["severity"] == severity)
 
 
 def to_row(result: Json) -> dict[str, Any]:
@@ -29,6 +51,7 @@ def to_row(result: Json) -> dict[str, Any]:
         "coverage80": scores.get("coverage80"),
         "verdict": result["verdict"],
         "alarms": ", ".join(result["alarms"]),
+        **{f"{severity}s": _found(result, severity) for severity in ("error", "warning")},
         "trigger": decision["trigger"],
         "why": decision["reason"],
         "trained": result["trained"],
@@ -55,13 +78,32 @@ def judged_months(table: pd.DataFrame) -> pd.DataFrame:
     return scored[scored["month"].map(everyone)]
 
 
+def _count(listed: str) -> int:
+    return len(listed.split(", ")) if listed else 0
+
+
+def alarms_between(table: pd.DataFrame, first: str, last: str, severity: str = "error") -> dict[str, list[str]]:
+    """Return by policy which alarms of a severity there were from ``first`` to ``last``, as ``month rule``."""
+    own = table[table["month"].between(first, last)]
+    return {
+        str(policy): [
+            f"{month} {rule}"
+            for month, listed in zip(part["month"], part[f"{severity}s"], strict=True)
+            if listed
+            for rule in listed.split(", ")
+        ]
+        for policy, part in own.groupby("policy", sort=False)
+    }
+
+
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row a policy: means over ``judged_months``, each month counting once, and counts over all months."""
     judged = judged_months(table).groupby("policy", sort=False)
     means = judged[["rmse", "mae", "coverage80"]].mean().assign(months=judged.size())
-    alarming = table.assign(alarming=table["alarms"] != "").groupby("policy", sort=False)
-    sums = alarming[["trained", "promoted", "alarming", "fits", "fitted_trips", "fit_seconds"]].sum()
-    told = {"trained": "retrains", "promoted": "promotions", "alarming": "alarm_months"}
+    counted = table.assign(**{name: table[name].map(_count) for name in ("errors", "warnings")})
+    columns = ["trained", "promoted", "errors", "warnings", "fits", "fitted_trips", "fit_seconds"]
+    sums = counted.groupby("policy", sort=False)[columns].sum()
+    told = {"trained": "retrains", "promoted": "promotions", "errors": "errors", "warnings": "warnings"}
     whole = [name for name in sums.columns if name not in TIMES]
     return (
         sums.astype(dict.fromkeys(whole, int))
@@ -146,8 +188,8 @@ class Standings:
     @cached_property
     def events(self) -> pd.DataFrame:
         """The months with an alarm or a promotion, with the decision and its reason."""
-        seen = (self.table["alarms"] != "") | self.table["promoted"]
-        columns = ["month", "policy", "verdict", "alarms", "trigger", "promoted", "reason"]
+        seen = (self.table["errors"] != "") | (self.table["alarms"] != "") | self.table["promoted"]
+        columns = ["month", "policy", "errors", "alarms", "trigger", "promoted", "reason"]
         return self.table[seen][columns].sort_values(["month", "policy"], kind="stable", ignore_index=True)
 
     def by_month(self, column: str) -> pd.DataFrame:

@@ -46,7 +46,7 @@ def lines_by_policy(table: pd.DataFrame, title: str, label: str, limits: tuple[f
 
 
 def events_by_policy(table: pd.DataFrame) -> Figure:
-    """Marks on the axis of time, a row each policy: alarms (orange), retrainings (grey) and promotions (green, filled)."""
+    """Marks on the axis of time, a row each policy: alarms (orange, filled where one is an error), retrainings, promotions."""
     policies = list(dict.fromkeys(table["policy"]))
     figure, axes = _canvas("Alarms, retrainings and promotions", "", 1.4 + 0.55 * len(policies))
     months = pd.PeriodIndex(table["month"], freq="M")
@@ -54,7 +54,8 @@ def events_by_policy(table: pd.DataFrame) -> Figure:
         {"x": [one.ordinal for one in months], "y": table["policy"].map(policies.index)}, index=table.index
     )
     marks: dict[str, Any] = {
-        "alarm": (table["alarms"] != "", 0.2, {"marker": "v", "color": ORANGE}),
+        "warning": (table["warnings"] != "", 0.2, {"marker": "v", "color": ORANGE, "markerfacecolor": "none"}),
+        "error": (table["errors"] != "", 0.2, {"marker": "v", "color": ORANGE}),
         "retrained": (table["trained"], -0.05, {"marker": "o", "color": GREY, "markerfacecolor": "none"}),
         "promoted": (table["promoted"], -0.05, {"marker": "o", "color": GREEN}),
     }
@@ -63,7 +64,7 @@ def events_by_policy(table: pd.DataFrame) -> Figure:
     axes.set_yticks(range(len(policies)), policies)
     axes.set_ylim(-0.5, len(policies) - 0.4)
     _months(axes, pd.period_range(months.min(), months.max(), freq="M"))
-    axes.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axes.legend(frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     axes.set_title("Alarms, retrainings and promotions", pad=24)
     plt.close(figure)
     return figure

@@ -15,7 +15,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from pipelines.cli import main
-from taxi.backtest import Asked, play, read_backtest
+from taxi.backtest import Asked, play
 from taxi.config import Settings
 from taxi.errors import TaxiError, UsageError
 from taxi.files import STAGING_MARK, read_json
@@ -25,7 +25,7 @@ from taxi.params import load_params
 from taxi.policy import replay
 from taxi.sample import write_sample
 from taxi.shelf import Shelf
-from taxi.standings import Standings, served_by, summarise, to_table
+from taxi.standings import Standings, alarms_between, read_backtest, served_by, summarise, to_table
 
 ROOT = Path(__file__).resolve().parents[1]
 MONTHS = ["2024-01", "2024-02", "2024-04", "2024-05"]  # 2024-03 is missing, and with it 2024-04's whole window
@@ -242,7 +242,15 @@ def month(policy: str, name: str, mae: float | None, **more: Any) -> dict[str, A
     scores = None if mae is None else {"rmse": 2 * mae, "mae": mae, "coverage80": 0.8}
     champion = scores and {"version": more.pop("version", 2), "metrics": scores}
     empty = dict.fromkeys(("compared_with", "trained_to", "age", "gain", "winner"))
-    result = {"trained": False, "promoted": False, "alarms": [], "fits": 0, "fitted_trips": 0, "fit_seconds": 0.0}
+    result: dict[str, Any] = {
+        "findings": [],
+        "trained": False,
+        "promoted": False,
+        "alarms": [],
+        "fits": 0,
+        "fitted_trips": 0,
+        "fit_seconds": 0.0,
+    }
     decision = {"trigger": "none", "reason": "no alarm"}
     told = {"service": "green", "policy": policy, "month": name, "trips": 100, "verdict": "calm", "reason": "none"}
     return told | empty | result | {"champion": champion, "decision": decision} | more
@@ -257,7 +265,7 @@ def test_policies_are_compared_by_months_in_which_each_had_a_champion() -> None:
         month("never", "2024-01", None, winner=2, **trained),
         month("never", "2024-02", 4.0),
         month("never", "2024-03", 3.5),
-        month("never", "2024-04", 9.0),
+        month("never", "2024-04", 9.0, findings=[{"rule": "error", "severity": "error"}]),
     ]
 
     summary, retrainings = summarise(to_table(rows)), served_by(to_table(rows), "always")
@@ -265,6 +273,8 @@ def test_policies_are_compared_by_months_in_which_each_had_a_champion() -> None:
     assert summary["mae"].to_dict() == {"always": 3.5, "never": 3.75}
     assert summary["retrains"].to_dict() == {"always": 2, "never": 1}
     assert summary["fit_seconds"].to_dict() == {"always": 3.0, "never": 1.5}
+    assert summary["errors"].to_dict() == {"always": 0, "never": 1}
+    assert alarms_between(to_table(rows), "2024-03", "2024-12") == {"always": [], "never": ["2024-04 error"]}
     assert retrainings["bought"].tolist() == [0.0, 0.5]
     assert retrainings["months served"].tolist() == [1, 1]
 
