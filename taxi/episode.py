@@ -108,25 +108,34 @@ def _train(stage: Stage, plan: Plan, champion: Version | None, last: int) -> tup
     return compared, fits, made
 
 
+def _around(plan: Plan, steps: dict[str, Json], champion: Version | None, age: int | None) -> Json:
+    """Return what a backtest tells of a month beyond the result of its run."""
+    compared = steps.get("05-compare", {})
+    return {
+        "trips": steps["03-monitor"]["trips"],
+        "trained_to": champion and champion.trained_to,
+        "age": age,
+        "compared_with": plan.earlier[-1] if plan.earlier else None,
+        "gap": plan.gap,
+        "gain": compared.get("gain"),
+        "interval": compared.get("interval"),
+    }
+
+
 def play_month(stage: Stage, service: str, month: str, versions: Sequence[Version], earlier: dict[str, Json]) -> Played:
     """Play one month that was accepted, as it would have come: ``versions`` and ``earlier`` results are those before it."""
-    settings, champion = stage.settings, pick_champion(versions, month)
-    window, incumbent = stage.params.model.window_months, describe_incumbent(champion)
-    plan = make_plan(service, month, settings.months_on_hand(service), window, incumbent)
-    accepted = read_acceptance(settings.month(service, month))
-    watched = watch(stage, plan, champion)
-    facts = gather_facts(month, watched["alarms"], accepted["findings"], incumbent, earlier)
-    decision = decide_training(facts, stage.params.retrain)
-    steps, fits, made = {"03-monitor": watched}, list[Fit](), list[Version]()
+    settings, params, champion = stage.settings, stage.params, pick_champion(versions, month)
+    on_hand, incumbent = settings.months_on_hand(service), describe_incumbent(champion)
+    plan = make_plan(service, month, on_hand, params.model.window_months, incumbent)
+    accepted, steps = read_acceptance(settings.month(service, month)), {"03-monitor": watch(stage, plan, champion)}
+    facts = gather_facts(month, steps["03-monitor"]["alarms"], accepted["findings"], incumbent, earlier)
+    decision = decide_training(facts, params.retrain)
+    fits, made = list[Fit](), list[Version]()
     if decision.train:
         steps["05-compare"], fits, made = _train(stage, plan, champion, len(versions))
     numbers = dict(zip(("challenger", "winner"), [one.number for one in made], strict=False))
     result = month_result(settings, plan, accepted, steps, numbers, decision)
-    result["reports"] = []  # a backtest writes one page for all its months
-    own = {"policy": stage.params.retrain.policy, "trips": watched["trips"], "age": facts.age, "gap": plan.gap}
-    own |= {"compared_with": plan.earlier[-1] if plan.earlier else None, "trained_to": champion and champion.trained_to}
-    own |= {name: steps.get("05-compare", {}).get(name) for name in ("gain", "interval")}
-    result |= own | as_cost(fits)
-    found = judge_month({**earlier, month: result}, month, (), stage.params.alarms)
-    findings = [one.as_dict() for one in found.values() if one]
-    return Played(result | {"findings": findings}, (*versions, *made))
+    result |= {"policy": params.retrain.policy, "reports": []}  # a backtest writes one page for all its months
+    result |= _around(plan, steps, champion, facts.age) | as_cost(fits)
+    found = judge_month({**earlier, month: result}, month, (), params.alarms)
+    return Played(result | {"findings": [one.as_dict() for one in found.values() if one]}, (*versions, *made))

@@ -118,10 +118,9 @@ def hold_against(summary: pd.DataFrame, policy: str, other: str) -> str | None:
         return None
     one, two = summary.loc[policy], summary.loc[other]
     error = ", ".join(f"{one[name] / two[name] - 1:+.2%} {name.upper()}" for name in ("mae", "rmse"))
-    share = f" ({one['retrains'] / two['retrains']:.0%})" if two["retrains"] else ""
     return (
         f"`{policy}` against `{other}`, over {one['months']:.0f} months: {error}; "
-        f"{one['retrains']:.0f} of its {two['retrains']:.0f} retrainings{share}."
+        f"{one['retrains']:.0f} retrainings against {two['retrains']:.0f}."
     )
 
 
