@@ -34,8 +34,9 @@ def lines_by_policy(table: pd.DataFrame, title: str, label: str, limits: tuple[f
     """Lines: one a policy (the columns) over months (the index); ``limits`` are drawn as dashed grey lines."""
     figure, axes = _canvas(title, label, 3.2)
     whole = _all_months(table)
-    for policy in whole.columns:
-        style: Any = {"color": COLOURS[policy], "marker": MARKS[policy], "markersize": 4}
+    for under, policy in enumerate(reversed(whole.columns)):  # where lines are one, the lower ones show at the rims
+        width = 1.5 + 2 * (len(whole.columns) - 1 - under)
+        style: Any = {"color": COLOURS[policy], "marker": MARKS[policy], "markersize": 3 + width, "linewidth": width}
         axes.plot([one.ordinal for one in whole.index], whole[policy].astype(float), label=policy, **style)
     for limit in limits:
         axes.axhline(limit, color=GREY, linestyle="--", linewidth=1)
