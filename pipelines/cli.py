@@ -12,6 +12,7 @@ import typer
 
 from pipelines import (
     alarm_commands,
+    backtest_commands,
     doctor_commands,
     experiment_commands,
     maturity_commands,
@@ -231,6 +232,7 @@ for topic in (
     metrics_commands,
     search_commands,
     serving_commands,
+    backtest_commands,
     status_commands,
     doctor_commands,
 ):

@@ -21,7 +21,7 @@ from taxi.errors import MonthRefused, NotPublished
 from taxi.files import locked, remove, write_json
 from taxi.month import finished_month, month_result, read_results, refused_result, unpublished_result
 from taxi.params import Params, load_params
-from taxi.plan import Plan, make_plan, write_plan
+from taxi.plan import Plan, describe_incumbent, make_plan, write_plan
 from taxi.policy import Decision, decide_training, gather_facts
 from taxi.recording import record_month
 from taxi.registry import champion_before, download_model
@@ -44,16 +44,7 @@ def plan_month(settings: Settings, service: str, month: str) -> Plan:
         remove(folder)
     else:
         download_model(settings.tracking_uri, version, folder)
-    incumbent: dict[str, Any] | None = (
-        None
-        if version is None
-        else {
-            "version": version.number,
-            "trained_from": version.trained_from,
-            "trained_to": version.trained_to,
-            "metrics": version.metrics,
-        }
-    )
+    incumbent = describe_incumbent(version)
     plan = make_plan(service, month, settings.months_on_hand(service), params.model.window_months, incumbent)
     write_plan(paths, plan)
     return plan

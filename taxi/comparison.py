@@ -7,6 +7,7 @@ import pandas as pd
 
 from taxi.config import Settings
 from taxi.evaluate import score_models, slices
+from taxi.model import DurationModel
 from taxi.params import Params
 from taxi.plan import Plan
 from taxi.promotion import Decision, decide_promotion
@@ -48,9 +49,15 @@ class Compared:
 
 
 def compare_models(settings: Settings, plan: Plan, params: Params) -> Compared:
+    """Judge the challenger that 04-train left, by ``judge_challenger``."""
+    return judge_challenger(settings, plan, params, load_incumbent(settings, plan), load_challenger(settings, plan))
+
+
+def judge_challenger(
+    settings: Settings, plan: Plan, params: Params, incumbent: DurationModel | None, challenger: DurationModel
+) -> Compared:
     """Judge the challenger by trips that neither model has seen; against the floor where there is no champion."""
     trips, zones = judging_trips(settings, plan), read_zones(settings.zones)
-    incumbent, challenger = load_incumbent(settings, plan), load_challenger(settings, plan)
     other = incumbent or train_challenger(settings, plan, params, kind="pair-median")
     against = "the champion" if incumbent else "the floor"
     before, after = other.predict(trips), challenger.predict(trips)

@@ -73,10 +73,13 @@ def thinning(days: pd.Series, weight: np.ndarray, most: int) -> float:
 
 
 def plan_draw(days: pd.Series, as_of: pd.Timestamp, params: ModelParams) -> Draw:
-    """Decide which trips are boosted on, and which of them only calibrate the interval: the newest weeks, a quarter at most."""
+    """Decide which trips are boosted on, and which of them only calibrate the interval: the newest weeks, a quarter at most.
+
+    Where the months just before ``as_of`` are missing, the newest weeks are those of the newest month there is.
+    """
     weight = recency_weights(days.index.to_series(), as_of, params.half_life_days)
-    span = (as_of - days.index.min()).days
-    newest = as_of - pd.Timedelta(days=min(params.calibration_days, span // 4))
+    end = days.index.max() + pd.Timedelta(days=1)
+    newest = end - pd.Timedelta(days=min(params.calibration_days, (end - days.index.min()).days // 4))
     scale = thinning(days, weight, params.max_rows)
     return Draw(as_of, newest, scale, params.half_life_days, params.season_doubt, params.seed)
 

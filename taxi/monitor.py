@@ -1,9 +1,6 @@
 """How the champion did in a month it never saw: scores, drift, volume, and a verdict with reasons."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 import pandas as pd
 
@@ -11,19 +8,14 @@ from taxi.config import Settings
 from taxi.drift import Drift, compare_months, describe_inputs, keep_page, keep_run, sample_trips
 from taxi.evaluate import score, score_by_slice
 from taxi.explore import read_acceptance
+from taxi.model import DurationModel
 from taxi.params import MonitorParams, Params
 from taxi.plan import Plan
 from taxi.training import judging_trips, load_incumbent, read_months
+from taxi.watched import Verdict, Watched
 from taxi.zones import read_zones
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """``calm``, ``alarm``, or ``first`` (no champion yet), the names of the alarms, and a sentence with numbers for each check."""
-
-    verdict: str
-    alarms: list[str]
-    reasons: list[str]
+Checks = dict[str, tuple[bool, str]]
 
 
 def judge_volume(now: float, usual: float | None, params: MonitorParams) -> tuple[bool, str]:
@@ -129,69 +121,8 @@ def reach_verdict(checks: Mapping[str, tuple[bool, str]], has_champion: bool) ->
     return Verdict(verdict, alarms, [f"{name}: {said}" for name, (_, said) in checks.items()])
 
 
-@dataclass(frozen=True)
-class Watched:
-    """Everything that the monitor's notebook shows of a month."""
-
-    plan: Plan
-    trips: pd.DataFrame
-    metrics: dict[str, float] | None
-    by_slice: pd.DataFrame | None
-    drift: Drift | None
-    volume_table: pd.DataFrame
-    verdict: Verdict
-    numbers: dict[str, float]
-
-    @cached_property
-    def note(self) -> str:
-        """Who is watched, on what."""
-        if self.plan.incumbent is None:
-            return "**There is no champion yet**, so there is nothing to hold against the month; its trips are only counted."
-        one = self.plan.incumbent
-        return f"The champion is version {one['version']}, trained on {one['trained_from']} to {one['trained_to']}; the month has {len(self.trips):,} kept trips that it never saw."
-
-    @cached_property
-    def score_table(self) -> pd.DataFrame:
-        """The champion's scores on the month beside those it was promoted with."""
-        if self.metrics is None or self.plan.incumbent is None:
-            return pd.DataFrame()
-        both = {"this month": self.metrics, "when promoted": self.plan.incumbent["metrics"]}
-        return pd.DataFrame.from_dict(both, orient="index").round(3).astype({"n": int})
-
-    @cached_property
-    def slice_table(self) -> pd.DataFrame:
-        """Scores by slice."""
-        return pd.DataFrame() if self.by_slice is None else self.by_slice.round(3)
-
-    @cached_property
-    def drift_table(self) -> pd.DataFrame:
-        """Effect sizes by column."""
-        return pd.DataFrame() if self.drift is None else self.drift.table.round(4)
-
-    @cached_property
-    def verdict_text(self) -> str:
-        """The verdict as Markdown."""
-        lines = [
-            f"- {'**' + line + '**' if line.split(':')[0] in self.verdict.alarms else line}"
-            for line in self.verdict.reasons
-        ]
-        sampled = [f"\nDrift compares {self.drift.note}."] if self.drift else []
-        return "\n".join([f"**{self.verdict.verdict.upper()}**", "", *lines, *sampled])
-
-    @cached_property
-    def result(self) -> dict[str, Any]:
-        """What the notebook records."""
-        return {
-            "verdict": self.verdict.verdict,
-            "alarms": self.verdict.alarms,
-            "reasons": self.verdict.reasons,
-            "metrics": self.metrics,
-            "numbers": self.numbers,
-        }
-
-
 def _volumes(settings: Settings, plan: Plan) -> pd.DataFrame:
-    months = [*plan.window, plan.month]
+    months = [*plan.earlier, plan.month]
     figures = {month: read_acceptance(settings.month(plan.service, month))["figures"] for month in months}
     rows = {
         month: {"trips a day": one["kept"] / len(one["by_day"]), "null block": one["null_share"], "trips": one["kept"]}
@@ -200,29 +131,39 @@ def _volumes(settings: Settings, plan: Plan) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("month")
 
 
-def watch_month(settings: Settings, plan: Plan, params: Params) -> Watched:
-    """Watch the champion on the plan's month against the month before it; writes Evidently's page into the reports."""
-    zones, champion = read_zones(settings.zones), load_incumbent(settings, plan)
-    trips = read_months(settings, plan.service, [plan.month])
-    volumes, limits = _volumes(settings, plan), params.monitor
-    earlier = volumes.iloc[:-1]
+def _moves(volumes: pd.DataFrame) -> tuple[float, float | None, float, float | None]:
+    """Return the month's trips a day, the usual ones, its null block, and the one before; None where nothing was before."""
+    earlier, now = volumes.iloc[:-1], volumes.iloc[-1]
     usual = float(earlier["trips a day"].median()) if len(earlier) else None
     before = float(earlier["null block"].iloc[-1]) if len(earlier) else None
-    now, null_now = float(volumes["trips a day"].iloc[-1]), float(volumes["null block"].iloc[-1])
-    checks = {"volume": judge_volume(now, usual, limits), "null-block": judge_null_block(null_now, before, limits)}
-    shown = volumes.assign(
-        **{"trips a day": volumes["trips a day"].round(0), "null block": volumes["null block"].round(4)}
-    )
-    page = settings.month(plan.service, plan.month).reports / "03-monitor-evidently.html"
+    return float(now["trips a day"]), usual, float(now["null block"]), before
+
+
+def say_gap(checks: Checks, gap: str) -> Checks:
+    """Return the checks; those that hold the month against earlier ones say which these are, if there is a ``gap``."""
+    alone = ("rmse", "coverage")
+    return {
+        name: (alarming, said if name in alone or not gap else f"{said}; {gap}")
+        for name, (alarming, said) in checks.items()
+    }
+
+
+def watch_champion(settings: Settings, plan: Plan, params: Params, champion: DurationModel | None) -> Watched:
+    """Watch a champion on the plan's month against the newest month before it; writes nothing."""
+    zones, limits = read_zones(settings.zones), params.monitor
+    trips, volumes = read_months(settings, plan.service, [plan.month]), _volumes(settings, plan)
+    moves = _moves(volumes)
+    checks = {"volume": judge_volume(*moves[:2], limits), "null-block": judge_null_block(*moves[2:], limits)}
+    shown = volumes.round({"trips a day": 0, "null block": 4})
     if champion is None:
-        keep_page(None, page)
-        numbers = measure_moves(now, usual, null_now, before, None, None)
-        return Watched(plan, trips, None, None, None, shown, reach_verdict(checks, False), numbers)
+        verdict = reach_verdict(say_gap(checks, plan.gap), False)
+        return Watched(plan, trips, None, None, None, shown, verdict, measure_moves(*moves, None, None))
     predicted = champion.predict(trips)
-    metrics = score(trips["duration"], predicted)
+    metrics, promoted = score(trips["duration"], predicted), (plan.incumbent or {})["metrics"]
     by_slice = score_by_slice(trips, predicted, zones, limits.slice_min_trips)
-    checks |= judge_champion(metrics, (plan.incumbent or {})["metrics"], limits)
-    reference = read_months(settings, plan.service, plan.window[-1:]) if plan.window else judging_trips(settings, plan)
+    checks |= judge_champion(metrics, promoted, limits)
+    earlier = plan.earlier[-1:]
+    reference = read_months(settings, plan.service, earlier) if earlier else judging_trips(settings, plan)
     reference = sample_trips(reference, 4 * limits.sample_rows, limits.seed)
     guessed = champion.predict(reference)
     checks["slice-rmse"] = judge_slices(
@@ -231,10 +172,16 @@ def watch_month(settings: Settings, plan: Plan, params: Params) -> Watched:
     drift = compare_months(
         describe_inputs(reference, zones, guessed["mean"]), describe_inputs(trips, zones, predicted["mean"]), limits
     )
-    keep_page(drift, page)
-    keep_run(drift, settings.evidently, plan.service, plan.month)
-    checks |= judge_drift(drift, limits)
+    verdict = reach_verdict(say_gap(checks | judge_drift(drift, limits), plan.gap), True)
+    numbers = measure_moves(*moves, metrics["rmse"] / promoted["rmse"], drift) | {"coverage": metrics["coverage80"]}
     seen = trips.assign(predicted=predicted["mean"])
-    ratio = metrics["rmse"] / (plan.incumbent or {})["metrics"]["rmse"]
-    numbers = measure_moves(now, usual, null_now, before, ratio, drift) | {"coverage": metrics["coverage80"]}
-    return Watched(plan, seen, metrics, by_slice, drift, shown, reach_verdict(checks, True), numbers)
+    return Watched(plan, seen, metrics, by_slice, drift, shown, verdict, numbers)
+
+
+def watch_month(settings: Settings, plan: Plan, params: Params) -> Watched:
+    """Watch the champion that was in use when the month began; writes Evidently's page into the reports."""
+    watched = watch_champion(settings, plan, params, load_incumbent(settings, plan))
+    if watched.drift is not None:
+        keep_run(watched.drift, settings.evidently, plan.service, plan.month)
+    keep_page(watched.drift, settings.month(plan.service, plan.month).reports / "03-monitor-evidently.html")
+    return watched

@@ -9,6 +9,7 @@ import pandas as pd
 from taxi.config import MonthPaths, Settings
 from taxi.errors import TaxiError
 from taxi.files import read_json, write_json
+from taxi.lineage import Version
 from taxi.months import month_bounds, shift_month, window_before
 
 HOLDOUT_DAYS = 7
@@ -20,6 +21,7 @@ class Plan:
 
     ``window`` is empty where no earlier month is on hand; then ``holdout_from`` (New York wall-clock, ISO) divides the
     month itself: trips before it train, trips from it on judge. ``incumbent`` is the registered version, or None.
+    ``before`` is the newest earlier month on hand, however old: what the month is compared with.
     """
 
     service: str
@@ -28,6 +30,31 @@ class Plan:
     refit_window: list[str]
     holdout_from: str | None
     incumbent: dict[str, Any] | None
+    before: str | None = None
+
+    @property
+    def earlier(self) -> list[str]:
+        """The months that the month is compared with, oldest first: its window, or else the newest month on hand."""
+        return self.window or ([self.before] if self.before else [])
+
+    @property
+    def gap(self) -> str:
+        """Say which months are missing between the month and the one that it is compared with; empty if none is."""
+        if not self.earlier or self.earlier[-1] == shift_month(self.month, -1):
+            return ""
+        first, last = shift_month(self.earlier[-1], 1), shift_month(self.month, -1)
+        missing = f"{first} is" if first == last else f"{first} to {last} are"
+        return f"compared with {self.earlier[-1]}, the newest month before it: {missing} not on hand"
+
+    def months_of(self, role: str) -> list[str]:
+        """Return the months that train the ``challenger``, or the ``winner``, oldest first."""
+        return self.refit_window if role == "winner" else self.window or [self.month]
+
+    def as_of(self, role: str) -> pd.Timestamp:
+        """Return the first moment that the ``challenger``, or the ``winner``, learns nothing of."""
+        if role == "winner":
+            return month_bounds(self.month)[1]
+        return pd.Timestamp(self.holdout_from) if self.holdout_from else month_bounds(self.month)[0]
 
     @property
     def judged(self) -> str:
@@ -44,6 +71,14 @@ class Plan:
         return f"{len(self.window)} months, {self.window[0]} to {self.window[-1]}"
 
 
+def describe_incumbent(version: Version | None) -> dict[str, Any] | None:
+    """Return what a plan says of the champion that was in use when its month began; None if there was none."""
+    if version is None:
+        return None
+    trained = {"trained_from": version.trained_from, "trained_to": version.trained_to}
+    return {"version": version.number, **trained, "metrics": version.metrics}
+
+
 def make_plan(
     service: str, month: str, on_hand: list[str], window_months: int, incumbent: dict[str, Any] | None
 ) -> Plan:
@@ -51,7 +86,8 @@ def make_plan(
     window = window_before(month, on_hand, window_months)
     holdout = None if window else (month_bounds(month)[1] - pd.Timedelta(days=HOLDOUT_DAYS)).isoformat()
     refit = window_before(shift_month(month, 1), [*on_hand, month], window_months)
-    return Plan(service, month, window, refit, holdout, incumbent)
+    before = max((one for one in on_hand if one < month), default=None)
+    return Plan(service, month, window, refit, holdout, incumbent, before)
 
 
 def plan_file(paths: MonthPaths) -> Path:

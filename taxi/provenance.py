@@ -100,7 +100,7 @@ def version_tags(
     plan: Plan, role: str, metrics: dict[str, float], inputs: dict[str, Any], challenger: int | None
 ) -> dict[str, str]:
     """Return a version's own tags: the months that trained it, their bytes, what judged it, and its parent version."""
-    months = plan.refit_window if role == "winner" else plan.window or [plan.month]
+    months = plan.months_of(role)
     parent = challenger if role == "winner" else plan.incumbent and plan.incumbent["version"]
     tags = {"role": role, "trained_from": months[0], "trained_to": months[-1], "months": ",".join(months)}
     tags |= {"judged_in": plan.month} | ({"promoted_in": plan.month} if role == "winner" else {})

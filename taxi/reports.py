@@ -31,6 +31,11 @@ def _links(folder: Path) -> list[tuple[str, str]]:
     ]
 
 
+def _backtest(report_root: Path, service: str) -> str | None:
+    page = f"{service}/backtest/07-backtest.html"
+    return page if (report_root / page).is_file() else None
+
+
 def plot_points(values: list[float | None]) -> list[tuple[float, float, float]]:
     """Return x, y (pixels) and the value of each point that has one, on axes from 0 to the largest value and a tenth."""
     known = [value for value in values if value is not None]
@@ -52,9 +57,8 @@ def build_gallery(report_root: Path) -> Path:
             months = [one | {"links": _links(report_root / service / month)} for month, one in results.items()]
             rmse = [(one["champion"] or {}).get("metrics", {}).get("rmse") for one in months]
             if months:
-                services.append(
-                    {"name": service, "months": months[::-1], "points": plot_points(rmse), "labels": months}
-                )
+                own: dict[str, Any] = {"name": service, "months": months[::-1], "points": plot_points(rmse)}
+                services.append(own | {"labels": months, "backtest": _backtest(report_root, service)})
         synthetic = any(month.get("synthetic") for one in services for month in one["months"])
         size = {"width": _WIDTH, "height": _HEIGHT}
         return write_page(

@@ -48,7 +48,7 @@ def step_inputs(settings: Settings, plan: Plan, notebook: str) -> dict[str, Any]
         "history": lambda: {
             month: _hash(settings.month(plan.service, month).acceptance) for month in plan.refit_window
         },
-        "window": lambda: _months(settings, plan.service, plan.window),
+        "window": lambda: _months(settings, plan.service, plan.earlier),
         "incumbent": lambda: _hash(paths.models / "incumbent"),
         "search": lambda: _hash(search_file(paths)),
         "challenger": lambda: _hash(paths.models / "challenger"),
@@ -58,7 +58,7 @@ def step_inputs(settings: Settings, plan: Plan, notebook: str) -> dict[str, Any]
         "notebook": sha256_file(settings.root / "notebooks" / f"{notebook}.ipynb"),
         "code": code_sha256(settings),
         "zones": _hash(settings.zones / "taxi_zones.zip"),
-        "plan": sha256_json([plan.window, plan.refit_window, plan.holdout_from, plan.incumbent]),
+        "plan": sha256_json([plan.window, plan.refit_window, plan.holdout_from, plan.incumbent, plan.before]),
     }
 
 

@@ -9,7 +9,6 @@ from taxi.config import Settings
 from taxi.features import planned_distance
 from taxi.fitting import COLUMNS, Part, fit_model, fit_months
 from taxi.model import DurationModel, load_model, save_model
-from taxi.months import month_bounds
 from taxi.params import ModelParams, Params
 from taxi.plan import Plan
 from taxi.schema import read_trips
@@ -56,10 +55,6 @@ def judging_trips(settings: Settings, plan: Plan) -> pd.DataFrame:
     return trips[trips["pickup"] >= pd.Timestamp(plan.holdout_from)].reset_index(drop=True)
 
 
-def _as_of(plan: Plan) -> pd.Timestamp:
-    return pd.Timestamp(plan.holdout_from) if plan.holdout_from else month_bounds(plan.month)[0]
-
-
 def month_parts(settings: Settings, service: str, months: Sequence[str]) -> list[Part]:
     """Return one reader a month, of the columns that a fit needs; a month is read when its reader is called."""
     return [partial(read_trips, settings.month(service, month).trips, COLUMNS) for month in months]
@@ -89,7 +84,7 @@ def fit_parts(
 def train_challenger(settings: Settings, plan: Plan, params: Params, kind: str | None = None) -> DurationModel:
     """Fit the recipe (or another ``kind`` of it) on the plan's window; raise ValueError if a trip is from after it."""
     recipe = params.model.model_copy(update={"kind": kind}) if kind else params.model
-    return fit_parts(settings, training_parts(settings, plan), recipe, params, _as_of(plan))
+    return fit_parts(settings, training_parts(settings, plan), recipe, params, plan.as_of("challenger"))
 
 
 def keep_challenger(settings: Settings, plan: Plan, model: DurationModel) -> None:
@@ -109,11 +104,15 @@ def load_incumbent(settings: Settings, plan: Plan) -> DurationModel | None:
     return load_model(settings.month(plan.service, plan.month).models / "incumbent")
 
 
+def train_winner(settings: Settings, plan: Plan, params: Params) -> DurationModel:
+    """Fit the winner's recipe on the window that includes the month itself."""
+    parts = month_parts(settings, plan.service, plan.refit_window)
+    return fit_parts(settings, parts, params.model, params, plan.as_of("winner"))
+
+
 def refit_winner(settings: Settings, plan: Plan, params: Params) -> None:
     """Fit the winner's recipe on the window that includes the month itself, and save it as ``winner``."""
-    parts, as_of = month_parts(settings, plan.service, plan.refit_window), month_bounds(plan.month)[1]
-    model = fit_parts(settings, parts, params.model, params, as_of)
-    save_model(model, settings.month(plan.service, plan.month).models / "winner")
+    save_model(train_winner(settings, plan, params), settings.month(plan.service, plan.month).models / "winner")
 
 
 def train_simple(settings: Settings, trips: pd.DataFrame, params: Params, kind: str) -> DurationModel:

@@ -218,6 +218,21 @@ def test_status_shows_months_and_champion(world: World, results: list[dict[str, 
     assert "3 months on hand, 2024-01 to 2024-03; champion green/" in done.stdout
 
 
+def test_a_backtest_says_of_each_month_what_its_run_said(copy: World, results: list[dict[str, Any]]) -> None:
+    ends = ("--from", MONTHS[0], "--to", MONTHS[-1])
+
+    code, answer = copy.answer("backtest", "--service", "green", *ends, "--policy", "auto")
+
+    same = ["rows", "champion", "challenger", "winner", "verdict", "alarms", "alarm_reasons", "decision", "window"]
+    same += ["trained", "trained_because", "promoted", "reason"]
+    assert code == 0
+    assert [{name: one[name] for name in same} for one in answer["months"]] == [
+        {name: one[name] for name in same} for one in results
+    ]
+    assert "Synthetic trips" in Path(answer["report"]).read_text(encoding="utf-8")
+    assert "green/backtest/07-backtest.html" in (copy.place / "reports/index.html").read_text(encoding="utf-8")
+
+
 def test_the_daily_flow_runs_what_is_out_and_ends_well(copy: World) -> None:
     write_sample(copy.place / "source", "green", ["2024-04"], rows=3000)
     script = (

@@ -96,6 +96,12 @@ def test_the_newest_weeks_calibrate_but_never_more_than_a_quarter_of_the_days() 
     assert plan_draw(three_weeks, AS_OF, recipe()).newest == AS_OF - pd.Timedelta(days=5)
 
 
+def test_behind_a_gap_the_newest_weeks_are_those_of_the_newest_month_there_is() -> None:
+    year = pd.Series(1.0, index=pd.date_range("2022-03-01", "2023-02-28"))
+
+    assert plan_draw(year, AS_OF, recipe()).newest == pd.Timestamp("2023-02-01")
+
+
 def test_a_trip_from_after_the_window_and_no_trip_at_all_are_errors(
     months: list[pd.DataFrame], zones: pd.DataFrame
 ) -> None:

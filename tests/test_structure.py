@@ -17,7 +17,7 @@ HOMES = {
     "papermill": {"taxi/notebooks.py"},
     "nbconvert": {"taxi/notebooks.py"},
     "pandera": {"taxi/schema.py"},
-    "matplotlib": {"taxi/plots.py", "taxi/kernels.py"},
+    "matplotlib": {"taxi/plots.py", "taxi/timeline.py", "taxi/kernels.py"},
     "dvc": {"taxi/versioning.py"},
     "jupyter_client": {"taxi/kernels.py"},
     "httpx": {"taxi/transfer.py", "taxi/replay_client.py"},
