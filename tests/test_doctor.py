@@ -247,10 +247,11 @@ def silent() -> Iterator[str]:
 @pytest.mark.slow
 def test_runs_whose_process_was_killed_are_marked_as_crashed_at_the_next_start(tmp_path: Path, silent: str) -> None:
     with running_prefect(tmp_path / "prefect") as address:
-        world = World(tmp_path, {"PREFECT_API_URL": address})
-        (tmp_path / "source").mkdir()
+        # the one that lives on has data of its own: it holds the lock of the zone files that the silent source never sends
+        world, other = (World(tmp_path / place, {"PREFECT_API_URL": address}) for place in ("one", "other"))
+        (tmp_path / "one" / "source").mkdir(parents=True)
         words = ("run", "--service", "green", "--no-version", "--source", silent, "--month")
-        running = [world.start(*words, month) for month in ("2024-01", "2024-02", "2024-03")]
+        running = [place.start(*words, "2024-01") for place in (world, world, other)]
         wait_until_running(address, 3)
         for process in running[:2]:
             process.kill()
