@@ -10,7 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines import experiment_commands, registry_commands, search_commands, serving_commands, traffic_commands
+from pipelines import (
+    alarm_commands,
+    experiment_commands,
+    registry_commands,
+    search_commands,
+    serving_commands,
+    traffic_commands,
+)
 from pipelines.terminal import show_summary, start_logging
 from taxi.config import NOTEBOOKS, Settings, load_settings, parse_service
 from taxi.errors import MonthRefused, NotPublished, Refused, TaxiError, UsageError
@@ -127,13 +134,14 @@ def ingest(
     parse_service(service), parse_month(month)
     settings, flow = _begin(source, "ingest", engine, scheduler)
     from taxi.month import refused_result, unpublished_result
+    from taxi.params import load_params
 
     try:
         result = flow(service, month, settings.source, settings.engine, settings.scheduler) | {"status": "done"}
     except NotPublished as error:
         result = unpublished_result(service, month, str(error)) | {"warnings": []}
     except MonthRefused as error:
-        result = refused_result(settings.month(service, month), str(error), {}) | {"warnings": []}
+        result = refused_result(settings.month(service, month), str(error), {}, load_params()) | {"warnings": []}
     if json_:
         _say({name: result[name] for name in ("service", "month", "status", "rows", "warnings")}, True)
     else:
@@ -229,7 +237,14 @@ def status(service: Annotated[str | None, typer.Option(help="green or yellow; bo
             print(f"  {result['month']}  {result['status']:8}  {words:32}  {result['reason']}")
 
 
-for topic in (registry_commands, traffic_commands, experiment_commands, search_commands, serving_commands):
+for topic in (
+    registry_commands,
+    traffic_commands,
+    experiment_commands,
+    search_commands,
+    serving_commands,
+    alarm_commands,
+):
     topic.add_to(app)
 
 

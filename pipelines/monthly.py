@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from prefect import flow, task
@@ -12,14 +13,15 @@ from prefect.cache_policies import NO_CACHE
 
 from pipelines.ingest import clean, fetch
 from pipelines.runtime import hand_on
+from taxi.alarms import check_month
 from taxi.aliases import settle
 from taxi.config import NOTEBOOKS, Settings, load_settings
 from taxi.errors import MonthRefused, NotPublished
 from taxi.files import locked, remove, write_json
-from taxi.month import finished_month, month_result, refused_result, unpublished_result
+from taxi.month import finished_month, month_result, read_results, refused_result, unpublished_result
 from taxi.params import Params, load_params
 from taxi.plan import Plan, make_plan, write_plan
-from taxi.promotion import should_train
+from taxi.policy import Decision, decide_training, gather_facts
 from taxi.recording import record_month
 from taxi.registry import champion_before, download_model
 from taxi.reports import build_gallery
@@ -86,6 +88,12 @@ def publish(settings: Settings, service: str, month: str, result: dict[str, Any]
         _LOG.warning("not versioned by DVC: %s", skipped)
 
 
+@task(name="alarms", task_run_name="alarms-{service}-{month}", cache_policy=NO_CACHE, timeout_seconds=300)
+def check_alarms(settings: Settings, service: str, month: str) -> dict[str, Any]:
+    """Hold the month's result against the alarms' rules and tell what is new, once however often it is run."""
+    return check_month(settings, load_params(settings.root / "params.yaml"), service, month, datetime.now(UTC))
+
+
 class _Clock:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -97,23 +105,45 @@ class _Clock:
         self.seconds[name] = round(time.perf_counter() - begun, 2)
 
 
-def _models(settings: Settings, plan: Plan, params: Params, steps: dict[str, Any], clock: _Clock) -> tuple[bool, str]:
+def _decide(
+    settings: Settings, plan: Plan, params: Params, accepted: dict[str, Any], steps: dict[str, Any]
+) -> Decision:
+    alarms, earlier = steps["03-monitor"]["alarms"], read_results(settings.reports, plan.service)
+    facts = gather_facts(plan.month, alarms, accepted["findings"], plan.incumbent, earlier)
+    return decide_training(facts, params.retrain)
+
+
+def _models(
+    settings: Settings, plan: Plan, params: Params, accepted: dict[str, Any], steps: dict[str, Any], clock: _Clock
+) -> Decision:
     for name in NOTEBOOKS[:3]:
         with clock.step(name):
             steps[name] = run_step(settings, plan, name)
-    train, reason = should_train(steps["03-monitor"]["alarms"], plan.incumbent, plan.month, params.retrain)
-    if not train:
+    decision = _decide(settings, plan, params, accepted, steps)
+    if not decision.train:
         for name in NOTEBOOKS[3:]:
             for leftover in settings.month(plan.service, plan.month).reports.glob(f"{name}.*"):
                 remove(leftover)
-        return False, reason
+        return decision
     for name in NOTEBOOKS[3:]:
         with clock.step(name):
             steps[name] = run_step(settings, plan, name)
     if steps["05-compare"]["promote"]:
         with clock.step("refit"):
             refit(settings, plan, params)
-    return True, reason
+    return decision
+
+
+def _watched(settings: Settings, result: dict[str, Any]) -> dict[str, Any]:
+    """Return the result with what was told of it. A check that fails does not fail the month: it is said, and is an alarm later."""
+    if result["status"] == "not-published":
+        return result
+    state = check_alarms(settings, result["service"], result["month"], return_state=True)
+    if state.is_completed():
+        came = state.result()
+        return result | {"alarm_check": {name: came[name] for name in ("told", "channels")} | {"failed": None}}
+    _LOG.error("%s %s: the alarms were not checked: %s", result["service"], result["month"], state.message)
+    return result | {"alarm_check": {"told": [], "channels": [], "failed": state.message}}
 
 
 def _keep(settings: Settings, result: dict[str, Any]) -> None:
@@ -131,17 +161,17 @@ def _run(settings: Settings, service: str, month: str, version: bool) -> dict[st
     except NotPublished as error:
         return unpublished_result(service, month, str(error))
     except MonthRefused as error:
-        result = refused_result(settings.month(service, month), str(error), clock.seconds)
+        result = refused_result(settings.month(service, month), str(error), clock.seconds, params)
         _keep(settings, result)
         publish(settings, service, month, result, version)
         return result
     with clock.step("plan"):
         plan = plan_month(settings, service, month)
-    trained, why = _models(settings, plan, params, steps, clock)
+    decision = _models(settings, plan, params, accepted, steps, clock)
     fingerprint = month_fingerprint(settings, plan, params)
     with clock.step("register"):
         versions = register(settings, plan, params, steps, fingerprint)
-    result = month_result(settings, plan, accepted, steps, versions, trained, why) | {
+    result = month_result(settings, plan, accepted, steps, versions, decision) | {
         "edition": edition,
         "fingerprint": fingerprint,
     }
@@ -166,7 +196,9 @@ def monthly(
     with locked(settings.data / ".locks" / f"{service}-{month}.lock"):
         done = finished_month(settings, service, month)
         if done is None:
-            return _run(settings, service, month, version)
-        _LOG.info("%s %s is finished already; nothing to do", service, month)
-        publish(settings, service, month, done, version)
-        return done
+            result = _run(settings, service, month, version)
+        else:
+            _LOG.info("%s %s is finished already; nothing to do", service, month)
+            publish(settings, service, month, done, version)
+            result = done
+    return _watched(settings, result)

@@ -69,6 +69,16 @@ class Settings:
         """Folder where predictions wait on disk until the store has them."""
         return self.data / "spool"
 
+    @property
+    def alarm_book(self) -> Path:
+        """File that says which alarms stand and which messages wait for a channel."""
+        return self.data / "alarms.json"
+
+    @property
+    def alarm_log(self) -> Path:
+        """File that every alarm's message is appended to, one JSON object a line."""
+        return self.reports / "alarms.jsonl"
+
     def server(self, service: str) -> Path:
         """Return where a service's server keeps checked versions and which of them serves."""
         return self.data / "serving" / parse_service(service)
@@ -125,6 +135,15 @@ def api_keys_file() -> Path | None:
     """Return the file of API keys, if TAXI_API_KEYS_FILE names one."""
     named = os.environ.get("TAXI_API_KEYS_FILE")
     return Path(named) if named else None
+
+
+def load_alarm_channels(name: str) -> list[str]:
+    """Return Apprise's addresses in the environment variable ``name``, or in the file that ``name``_FILE names.
+
+    They are separated by white space and hold secrets: never print or keep them.
+    """
+    named = os.environ.get(f"{name}_FILE")
+    return (Path(named).read_text(encoding="utf-8") if named else os.environ.get(name, "")).split()
 
 
 @dataclass(frozen=True)

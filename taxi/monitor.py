@@ -100,6 +100,28 @@ def judge_drift(drift: Drift, params: MonitorParams) -> dict[str, tuple[bool, st
     return checks
 
 
+def measure_moves(
+    now: float,
+    usual: float | None,
+    null_now: float,
+    null_before: float | None,
+    rmse_ratio: float | None,
+    drift: Drift | None,
+) -> dict[str, float]:
+    """Return the numbers behind the checks, by name, as far as there was something to compare with.
+
+    ``volume`` is the relative change of trips a day, ``null_share`` the move of the null block's share of trips.
+    """
+    known = {
+        "volume": now / usual - 1 if usual else None,
+        "null_share": None if null_before is None else null_now - null_before,
+        "rmse_ratio": rmse_ratio,
+        "drifted_share": drift.share if drift else None,
+        "prediction_drift": drift.prediction if drift else None,
+    }
+    return {name: float(value) for name, value in known.items() if value is not None}
+
+
 def reach_verdict(checks: Mapping[str, tuple[bool, str]], has_champion: bool) -> Verdict:
     """Gather the checks (name to whether it alarms, and its sentence) into a verdict."""
     alarms = [name for name, (alarming, _) in checks.items() if alarming]
@@ -118,6 +140,7 @@ class Watched:
     drift: Drift | None
     volume_table: pd.DataFrame
     verdict: Verdict
+    numbers: dict[str, float]
 
     @cached_property
     def note(self) -> str:
@@ -163,6 +186,7 @@ class Watched:
             "alarms": self.verdict.alarms,
             "reasons": self.verdict.reasons,
             "metrics": self.metrics,
+            "numbers": self.numbers,
         }
 
 
@@ -184,17 +208,16 @@ def watch_month(settings: Settings, plan: Plan, params: Params) -> Watched:
     earlier = volumes.iloc[:-1]
     usual = float(earlier["trips a day"].median()) if len(earlier) else None
     before = float(earlier["null block"].iloc[-1]) if len(earlier) else None
-    checks = {
-        "volume": judge_volume(float(volumes["trips a day"].iloc[-1]), usual, limits),
-        "null-block": judge_null_block(float(volumes["null block"].iloc[-1]), before, limits),
-    }
+    now, null_now = float(volumes["trips a day"].iloc[-1]), float(volumes["null block"].iloc[-1])
+    checks = {"volume": judge_volume(now, usual, limits), "null-block": judge_null_block(null_now, before, limits)}
     shown = volumes.assign(
         **{"trips a day": volumes["trips a day"].round(0), "null block": volumes["null block"].round(4)}
     )
     page = settings.month(plan.service, plan.month).reports / "03-monitor-evidently.html"
     if champion is None:
         keep_page(None, page)
-        return Watched(plan, trips, None, None, None, shown, reach_verdict(checks, False))
+        numbers = measure_moves(now, usual, null_now, before, None, None)
+        return Watched(plan, trips, None, None, None, shown, reach_verdict(checks, False), numbers)
     predicted = champion.predict(trips)
     metrics = score(trips["duration"], predicted)
     by_slice = score_by_slice(trips, predicted, zones, limits.slice_min_trips)
@@ -211,4 +234,6 @@ def watch_month(settings: Settings, plan: Plan, params: Params) -> Watched:
     keep_page(drift, page)
     checks |= judge_drift(drift, limits)
     seen = trips.assign(predicted=predicted["mean"])
-    return Watched(plan, seen, metrics, by_slice, drift, shown, reach_verdict(checks, True))
+    ratio = metrics["rmse"] / (plan.incumbent or {})["metrics"]["rmse"]
+    numbers = measure_moves(now, usual, null_now, before, ratio, drift) | {"coverage": metrics["coverage80"]}
+    return Watched(plan, seen, metrics, by_slice, drift, shown, reach_verdict(checks, True), numbers)

@@ -8,8 +8,9 @@ from taxi.errors import UsageError
 from taxi.fetch import unchanged
 from taxi.files import read_json
 from taxi.months import shift_month
-from taxi.params import load_params
+from taxi.params import Params, load_params
 from taxi.plan import Plan, plan_file, read_plan
+from taxi.policy import Decision, Facts, decide_training, find_faults
 from taxi.steps import month_fingerprint
 
 
@@ -23,18 +24,21 @@ def unpublished_result(service: str, month: str, reason: str) -> dict[str, Any]:
     return _empty(service, month, "not-published", reason)
 
 
-def refused_result(paths: MonthPaths, reason: str, seconds: dict[str, float]) -> dict[str, Any]:
+def refused_result(paths: MonthPaths, reason: str, seconds: dict[str, float], params: Params) -> dict[str, Any]:
     """Return the result of a month that its acceptance rules refused; ``rows`` tell what was counted before that."""
     acceptance = read_json(paths.acceptance) if paths.acceptance.is_file() else {}
     if acceptance.get("status") != "refused":  # an unreadable new edition; the earlier one is still on hand
         acceptance = {"rows": _empty("", "", "", "")["rows"], "findings": []}
     page = paths.reports / "refused.html"
+    faults = find_faults(acceptance["findings"]) or ("unreadable",)
+    decision = decide_training(Facts(paths.month, (), faults, None), params.retrain)
     return _empty(paths.service, paths.month, "refused", reason) | {
         "rows": acceptance["rows"],
         "findings": acceptance["findings"],
         "synthetic": acceptance.get("synthetic"),
         "reports": [str(page)],
         "seconds": seconds,
+        "decision": decision.as_dict(),
     }
 
 
@@ -61,8 +65,7 @@ def month_result(
     accepted: dict[str, Any],
     steps: dict[str, Any],
     versions: dict[str, Any],
-    trained: bool,
-    why: str,
+    decision: Decision,
 ) -> dict[str, Any]:
     """Return the result of a month that was run; ``champion`` is the one in use when the month began."""
     paths, monitor = settings.month(plan.service, plan.month), steps["03-monitor"]
@@ -78,13 +81,15 @@ def month_result(
         "champion": incumbent and {"version": incumbent["version"], "metrics": monitor["metrics"]},
         "challenger": compare and {"version": versions["challenger"], "metrics": compare["challenger"]},
         "winner": versions.get("winner"),
-        "trained": trained,
-        "trained_because": why,
+        "trained": decision.train,
+        "trained_because": decision.reason,
+        "decision": decision.as_dict(),
         "promoted": bool(compare and compare["promote"]),
-        "reason": compare["reason"] if compare else f"no challenger was trained: {why}",
+        "reason": compare["reason"] if compare else f"no challenger was trained: {decision.reason}",
         "verdict": monitor["verdict"],
         "alarms": monitor["alarms"],
         "alarm_reasons": monitor["reasons"],
+        "numbers": monitor["numbers"],
         "window": plan.window,
         "reports": [str(page) for name in NOTEBOOKS if (page := paths.reports / f"{name}.html").is_file()],
     }

@@ -24,6 +24,11 @@ def shift_month(month: str, by: int) -> str:
     return f"{index // 12:04d}-{index % 12 + 1:02d}"
 
 
+def months_apart(first: str, last: str) -> int:
+    """Return how many months after ``first`` the month ``last`` is; negative if it lies before."""
+    return (int(last[:4]) - int(first[:4])) * 12 + int(last[5:]) - int(first[5:])
+
+
 def iterate_months(first: str, last: str) -> Iterator[str]:
     """Yield the months from ``first`` to ``last``, both included; raise UsageError if they are swapped."""
     if parse_month(first) > parse_month(last):

@@ -6,12 +6,14 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from taxi.alarm_params import AlarmParams
 from taxi.config import find_root
 from taxi.errors import UsageError
 from taxi.live_params import ExperimentParams
 from taxi.serve_params import ServeParams
 
-ASIDE = {"experiment", "release", "search", "serve"}
+Check = Literal["volume", "null-block", "rmse", "coverage", "slice-rmse", "input-drift", "prediction-drift"]
+ASIDE = {"alarms", "experiment", "release", "search", "serve"}
 
 
 class _Section(BaseModel):
@@ -103,9 +105,11 @@ class ModelParams(_Section):
 
 
 class RetrainParams(_Section):
-    """When a challenger is trained."""
+    """When a challenger is trained; months of 0 switch a trigger off."""
 
-    on_alarm: bool
+    policy: Literal["auto", "always", "never"]
+    on_alarm: list[Check]
+    oldest_months: int = Field(ge=0)
     every_months: int = Field(ge=0)
 
 
@@ -170,6 +174,7 @@ class Params(_Section):
     experiment: ExperimentParams
     release: ReleaseParams
     search: SearchParams
+    alarms: AlarmParams
     serve: ServeParams
 
     def lasting(self) -> dict[str, Any]:

@@ -131,6 +131,20 @@ class Store:
             wanted = wanted.where(PREDICTIONS.c.made_at >= as_utc(since))
         return with_durations(self._read(wanted.where(sql.func.coalesce(own.c.key, trips.c.key).is_not(None))))
 
+    def newest(self, service: str, since: datetime, most: int) -> pd.DataFrame:
+        """Return arm, version and latency_ms of the newest ``most`` predictions made since then (UTC), in their order."""
+        made = [PREDICTIONS.c[name] for name in ("prediction_id", "made_at", "arm", "version", "latency_ms")]
+        known = (PREDICTIONS.c.service == service) & (PREDICTIONS.c.made_at >= as_utc(since))
+        latest = sql.select(*made).where(known).order_by(PREDICTIONS.c.made_at.desc()).limit(most).subquery()
+        return self._read(sql.select(latest), latest)
+
+    def count_made(self, service: str, since: datetime, until: datetime) -> int:
+        """Return how many predictions were answered from ``since`` until before ``until`` (UTC); shadows are not."""
+        made = (PREDICTIONS.c.made_at >= as_utc(since)) & (PREDICTIONS.c.made_at < as_utc(until))
+        known = (PREDICTIONS.c.service == service) & ~PREDICTIONS.c.shadow & made
+        with self._transaction() as connection:
+            return int(connection.scalar(sql.select(sql.func.count()).select_from(PREDICTIONS).where(known)) or 0)
+
     def of_trips(self, prefix: str) -> pd.DataFrame:
         """Return the predictions of the trips whose id begins with ``prefix``, with or without an outcome."""
         return self._read(sql.select(PREDICTIONS).where(PREDICTIONS.c.trip_id.startswith(prefix, autoescape=True)))
@@ -148,9 +162,9 @@ class Store:
             counted = {one.name: connection.scalar(sql.select(sql.func.count()).select_from(one)) for one in tables}
             return {name: int(rows or 0) for name, rows in counted.items()}
 
-    def _read(self, wanted: Any) -> pd.DataFrame:
+    def _read(self, wanted: Any, table: Any = PREDICTIONS) -> pd.DataFrame:
         with self._transaction() as connection:
-            result = connection.execute(wanted.order_by(PREDICTIONS.c.made_at, PREDICTIONS.c.prediction_id))
+            result = connection.execute(wanted.order_by(table.c.made_at, table.c.prediction_id))
             kinds = {column.name: column.type for column in wanted.selected_columns}
             frame = pd.DataFrame(result.fetchall(), columns=list(result.keys()))
         types = {sql.DateTime: "datetime64[us]", sql.Double: "float64", sql.Boolean: "bool"}

@@ -1,14 +1,12 @@
-"""Whether to train and whether to promote: pure functions that return their reason."""
+"""Whether to promote: pure functions that return their reason."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from taxi.months import shift_month
-from taxi.params import PromoteParams, RetrainParams
+from taxi.params import PromoteParams
 
 LEAST_DAYS = 3
 
@@ -23,22 +21,6 @@ class Decision:
     interval: tuple[float, float]
     slices: pd.DataFrame
     draws: np.ndarray
-
-
-def should_train(
-    alarms: Sequence[str], incumbent: Mapping[str, Any] | None, month: str, retrain: RetrainParams
-) -> tuple[bool, str]:
-    """Decide whether a challenger is trained in ``month``: without a champion, on an alarm, or when one is due."""
-    if incumbent is None:
-        return True, "no champion yet"
-    if alarms and retrain.on_alarm:
-        return True, f"alarm: {', '.join(alarms)}"
-    trained_to, every = incumbent["trained_to"], retrain.every_months
-    if every and shift_month(month, -every) >= trained_to:
-        due = "every month" if every == 1 else f"every {every} months"
-        return True, f"the champion was trained to {trained_to}; a new one is due {due}"
-    heard = f"alarms ({', '.join(alarms)}) do not count by params.yaml" if alarms else "no alarm"
-    return False, f"{heard}, and the champion was trained to {trained_to}"
 
 
 def bootstrap_gain(

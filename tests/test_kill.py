@@ -68,7 +68,7 @@ def outcome(place: Path, answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_kill_9_at_random_moments_leaves_nothing_behind_and_changes_nothing(tmp_path: Path) -> None:
-    write_sample(tmp_path / "source", "green", ["2024-01", "2024-02"], rows=2000)
+    write_sample(tmp_path / "source", "green", ["2024-01", "2024-02"], rows=2000, shift_month="2024-02")
     calm, shaken = tmp_path / "calm", tmp_path / "shaken"
     begun = time.monotonic()
     expected = outcome(calm, finish(calm))

@@ -6,12 +6,11 @@ import pytest
 
 from taxi.evaluate import slices
 from taxi.fitting import fit_model
-from taxi.params import PromoteParams, RetrainParams, load_params
-from taxi.promotion import bootstrap_gain, decide_promotion, should_train
+from taxi.params import PromoteParams, load_params
+from taxi.promotion import bootstrap_gain, decide_promotion
 from tests.test_registry import make_month, make_zones
 
 PARAMS = PromoteParams(resamples=500, confidence=0.95, slice_loss=0.03, slice_min_trips=50, seed=7)
-MONTHLY = RetrainParams(on_alarm=True, every_months=1)
 
 
 def make_trips(days: int = 28, rows: int = 2800) -> pd.DataFrame:
@@ -184,23 +183,3 @@ def _learnable(trips: pd.DataFrame) -> pd.DataFrame:
     rush = 1 + 0.3 * trips["pickup"].dt.hour.between(7, 18)
     noise = np.random.default_rng(9).normal(0, 1.5, len(trips))
     return trips.assign(duration=(4 + apart * rush + noise).clip(1, 60))
-
-
-@pytest.mark.parametrize(
-    ("alarms", "trained_to", "retrain", "expected"),
-    [
-        ([], None, MONTHLY, (True, "no champion yet")),
-        (["volume"], "2023-02", RetrainParams(on_alarm=True, every_months=0), (True, "alarm: volume")),
-        (["volume"], "2023-02", RetrainParams(on_alarm=False, every_months=0), (False, "alarms (volume) do not count")),
-        ([], "2023-02", MONTHLY, (True, "due every month")),
-        ([], "2023-02", RetrainParams(on_alarm=True, every_months=0), (False, "no alarm")),
-        ([], "2023-01", RetrainParams(on_alarm=True, every_months=3), (False, "trained to 2023-01")),
-        ([], "2022-12", RetrainParams(on_alarm=True, every_months=3), (True, "due every 3 months")),
-        ([], "2022-06", RetrainParams(on_alarm=True, every_months=3), (True, "due every 3 months")),
-    ],
-)
-def test_a_challenger_is_trained_when_the_policy_says_so(alarms, trained_to, retrain, expected):
-    train, reason = should_train(alarms, trained_to and {"trained_to": trained_to}, "2023-03", retrain)
-
-    assert train is expected[0]
-    assert expected[1] in reason

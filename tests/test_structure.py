@@ -34,6 +34,7 @@ HOMES = {
     "distributed": {"taxi/cluster.py"},
     "fastapi": {"taxi/serving.py", "taxi/describe.py"},
     "uvicorn": {"taxi/server.py", "taxi/connections.py"},
+    "apprise": {"taxi/channels.py"},
     "prometheus_client": {"taxi/metrics.py"},
 }
 
