@@ -6,8 +6,11 @@ from typing import Any
 from prefect import flow
 
 from pipelines.monthly import monthly
-from taxi.config import load_settings
+from pipelines.retrain import retrain
+from taxi.alarms import list_standing
+from taxi.config import Settings, load_settings
 from taxi.month import due_month
+from taxi.retraining import MENDABLE
 from taxi.source import is_published, open_source
 
 _LOG = logging.getLogger(__name__)
@@ -23,4 +26,14 @@ def arrivals(service: str, source: str | None = None, version: bool = True) -> l
         if results[-1]["status"] != "done":
             return results
     _LOG.info("%s %s is not published yet", service, month)
+    if results:
+        _make_up(settings, service)
     return results
+
+
+def _make_up(settings: Settings, service: str) -> None:
+    """Retrain now that there is something new to learn, if live traffic still asks for it: its event came once, weeks ago."""
+    for one in list_standing(settings, service):
+        if one["rule"] in MENDABLE and one["rule"].startswith("live-"):
+            retrain(service, one["rule"], one["severity"], one["said"], source=settings.source)
+            return

@@ -11,6 +11,7 @@ from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from pipelines.events import emit_alarms
 from pipelines.ingest import clean, fetch
 from pipelines.runtime import hand_on
 from taxi.alarms import check_month
@@ -35,27 +36,23 @@ _LOG = logging.getLogger(__name__)
 @task(name="plan", task_run_name="plan-{service}-{month}", cache_policy=NO_CACHE)
 def plan_month(settings: Settings, service: str, month: str) -> Plan:
     """Take the champion that was in use before the month out of the registry, and write down what is to be done."""
+    params, incumbent = load_params(settings.root / "params.yaml"), take_incumbent(settings, service, month)
+    plan = make_plan(service, month, settings.months_on_hand(service), params.model.window_months, incumbent)
+    write_plan(settings.month(service, month), plan)
+    return plan
+
+
+def take_incumbent(settings: Settings, service: str, month: str) -> dict[str, Any] | None:
+    """Fetch the champion that was trained before the month beside the month's models; returns what a plan says of it."""
     settle(settings.tracking_uri, service)
-    params, paths = load_params(settings.root / "params.yaml"), settings.month(service, month)
     version = champion_before(settings.tracking_uri, service, month)
-    folder = paths.models / "incumbent"
+    folder = settings.month(service, month).models / "incumbent"
     if version is None:
         remove(folder)
-    else:
-        download_model(settings.tracking_uri, version, folder)
-    incumbent: dict[str, Any] | None = (
-        None
-        if version is None
-        else {
-            "version": version.number,
-            "trained_from": version.trained_from,
-            "trained_to": version.trained_to,
-            "metrics": version.metrics,
-        }
-    )
-    plan = make_plan(service, month, settings.months_on_hand(service), params.model.window_months, incumbent)
-    write_plan(paths, plan)
-    return plan
+        return None
+    download_model(settings.tracking_uri, version, folder)
+    known = {name: getattr(version, name) for name in ("trained_from", "trained_to", "metrics")}
+    return {"version": version.number} | known
 
 
 @task(name="notebook", task_run_name="{notebook}", cache_policy=NO_CACHE, timeout_seconds=7200)
@@ -91,7 +88,9 @@ def publish(settings: Settings, service: str, month: str, result: dict[str, Any]
 @task(name="alarms", task_run_name="alarms-{service}-{month}", cache_policy=NO_CACHE, timeout_seconds=300)
 def check_alarms(settings: Settings, service: str, month: str) -> dict[str, Any]:
     """Hold the month's result against the alarms' rules and tell what is new, once however often it is run."""
-    return check_month(settings, load_params(settings.root / "params.yaml"), service, month, datetime.now(UTC))
+    came = check_month(settings, load_params(settings.root / "params.yaml"), service, month, datetime.now(UTC))
+    emit_alarms(came["told"])
+    return came
 
 
 class _Clock:

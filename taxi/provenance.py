@@ -85,7 +85,7 @@ def trail_tags(settings: Settings, plan: Plan, params: Params) -> dict[str, str]
 
 def logged_params(plan: Plan, params: Params) -> dict[str, str]:
     """Return what a month's run logs as its parameters: all of ``params.yaml`` and the months that train."""
-    given = flatten_params(params) | {"months": ",".join(plan.window) or plan.month}
+    given = flatten_params(params) | {"months": ",".join(plan.learnt)}
     return {name: str(value) for name, value in given.items()}
 
 
@@ -100,7 +100,7 @@ def version_tags(
     plan: Plan, role: str, metrics: dict[str, float], inputs: dict[str, Any], challenger: int | None
 ) -> dict[str, str]:
     """Return a version's own tags: the months that trained it, their bytes, what judged it, and its parent version."""
-    months = plan.refit_window if role == "winner" else plan.window or [plan.month]
+    months = plan.refit_window if role == "winner" else plan.learnt
     parent = challenger if role == "winner" else plan.incumbent and plan.incumbent["version"]
     tags = {"role": role, "trained_from": months[0], "trained_to": months[-1], "months": ",".join(months)}
     tags |= {"judged_in": plan.month} | ({"promoted_in": plan.month} if role == "winner" else {})
