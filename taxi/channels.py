@@ -11,9 +11,9 @@ import apprise
 from taxi.alarm_book import Message
 
 KINDS = {"error": apprise.NotifyType.FAILURE, "warning": apprise.NotifyType.WARNING, "info": apprise.NotifyType.INFO}
-_SILENT = logging.getLogger("apprise")
-_SILENT.addHandler(logging.NullHandler())
-_SILENT.propagate = False  # its lines may quote an address, and an address may hold a token
+THREAD = "channel-"
+logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # its lines quote addresses, and these hold tokens
+logging.getLogger("urllib3.connectionpool").addFilter(lambda record: not str(record.threadName).startswith(THREAD))
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,11 @@ class _Sending:
     """One channel's messages on their way, in order; what has arrived can be read at any moment."""
 
     def __init__(self, channel: Channel, messages: Sequence[Message]) -> None:
-        self._channel, self._messages = channel, messages
+        self._channel, self._messages, self._sender = channel, messages, apprise.Apprise()
+        self._known = self._sender.add(channel.address)  # here, for the first one loads every plug-in
         self._began, self.delivered, self.fault = time.monotonic(), [], None  # type: tuple[float, list[str], str | None]
         self.seconds: float | None = None
-        self.thread = Thread(target=self._run, name=f"channel-{channel.name}", daemon=True)
+        self.thread = Thread(target=self._run, name=THREAD + channel.name, daemon=True)
 
     def _run(self) -> None:
         try:
@@ -62,11 +63,10 @@ class _Sending:
         self.seconds = time.monotonic() - self._began
 
     def _send(self) -> str | None:
-        sender = apprise.Apprise()
-        if not sender.add(self._channel.address):
+        if not self._known:
             return "the address is none that Apprise knows"
         for one in self._messages:
-            if not sender.notify(title=one.title, body=one.body, notify_type=KINDS[one.severity]):
+            if not self._sender.notify(title=one.title, body=one.body, notify_type=KINDS[one.severity]):
                 return "did not take the message"
             self.delivered.append(one.id)
         return None

@@ -96,19 +96,24 @@ def _ruling(facts: Facts, retrain: RetrainParams) -> tuple[Trigger, str]:
         return "none", f"by params.yaml the champion, trained to {trained_to}, is never replaced"
     if retrain.policy == "always":
         return "schedule", "by params.yaml a challenger is trained every month"
-    if heard := [name for name in facts.alarms if name in retrain.on_alarm]:
-        return "alarm", f"alarm: {', '.join(heard)}"
-    return _due(facts, retrain, trained_to)
+    if retrain.every_months and (facts.waited or 0) >= retrain.every_months:
+        due = "every month" if retrain.every_months == 1 else f"every {retrain.every_months} months"
+        return "schedule", f"the champion was trained to {trained_to}; a new one is due {due}"
+    heard = [name for name in facts.alarms if name in retrain.on_alarm]
+    if facts.age == 1:  # the same months, so the very same model
+        alarmed = f"alarm: {', '.join(heard)}; but " if heard else ""
+        return (
+            "none",
+            f"{alarmed}a challenger would learn from the months that the champion, trained to {trained_to}, knows",
+        )
+    return ("alarm", f"alarm: {', '.join(heard)}") if heard else _by_age(facts, retrain, trained_to)
 
 
-def _due(facts: Facts, retrain: RetrainParams, trained_to: str) -> tuple[Trigger, str]:
+def _by_age(facts: Facts, retrain: RetrainParams, trained_to: str) -> tuple[Trigger, str]:
     age, waited = facts.age or 0, facts.waited or 0
     since = "" if waited == age else f", and the last challenger was trained {_months(waited)} ago"
     if retrain.oldest_months and min(age, waited) >= retrain.oldest_months:
         return "age", f"the champion was trained to {trained_to}, {_months(age)} ago{since}"
-    if retrain.every_months and waited >= retrain.every_months:
-        due = "every month" if retrain.every_months == 1 else f"every {retrain.every_months} months"
-        return "schedule", f"the champion was trained to {trained_to}; a new one is due {due}"
     heard = f"alarms ({', '.join(facts.alarms)}) do not count by params.yaml" if facts.alarms else "no alarm"
     return "none", f"{heard}, and the champion was trained to {trained_to}{since}"
 
@@ -118,7 +123,10 @@ def _months(count: int) -> str:
 
 
 def decide_training(facts: Facts, retrain: RetrainParams) -> Decision:
-    """Decide whether a challenger is trained: never on records in doubt, else on an alarm, by age, or when one is due."""
+    """Decide whether a challenger is trained: never on records in doubt, else when one is due, on an alarm, or by age.
+
+    A champion trained to the month before is only replaced on schedule: a challenger would learn from the same months.
+    """
     trigger, reason = _ruling(facts, retrain)
     return Decision(trigger not in ("none", "held"), reason, trigger, facts, retrain)
 

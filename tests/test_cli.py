@@ -80,6 +80,8 @@ def test_a_backfill_runs_every_month_and_keeps_the_contract(results: list[dict[s
         assert {"fetch", "clean", *done, "register"} <= set(result["seconds"])
         assert replay(result["decision"]).as_dict() == result["decision"]
     assert [one["decision"]["trigger"] for one in results] == ["first", "none", "alarm"]
+    assert [one["alarm_check"]["failed"] for one in results] == [None] * 3
+    assert "error" in {told["rule"] for told in results[2]["alarm_check"]["told"] if told["kind"] == "raised"}
     for result in (results[0], results[2]):
         assert set(result["challenger"]["metrics"]) >= {"rmse", "mae", "medae", "p90", "coverage80", "n"}
     assert results[0]["champion"] is None
@@ -108,6 +110,7 @@ def test_a_finished_month_does_no_work_and_says_so(world: World, results: list[d
 
     assert code == 0
     assert again["finished_before"] is True
+    assert again["alarm_check"]["told"] == []
     assert again["champion"] == results[-1]["champion"]
     assert page.stat().st_mtime_ns == before
 
@@ -164,8 +167,19 @@ def test_a_refused_month_is_code_4_and_leaves_evidence_and_the_champion(copy: Wo
     assert (code, answer["status"], answer["promoted"]) == (4, "refused", False)
     assert answer["findings"][0]["rule"] == "truncated"
     assert (answer["decision"]["trigger"], answer["decision"]["facts"]["quality"]) == ("held", ["truncated"])
+    told = [(one["rule"], one["severity"], one["month"]) for one in answer["alarm_check"]["told"]]
+    assert told == [("data-quality", "error", "2024-04")]
     assert "truncated" in Path(answer["reports"][0]).read_text(encoding="utf-8")
     assert not (copy.place / "data/trips/green/2024-04.parquet").exists()
+
+
+def test_a_check_of_alarms_that_fails_is_said_and_fails_no_month(copy: World) -> None:
+    (copy.place / "data/alarms.json").write_text("{", encoding="utf-8")
+
+    code, answer = copy.month("2024-03")
+
+    assert (code, answer["status"]) == (0, "done")
+    assert "JSONDecodeError" in answer["alarm_check"]["failed"]
 
 
 def test_the_file_of_another_month_is_refused(copy: World) -> None:
