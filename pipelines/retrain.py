@@ -87,7 +87,7 @@ def _decide(settings: Settings, service: str, call: Call, params: Params) -> tup
 
 
 def _train(settings: Settings, service: str, call: Call, decision: Decision, params: Params) -> dict[str, Any]:
-    month = decision.facts.month
+    month = newest_month(settings, service)
     plan, steps = plan_retrain(settings, service, month, params), {}
     fingerprint = month_fingerprint(settings, plan, params)
     if (done := finished_attempt(settings, service, month, fingerprint)) is not None:
@@ -125,7 +125,8 @@ def retrain(
         bring_newer(settings, service)
         call, decision = _decide(settings, service, call, params)
         if decision.train:
-            with attempting(settings, name_attempt(decision.facts.month, decision.facts.incumbent)) as apart:
+            attempt = name_attempt(newest_month(settings, service), decision.facts.incumbent)
+            with attempting(settings, attempt) as apart:
                 result = _train(apart, service, call, decision, params)
         else:
             result = held_result(service, decision, call)

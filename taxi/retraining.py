@@ -14,6 +14,7 @@ from taxi.config import Settings
 from taxi.files import read_json
 from taxi.lineage import Version, pick_champion
 from taxi.month_alarms import MONITORED
+from taxi.months import shift_month
 from taxi.moves import now
 from taxi.params import RetrainParams
 from taxi.plan import Plan
@@ -45,17 +46,18 @@ def record_call(decision: Decision, call: Call) -> dict[str, Any]:
 def decide_retrain(call: Call, facts: Facts, retrain: RetrainParams) -> Decision:
     """Decide whether to train now: on an alarm that training can mend, and only where there is something new to learn.
 
-    ``facts.incumbent`` is the champion now. What the policy says of months holds here too: nothing is learnt from records
-    in doubt, and ``on_alarm`` names what counts.
+    ``facts`` are of the month that is running: what the policy says of a month's run holds, but that the month before it,
+    which is the newest, is learnt from and judges. Nothing is learnt from records in doubt; ``on_alarm`` names what counts.
     """
+    newest = shift_month(facts.month, -1)
     if call.rule not in MENDABLE:
         return Decision(False, f"{call.rule} is no alarm that training mends", "held", facts, retrain)
     if call.withdrawn:
         numbers = ", ".join(map(str, call.withdrawn))
-        said = f"a version trained to {facts.month} was rolled back ({numbers}); whether to try again is for a person"
+        said = f"a version trained to {newest} was rolled back ({numbers}); whether to try again is for a person"
         return Decision(False, said, "held", facts, retrain)
     trained_to = (facts.incumbent or {}).get("trained_to", "")
-    if trained_to >= facts.month:
+    if trained_to >= newest:
         said = f"the champion has learnt from {trained_to}, and no later month is published yet"
         return Decision(False, said, "none", facts, retrain)
     return decide_training(facts, retrain)
@@ -68,13 +70,13 @@ def gather_call(
     there: Sequence[Version],
     results: Mapping[str, Mapping[str, Any]],
 ) -> tuple[Call, Facts]:
-    """Return the call with what was rolled back, and the facts of a retrain on the newest ``month``."""
+    """Return the call with what was rolled back, and the facts of a retrain when ``month`` is the newest on hand."""
     champion = pick_champion(there)
     known = champion and {name: getattr(champion, name) for name in ("trained_from", "trained_to")}
     known = known and known | {"version": champion.number}
     alarms = [MENDABLE[call.rule]] if call.rule in MENDABLE else []
     withdrawn = tuple(one.number for one in there if one.tags.get("rolled_back") and one.trained_to >= month)
-    return replace(call, withdrawn=withdrawn), gather_facts(month, alarms, findings, known, results)
+    return replace(call, withdrawn=withdrawn), gather_facts(shift_month(month, 1), alarms, findings, known, results)
 
 
 def name_attempt(month: str, incumbent: Mapping[str, Any] | None) -> str:
@@ -97,7 +99,8 @@ def finished_attempt(settings: Settings, service: str, month: str, fingerprint: 
 def held_result(service: str, decision: Decision, call: Call) -> dict[str, Any]:
     """Return the result of a retrain that was not begun."""
     said = {"status": "held", "promoted": False, "reason": decision.reason, "verdict": None}
-    return {"service": service, "month": decision.facts.month, **said, "decision": record_call(decision, call)}
+    month = shift_month(decision.facts.month, -1)
+    return {"service": service, "month": month, **said, "decision": record_call(decision, call)}
 
 
 def retrain_result(
