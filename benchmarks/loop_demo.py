@@ -223,6 +223,9 @@ def play(place: Path) -> int:
     except (Failed, AssertionError) as error:
         say(f"the loop did not close: {error}")
         return 1
+    except KeyboardInterrupt:
+        say("interrupted; what was started is ended")
+        return 130
     finally:
         world.stop()
     return tell(world, traffic, figures)
