@@ -135,7 +135,7 @@ def await_alarm(world: Automation, traffic: Traffic, kind: str) -> dict[str, Any
 
 def await_retrain(world: Automation) -> dict[str, Any]:
     """Wait for the flow run that the automation starts, and return what came of it."""
-    runs = wait_for(world.flow_runs, "a flow run that the automation started", 300)
+    runs = wait_for(world.flow_runs, "a flow run that the automation started", PATIENCE)
     say(f"the automation started flow run {runs[0]['name']} ({runs[0]['created_by']['display_value']})")
     ended = wait_for(world.ended_runs, "the end of the flow run", PATIENCE)
     if any(one["state_type"] != "COMPLETED" for one in ended):
@@ -154,8 +154,8 @@ def start_service(world: Automation) -> str:
             raise Failed(f"the service ended: {log.read_text()[-2000:]}")
         return ADDRESS.search(log.read_text())
 
-    url = f"http://127.0.0.1:{wait_for(found, 'the address in the log').group(2)}"
-    wait_for(lambda: httpx.get(f"{url}/readyz").status_code == 200, "a ready service")
+    url = f"http://127.0.0.1:{wait_for(found, 'the address in the log', PATIENCE).group(2)}"
+    wait_for(lambda: httpx.get(f"{url}/readyz").status_code == 200, "a ready service", PATIENCE)
     return url
 
 
@@ -191,7 +191,7 @@ def close_loop(world: Automation, url: str, traffic: Traffic) -> dict[str, Any]:
     if not decision["promoted"]:
         raise Failed(f"the gate did not promote: {decision['reason']}")
     retrained_after = time.monotonic() - slow_from
-    wait_for(lambda: serving(url) != before, "the service's swap", 300)
+    wait_for(lambda: serving(url) != before, "the service's swap", PATIENCE)
     after = serving(url)
     say(f"the service swapped from version {before} to {after}")
     wait_for(lambda: len(traffic.chunks_of(after)) >= AFTER_CHUNKS or traffic.fault, "trips by the new one", PATIENCE)

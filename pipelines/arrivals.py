@@ -10,7 +10,7 @@ from pipelines.retrain import retrain
 from taxi.alarms import list_standing
 from taxi.config import Settings, load_settings
 from taxi.month import due_month
-from taxi.retraining import MENDABLE
+from taxi.retraining import pick_live
 from taxi.source import is_published, open_source
 
 _LOG = logging.getLogger(__name__)
@@ -33,7 +33,5 @@ def arrivals(service: str, source: str | None = None, version: bool = True) -> l
 
 def _make_up(settings: Settings, service: str) -> None:
     """Retrain now that there is something new to learn, if live traffic still asks for it: its event came once, weeks ago."""
-    for one in list_standing(settings, service):
-        if one["rule"] in MENDABLE and one["rule"].startswith("live-"):
-            retrain(service, one["rule"], one["severity"], one["said"], source=settings.source)
-            return
+    if one := pick_live(list_standing(settings, service)):
+        retrain(service, one["rule"], one["severity"], one["said"], source=settings.source)

@@ -44,7 +44,8 @@ def bring_newer(settings: Settings, service: str) -> list[str]:
 
     Their own runs come later (``arrivals``): what they find is needed for the reports, not for this.
     """
-    brought, publisher = [], open_source(settings.source)
+    brought: list[str] = []
+    publisher = open_source(settings.source)
     month = shift_month(newest_month(settings, service), 1)
     while is_published(publisher, service, month):
         with locked(settings.data / ".locks" / f"{service}-{month}.lock"):

@@ -54,7 +54,9 @@ def build_gallery(report_root: Path) -> Path:
         services: list[dict[str, Any]] = []
         for service in SERVICES:
             results = read_results(report_root, service)
-            months = [one | {"links": _links(report_root, report_root / service / month)} for month, one in results.items()]
+            months = [
+                one | {"links": _links(report_root, report_root / service / month)} for month, one in results.items()
+            ]
             rmse = [(one["champion"] or {}).get("metrics", {}).get("rmse") for one in months]
             if months:
                 shown = {"name": service, "months": months[::-1], "points": plot_points(rmse), "labels": months}

@@ -72,11 +72,15 @@ def gather_call(
 ) -> tuple[Call, Facts]:
     """Return the call with what was rolled back, and the facts of a retrain when ``month`` is the newest on hand."""
     champion = pick_champion(there)
-    known = champion and {name: getattr(champion, name) for name in ("trained_from", "trained_to")}
-    known = known and known | {"version": champion.number}
+    known = vars(champion) | {"version": champion.number} if champion else None
     alarms = [MENDABLE[call.rule]] if call.rule in MENDABLE else []
     withdrawn = tuple(one.number for one in there if one.tags.get("rolled_back") and one.trained_to >= month)
     return replace(call, withdrawn=withdrawn), gather_facts(shift_month(month, 1), alarms, findings, known, results)
+
+
+def pick_live(standing: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the gravest of the alarms that stand (gravest first) which live traffic raised and training mends."""
+    return next((one for one in standing if one["rule"] in MENDABLE and one["rule"].startswith("live-")), None)
 
 
 def name_attempt(month: str, incumbent: Mapping[str, Any] | None) -> str:

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ SMALL = {
     "head_max_depth": 5, "interval_rounds": 30, "interval_max_depth": 4,
 }  # fmt: skip
 DEPLOYMENT = "retrain/on-alarm"
-Words = Sequence[str]
+PATIENCE = 900  # seconds; on a quiet machine the server takes 8
 
 
 def make_checkout(folder: Path, sections: dict[str, dict[str, Any]]) -> Path:
@@ -84,7 +83,7 @@ class Automation:
         """Start the server and a worker, and deploy the retrain with the automation that ``prefect.yaml`` gives it."""
         port = self.server.split(":")[2].split("/")[0]
         self.start("prefect-server", "prefect", "server", "start", "--port", port, "--log-level", "ERROR")
-        wait_for(lambda: httpx.get(f"{self.server}/health").status_code == 200, "a Prefect server", 240)
+        wait_for(lambda: httpx.get(f"{self.server}/health").status_code == 200, "a Prefect server", PATIENCE)
         self.run("prefect", "work-pool", "create", "taxi", "--type", "process")
         self.run("prefect", "--no-prompt", "deploy", "--name", DEPLOYMENT)
         self.start("prefect-worker", "prefect", "worker", "start", "--pool", "taxi")

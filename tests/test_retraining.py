@@ -8,12 +8,21 @@ import pytest
 import yaml
 from prefect.events.schemas.deployment_triggers import DeploymentEventTrigger
 
-from pipelines.events import resource_of
+from pipelines.events import emit_alarms, resource_of
 from taxi.lineage import Version
 from taxi.month_alarms import MONITORED
 from taxi.params import RetrainParams, load_params
 from taxi.plan import HOLDOUT_DAYS, make_plan, make_retrain_plan
-from taxi.retraining import MENDABLE, Call, decide_retrain, gather_call, name_attempt, record_call, replay_retrain
+from taxi.retraining import (
+    MENDABLE,
+    Call,
+    decide_retrain,
+    gather_call,
+    name_attempt,
+    pick_live,
+    record_call,
+    replay_retrain,
+)
 from tests.worlds import ROOT
 
 AUTO = load_params().retrain
@@ -24,7 +33,9 @@ def version(number: int, trained_to: str, **tags: str) -> Version:
     return Version("green", number, "2023-01", trained_to, trained_to, {"rmse": 5.0}, tags, "", "")
 
 
-def decide(rule: str = "live-error", *there: Version, quality: str = "", retrain: RetrainParams = AUTO) -> dict[str, Any]:
+def decide(
+    rule: str = "live-error", *there: Version, quality: str = "", retrain: RetrainParams = AUTO
+) -> dict[str, Any]:
     findings = [{"rule": quality, "level": "warn"}] if quality else []
     call, facts = gather_call(Call(rule, "error", "said", "event"), "2023-03", findings, there, {})
     return record_call(decide_retrain(call, facts, retrain), call)
@@ -80,6 +91,19 @@ def test_a_months_own_run_still_does_not_train_on_the_month():
     plan = make_plan("green", "2023-03", ON_HAND, 12, {"version": 3})
 
     assert (plan.learnt, plan.holdout_from, plan.trained) == (ON_HAND[:2], None, "2 months, 2023-01 to 2023-02")
+
+
+def test_when_a_month_arrives_the_live_alarm_that_still_stands_asks_again():
+    standing = [{"rule": rule} for rule in ("data-quality", "live-latency", "error", "live-coverage", "live-error")]
+
+    assert pick_live(standing) == {"rule": "live-coverage"}
+    assert pick_live(standing[:3]) is None
+
+
+def test_without_a_server_an_alarm_is_no_event_and_no_failure(monkeypatch):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+
+    assert emit_alarms([{"id": "0" * 32, "kind": "raised", "service": "green", "rule": "live-error"}]) == []
 
 
 def test_a_retrain_asked_for_twice_has_one_place_and_a_new_champion_another():
