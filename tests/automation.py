@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,13 +84,18 @@ class Automation:
         """Start the server and a worker, and deploy the retrain with the automation that ``prefect.yaml`` gives it."""
         port = self.server.split(":")[2].split("/")[0]
         self.start("prefect-server", "prefect", "server", "start", "--port", port, "--log-level", "ERROR")
-        wait_for(lambda: httpx.get(f"{self.server}/health").status_code == 200, "a Prefect server", PATIENCE)
+        wait_for(self._healthy, "a Prefect server", PATIENCE)
         self.run("prefect", "work-pool", "create", "taxi", "--type", "process")
         self.run("prefect", "--no-prompt", "deploy", "--name", DEPLOYMENT)
         self.start("prefect-worker", "prefect", "worker", "start", "--pool", "taxi")
 
+    def _healthy(self) -> bool:
+        time.sleep(0.5)
+        return httpx.get(f"{self.server}/health").status_code == 200
+
     def flow_runs(self) -> list[dict[str, Any]]:
         """Return the flow runs that automations started, oldest first."""
+        time.sleep(0.5)
         asked = {"sort": "EXPECTED_START_TIME_ASC", "deployments": {"name": {"any_": ["on-alarm"]}}}
         answer = httpx.post(f"{self.server}/flow_runs/filter", json=asked, timeout=30)
         return list(answer.raise_for_status().json())

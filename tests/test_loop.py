@@ -21,10 +21,11 @@ from tests.serving_worlds import ROOT, Registry, train, wait_for
 
 pytestmark = pytest.mark.slow
 TINY = SMALL | {"rounds": 30, "head_rounds": 10, "interval_rounds": 10, "threads": 1}
-EMIT = (
-    "from pipelines.events import emit_alarms; emit_alarms([{'id': '%s', 'kind': 'raised', 'service': 'green', "
-    "'rule': '%s', 'severity': 'error', 'month': None, 'part': 'champion', 'said': 'RMSE has risen'}])"
-)
+EMIT = """
+from pipelines.events import emit_alarms
+told = {"kind": "raised", "service": "green", "severity": "error", "month": None, "part": "champion", "said": "RMSE has risen"}
+emit_alarms([told | {"id": f"{n:032x}", "rule": rule} for n, rule in enumerate(["data-quality", "live-error"], 1)])
+"""
 
 
 def put_month_on_hand(place: Path) -> None:
@@ -56,8 +57,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Automation]:
         made.stop()
 
 
-def emit(world: Automation, rule: str, number: int) -> None:
-    words = [sys.executable, "-c", EMIT % (f"{number:032x}", rule)]
+def emit(world: Automation) -> None:
+    words = [sys.executable, "-c", EMIT]
     subprocess.run(words, env=world.environment, cwd=world.checkout, check=True)
 
 
@@ -72,8 +73,7 @@ def test_an_alarms_event_starts_a_retrain_that_moves_the_champion_and_data_quali
     uri = world.environment["MLFLOW_TRACKING_URI"]
     before = register_champion(world.place)
 
-    emit(world, "data-quality", 1)
-    emit(world, "live-error", 2)
+    emit(world)
     runs = wait_for(world.ended_runs, "the end of the retrain", 1200)
 
     assert [(one["name"], one["state_type"]) for one in runs] == [("retrain-green-live-error", "COMPLETED")]
