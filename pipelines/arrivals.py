@@ -5,6 +5,7 @@ from typing import Any
 
 from prefect import flow
 
+from pipelines.alarming import watch
 from pipelines.monthly import monthly
 from pipelines.retrain import retrain
 from taxi.alarms import list_standing
@@ -26,6 +27,7 @@ def arrivals(service: str, source: str | None = None, version: bool = True) -> l
         if results[-1]["status"] != "done":
             return results
     _LOG.info("%s %s is not published yet", service, month)
+    watch(settings, service, None)
     if results:
         _make_up(settings, service)
     return results

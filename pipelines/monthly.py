@@ -4,17 +4,15 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from pipelines.events import emit_alarms
+from pipelines.alarming import watch
 from pipelines.ingest import clean, fetch
 from pipelines.runtime import hand_on
-from taxi.alarms import check_month
 from taxi.aliases import settle
 from taxi.config import NOTEBOOKS, Settings, load_settings
 from taxi.errors import MonthRefused, NotPublished
@@ -85,14 +83,6 @@ def publish(settings: Settings, service: str, month: str, result: dict[str, Any]
         _LOG.warning("not versioned by DVC: %s", skipped)
 
 
-@task(name="alarms", task_run_name="alarms-{service}-{month}", cache_policy=NO_CACHE, timeout_seconds=300)
-def check_alarms(settings: Settings, service: str, month: str) -> dict[str, Any]:
-    """Hold the month's result against the alarms' rules and tell what is new, once however often it is run."""
-    came = check_month(settings, load_params(settings.root / "params.yaml"), service, month, datetime.now(UTC))
-    emit_alarms(came["told"])
-    return came
-
-
 class _Clock:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -131,18 +121,6 @@ def _models(
         with clock.step("refit"):
             refit(settings, plan, params)
     return decision
-
-
-def _watched(settings: Settings, result: dict[str, Any]) -> dict[str, Any]:
-    """Return the result with what was told of it. A check that fails does not fail the month: it is said, and is an alarm later."""
-    if result["status"] == "not-published":
-        return result
-    state = check_alarms(settings, result["service"], result["month"], return_state=True)
-    if state.is_completed():
-        came = state.result()
-        return result | {"alarm_check": {name: came[name] for name in ("told", "channels")} | {"failed": None}}
-    _LOG.error("%s %s: the alarms were not checked: %s", result["service"], result["month"], state.message)
-    return result | {"alarm_check": {"told": [], "channels": [], "failed": state.message}}
 
 
 def _keep(settings: Settings, result: dict[str, Any]) -> None:
@@ -200,4 +178,8 @@ def monthly(
             _LOG.info("%s %s is finished already; nothing to do", service, month)
             publish(settings, service, month, done, version)
             result = done
-    return _watched(settings, result)
+    if result["status"] == "not-published":
+        return result
+    return result | {
+        "alarm_check": watch(settings, service, month)
+    }  # after the lock and the files: channels may be slow

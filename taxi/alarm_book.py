@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from taxi.alarm_params import AlarmParams
 from taxi.alarm_rules import RANK, Checked, Finding, explain
+from taxi.errors import TaxiError
 from taxi.files import locked, read_json, write_json
 
 Json = dict[str, Any]
@@ -109,8 +110,12 @@ def _recovery(entry: Json, service: str, month: str | None, at: datetime, alarms
 
 
 def read_book(path: Path) -> Json:
-    """Return the book at ``path``; an empty one where there is none."""
-    return read_json(path) if path.is_file() else empty_book()
+    """Return the book at ``path``; an empty one where there is none. One that cannot be read raises TaxiError."""
+    try:
+        return read_json(path) if path.is_file() else empty_book()
+    except ValueError as error:
+        said = f"expected the alarm book as JSON at {path}: {error}. Move it away, and what stands is told anew"
+        raise TaxiError(said) from error
 
 
 def change_book(path: Path, change: Callable[[Json], tuple[Json, Made]]) -> Made:

@@ -44,9 +44,8 @@ def _enter(
 ) -> list[Message]:
     def change(book: Json) -> tuple[Json, list[Message]]:
         after, told = enter(book, service, found, month, at, params.alarms)
-        append_lines(
-            settings.alarm_log, told
-        )  # before the book: killed in between, a line may come twice, none is lost
+        # The file before the book: killed in between, a line may come twice, and none is lost.
+        append_lines(settings.alarm_log, told)
         looked = {"live_checked": book["live_checked"] | dict(live or {})}
         return queue(after, told, to) | looked, told
 
@@ -95,7 +94,7 @@ def tell(
 ) -> dict[str, Any]:
     """Enter what was found and tell what is new: to the local file first, then to the channels; returns what was told.
 
-    A dead channel costs ``channel_seconds`` at most and becomes an alarm itself, told to the others; its messages wait.
+    A dead channel costs ``channel_seconds`` at most, and becomes an alarm itself, told to the others; its messages wait.
     ``live``: when live traffic was looked at (ISO, UTC), by service.
     """
     channels = name_channels(load_alarm_channels(params.alarms.channels_env))

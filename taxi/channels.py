@@ -82,7 +82,7 @@ class _Sending:
 def send(channels: Sequence[Channel], messages: Mapping[str, Sequence[Message]], limit: float) -> list[Delivery]:
     """Send each channel (by name) its messages, all channels at once; returns after ``limit`` seconds at the latest.
 
-    A channel that hangs is left behind in a thread that ends with the process.
+    A channel that hangs is left behind in a thread that ends with the process; should it still get through, it hears twice.
     """
     under_way = [_Sending(one, messages[one.name]) for one in channels if messages.get(one.name)]
     until = time.monotonic() + limit

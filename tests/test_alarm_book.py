@@ -1,6 +1,5 @@
 """The alarm book: raised once, worse once, recovered once; whatever is run again, and by however many at once."""
 
-import json
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,6 +9,7 @@ import pytest
 
 from taxi.alarm_book import Message, change_book, claim, empty_book, enter, make_message, queue, read_book, settle
 from taxi.alarm_rules import Checked, Finding
+from taxi.errors import TaxiError
 from taxi.params import load_params
 
 ALARMS = load_params().alarms
@@ -143,5 +143,5 @@ def test_of_processes_that_raise_the_same_alarm_at_once_one_tells_it(tmp_path):
 def test_a_book_that_cannot_be_read_is_no_empty_book(tmp_path):
     (tmp_path / "alarms.json").write_text("{")
 
-    with pytest.raises(json.JSONDecodeError):
+    with pytest.raises(TaxiError, match="Move it away"):
         raise_alarm(tmp_path / "alarms.json")

@@ -179,7 +179,7 @@ def test_a_check_of_alarms_that_fails_is_said_and_fails_no_month(copy: World) ->
     code, answer = copy.month("2024-03")
 
     assert (code, answer["status"]) == (0, "done")
-    assert "JSONDecodeError" in answer["alarm_check"]["failed"]
+    assert "expected the alarm book" in answer["alarm_check"]["failed"]
 
 
 def test_the_file_of_another_month_is_refused(copy: World) -> None:

@@ -7,7 +7,15 @@ import pandas as pd
 import pytest
 
 from taxi.drift import NOTHING_COMPARED, compare_months, describe_inputs, keep_page, sample_trips
-from taxi.monitor import judge_champion, judge_drift, judge_null_block, judge_slices, judge_volume, reach_verdict
+from taxi.monitor import (
+    judge_champion,
+    judge_drift,
+    judge_null_block,
+    judge_slices,
+    judge_volume,
+    measure_moves,
+    reach_verdict,
+)
 from taxi.params import load_params
 
 LIMITS = load_params().monitor
@@ -58,6 +66,14 @@ def test_slices_that_all_get_worse_together_are_the_rmse_checks_affair() -> None
     before = pd.DataFrame({"n": 1000, "rmse": 5.0}, index=["north", "south"])
 
     assert judge_slices(before.assign(rmse=9.0), before, LIMITS)[0] is False
+
+
+def test_the_numbers_behind_the_checks_are_those_that_could_be_compared() -> None:
+    assert measure_moves(650, None, 0.1, None, None, None) == {}
+
+    moved = measure_moves(650, 1000, 0.10, 0.25, 1.2, None)
+
+    assert moved == pytest.approx({"volume": -0.35, "null_share": -0.15, "rmse_ratio": 1.2})
 
 
 def test_a_verdict_names_its_alarms_and_keeps_every_reason() -> None:
