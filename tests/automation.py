@@ -87,7 +87,7 @@ class Automation:
         wait_for(self._healthy, "a Prefect server", PATIENCE)
         self.run("prefect", "work-pool", "create", "taxi", "--type", "process")
         self.run("prefect", "--no-prompt", "deploy", "--name", DEPLOYMENT)
-        self.start("prefect-worker", "prefect", "worker", "start", "--pool", "taxi")
+        self.start("prefect-worker", "prefect", "worker", "start", "--pool", "taxi", "--type", "process")
 
     def _healthy(self) -> bool:
         time.sleep(0.5)
