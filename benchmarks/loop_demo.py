@@ -33,8 +33,8 @@ from tests.automation import SMALL, Automation
 from tests.serving_worlds import ADDRESS, wait_for
 
 QUIET, SLOW, LAST = "2024-03", "2024-04", "2024-12"  # run before; the first slow month; as far as traffic could go
-ROWS, CHUNK, CHUNK_SECONDS = 16_000, 500, 5.0
-CALM_CHUNKS, AFTER_CHUNKS = 3, 5
+ROWS, CHUNK, CHUNK_SECONDS = 12_000, 500, 5.0
+CALM_CHUNKS, AFTER_CHUNKS = 2, 4
 CHECK_SECONDS, PATIENCE = 10.0, 1800.0
 BEGUN = time.monotonic()
 

@@ -18,7 +18,7 @@ from tests.postgres import free_port
 from tests.serving_worlds import ROOT, wait_for
 
 SMALL = {
-    "planned": False, "rounds": 100, "learning_rate": 0.1, "max_depth": 6, "trips_per_round": 100, "head_rounds": 30,
+    "rounds": 100, "learning_rate": 0.1, "max_depth": 6, "trips_per_round": 100, "head_rounds": 30,
     "head_max_depth": 5, "interval_rounds": 30, "interval_max_depth": 4,
 }  # fmt: skip
 DEPLOYMENT = "retrain/on-alarm"
