@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 UV := 0.13.9
 DEMO := build/demo
 LAB := build/lab
+LOOP := build/loop
 unexport PYTHONDONTWRITEBYTECODE
 export UV_PYTHON_DOWNLOADS := never
 export DO_NOT_TRACK := 1
@@ -14,7 +15,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help setup lock demo run test test-fast lint notebooks nbval bench lab clean
+.PHONY: help setup lock demo loop-demo run test test-fast lint notebooks nbval bench lab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -37,6 +38,9 @@ lock: $(BIN)/uv ## resolve pyproject.toml anew into requirements.lock (universal
 
 demo: setup ## six synthetic months, end to end: shift, alarm, retrain, reports
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/demo $(DEMO)
+
+loop-demo: setup ## the whole loop live: slow roads, alarm, event, retrain, swap, recovery; under 8 minutes on 2 quiet cores
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/loop-demo $(LOOP)
 
 run: setup ## one month of the publisher's: make run SERVICE=green MONTH=2023-03
 	@test -n "$(SERVICE)" -a -n "$(MONTH)" || { echo "expected: make run SERVICE=green MONTH=2023-03" >&2; exit 2; }

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines.runtime import has_server
 from taxi.config import load_settings, parse_service
 from taxi.errors import UsageError
 from taxi.months import parse_month
@@ -25,30 +26,28 @@ def add_to(parent: typer.Typer) -> None:
     parent.add_typer(app, name="alarms")
 
 
-def _check_live(service: str) -> dict[str, Any]:
-    from taxi.live_check import check_live
-    from taxi.predictions import open_store
-
-    settings = load_settings()
-    store = open_store(settings.predictions)
-    try:
-        return check_live(settings, load_params(), service, store, datetime.now(UTC))
-    finally:
-        store.close()
-
-
 def _check(service: str, month: str | None, live: bool) -> dict[str, Any]:
     from taxi.alarms import check_month, check_service
+    from taxi.live_check import check_store
     from taxi.month import read_results
 
-    if live:
-        return _check_live(service)
     settings, params, now = load_settings(), load_params(), datetime.now(UTC)
+    if live:
+        return check_store(settings, params, service, now)
     if month is None:
         return check_service(settings, params, service, now)
     if month not in (there := read_results(settings.reports, service)):
         raise UsageError(f"{service} {month} was not run; there are {', '.join(there) or 'none'}")
     return check_month(settings, params, service, month, now)
+
+
+def _emit(result: dict[str, Any]) -> None:
+    if result["told"] and has_server():
+        from pipelines.events import (
+            emit_alarms,
+        )  # Prefect takes seconds to import: only where there is something to say
+
+        emit_alarms(result["told"])
 
 
 @app.command()
@@ -57,6 +56,7 @@ def check(service: Service = "green", month: Month = None, live: Live = False, j
     if month and live:
         raise UsageError("expected --month or --live, not both")
     result = _check(parse_service(service), month and parse_month(month), live)
+    _emit(result)
     if json_:
         print(json.dumps(result, allow_nan=False), flush=True)
         return

@@ -7,6 +7,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from pipelines.events import emit_alarms
 from taxi.alarms import check_month, check_service
 from taxi.config import Settings
 from taxi.params import load_params
@@ -19,8 +20,11 @@ def check_alarms(settings: Settings, service: str, month: str | None) -> dict[st
     """Hold a month's result, or without one what holds now, against the rules; tell what is new, once however often it is run."""
     params, now = load_params(settings.root / "params.yaml"), datetime.now(UTC)
     if month is None:
-        return check_service(settings, params, service, now)
-    return check_month(settings, params, service, month, now)
+        came = check_service(settings, params, service, now)
+    else:
+        came = check_month(settings, params, service, month, now)
+    emit_alarms(came["told"])
+    return came
 
 
 def watch(settings: Settings, service: str, month: str | None) -> dict[str, Any]:

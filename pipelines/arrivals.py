@@ -8,8 +8,11 @@ from prefect import flow
 from pipelines.alarming import watch
 from pipelines.flow_runs import sign
 from pipelines.monthly import monthly
-from taxi.config import load_settings
+from pipelines.retrain import retrain
+from taxi.alarms import list_standing
+from taxi.config import Settings, load_settings
 from taxi.month import due_month
+from taxi.retraining import pick_live
 from taxi.source import is_published, open_source
 
 _LOG = logging.getLogger(__name__)
@@ -26,4 +29,12 @@ def arrivals(service: str, source: str | None = None, version: bool = True) -> l
             return results
     _LOG.info("%s %s is not published yet", service, month)
     watch(settings, service, None)
+    if results:
+        _make_up(settings, service)
     return results
+
+
+def _make_up(settings: Settings, service: str) -> None:
+    """Retrain now that there is something new to learn, if live traffic still asks for it: its event came once, weeks ago."""
+    if one := pick_live(list_standing(settings, service)):
+        retrain(service, one["rule"], one["severity"], one["said"], source=settings.source)

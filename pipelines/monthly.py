@@ -36,18 +36,22 @@ _LOG = logging.getLogger(__name__)
 @task(name="plan", task_run_name="plan-{service}-{month}", cache_policy=NO_CACHE)
 def plan_month(settings: Settings, service: str, month: str) -> Plan:
     """Take the champion that was in use before the month out of the registry, and write down what is to be done."""
+    params, incumbent = load_params(settings.root / "params.yaml"), take_incumbent(settings, service, month)
+    plan = make_plan(service, month, settings.months_on_hand(service), params.model.window_months, incumbent)
+    write_plan(settings.month(service, month), plan)
+    return plan
+
+
+def take_incumbent(settings: Settings, service: str, month: str) -> dict[str, Any] | None:
+    """Fetch the champion that was trained before the month beside the month's models; returns what a plan says of it."""
     settle(settings.tracking_uri, service)
-    params, paths = load_params(settings.root / "params.yaml"), settings.month(service, month)
     version = champion_before(settings.tracking_uri, service, month)
-    folder = paths.models / "incumbent"
+    folder = settings.month(service, month).models / "incumbent"
     if version is None:
         remove(folder)
     else:
         download_model(settings.tracking_uri, version, folder)
-    incumbent = describe_incumbent(version)
-    plan = make_plan(service, month, settings.months_on_hand(service), params.model.window_months, incumbent)
-    write_plan(paths, plan)
-    return plan
+    return describe_incumbent(version)
 
 
 @task(name="notebook", task_run_name="{notebook}", cache_policy=NO_CACHE, timeout_seconds=7200)

@@ -4,7 +4,9 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
@@ -49,8 +51,25 @@ def hand_on(settings: Settings) -> None:
         TAXI_SOURCE=settings.source,
         TAXI_ENGINE=settings.engine,
         TAXI_SCHEDULER=settings.scheduler or "",
+        TAXI_ATTEMPT=settings.attempt or "",
         MLFLOW_TRACKING_URI=settings.tracking_uri,
     )
+
+
+@contextmanager
+def attempting(settings: Settings, attempt: str) -> Iterator[Settings]:
+    """Yield the settings of a retrain, which lies apart from the month's own run; notebooks meanwhile find it there."""
+    apart = replace(settings, attempt=attempt)
+    hand_on(apart)
+    try:
+        yield apart
+    finally:
+        hand_on(settings)
+
+
+def has_server() -> bool:
+    """Return whether a Prefect server is set (PREFECT_API_URL): without one there is nobody to tell events to."""
+    return bool(os.environ.get("PREFECT_API_URL"))
 
 
 def prefect_home() -> Path:
@@ -76,7 +95,7 @@ def _prepare_prefect() -> None:
 
 def start_prefect() -> Callable[[], None]:
     """Start Prefect's embedded server, where no server is set; call what is returned, which waits for it, before the first flow."""
-    if os.environ.get("PREFECT_API_URL"):
+    if has_server():
         return lambda: None
     from prefect.server.api.server import SubprocessASGIServer
 

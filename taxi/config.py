@@ -50,10 +50,11 @@ class Settings:
     tracking_uri: str
     engine: str = "local"
     scheduler: str | None = None
+    attempt: str | None = None
 
     def month(self, service: str, month: str) -> "MonthPaths":
-        """Return where the files of one month of one service lie."""
-        return MonthPaths(self.data, self.reports, parse_service(service), month)
+        """Return where the files of one month of one service lie; models and reports of a retrain lie apart."""
+        return MonthPaths(self.data, self.reports, parse_service(service), month, self.attempt)
 
     def months_on_hand(self, service: str) -> list[str]:
         """Return the months whose trips were accepted and kept, oldest first."""
@@ -133,6 +134,7 @@ def load_settings(source: str | None = None, engine: str | None = None, schedule
         tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}",
         engine=parse_engine(engine or os.environ.get("TAXI_ENGINE") or "local", scheduler),
         scheduler=scheduler,
+        attempt=os.environ.get("TAXI_ATTEMPT") or None,
     )
 
 
@@ -169,6 +171,7 @@ class MonthPaths:
     report_root: Path
     service: str
     month: str
+    attempt: str | None = None
 
     @cached_property
     def raw(self) -> Path:
@@ -203,9 +206,13 @@ class MonthPaths:
     @cached_property
     def models(self) -> Path:
         """Folder with the month's models: ``incumbent``, ``challenger``, ``winner``."""
-        return self.data / "models" / self.service / self.month
+        return self.data / "models" / self.service / self._made
 
     @cached_property
     def reports(self) -> Path:
         """Folder with the month's reports."""
-        return self.report_root / self.service / self.month
+        return self.report_root / self.service / self._made
+
+    @property
+    def _made(self) -> str:
+        return f"retrain/{self.attempt}" if self.attempt else self.month

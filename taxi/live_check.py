@@ -11,7 +11,7 @@ from taxi.explore import read_acceptance
 from taxi.live_alarms import WEEKS, judge_arms, judge_live_volume
 from taxi.months import days_in_month
 from taxi.params import Params
-from taxi.predictions import Store
+from taxi.predictions import Store, open_store
 from taxi.registry import versions
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -48,3 +48,12 @@ def check_live(settings: Settings, params: Params, service: str, store: Store, a
     told = tell(settings, params, service, found, None, at, {service: stamp})
     raised = [one.as_dict() for one in found.values() if one]
     return {"service": service, "month": None, "found": raised, "standing": list_standing(settings, service), **told}
+
+
+def check_store(settings: Settings, params: Params, service: str, at: datetime) -> dict[str, Any]:
+    """Do ``check_live`` on the prediction store that the settings name."""
+    store = open_store(settings.predictions)
+    try:
+        return check_live(settings, params, service, store, at)
+    finally:
+        store.close()

@@ -19,8 +19,9 @@ HOLDOUT_DAYS = 7
 class Plan:
     """Which months train the challenger, which trips judge it, and which champion was in use when the month began.
 
-    ``window`` is empty where no earlier month is on hand; then ``holdout_from`` (New York wall-clock, ISO) divides the
-    month itself: trips before it train, trips from it on judge. ``incumbent`` is the registered version, or None.
+    Where no earlier month is on hand ``window`` is empty, and ``holdout_from`` (New York wall-clock, ISO) divides the month
+    itself: trips before it train, trips from it on judge. So it does in a retrain, which has a window beside that.
+    ``incumbent`` is the registered version, or None.
     ``before`` is the newest earlier month on hand, however old: what the month is compared with.
     """
 
@@ -48,7 +49,7 @@ class Plan:
 
     def months_of(self, role: str) -> list[str]:
         """Return the months that train the ``challenger``, or the ``winner``, oldest first."""
-        return self.refit_window if role == "winner" else self.window or [self.month]
+        return self.refit_window if role == "winner" else self.learnt
 
     def as_of(self, role: str) -> pd.Timestamp:
         """Return the first moment that the ``challenger``, or the ``winner``, learns nothing of."""
@@ -66,9 +67,16 @@ class Plan:
     @property
     def trained(self) -> str:
         """Say in words which trips train the challenger."""
-        if self.holdout_from:
-            return f"{self.month} without its last {HOLDOUT_DAYS} days, because no earlier month is on hand"
-        return f"{len(self.window)} months, {self.window[0]} to {self.window[-1]}"
+        months = f"{len(self.window)} months, {self.window[0]} to {self.window[-1]}" if self.window else ""
+        if not self.holdout_from:
+            return months
+        part = f"{self.month} without its last {HOLDOUT_DAYS} days"
+        return f"{months}, and {part}" if months else f"{part}, because no earlier month is on hand"
+
+    @property
+    def learnt(self) -> list[str]:
+        """Return the months that the challenger learns from, oldest first; the last one in part where it is divided."""
+        return [*self.window, self.month] if self.holdout_from else self.window
 
 
 def describe_incumbent(version: Version | None) -> dict[str, Any] | None:
@@ -84,10 +92,25 @@ def make_plan(
 ) -> Plan:
     """Decide the windows for ``month`` from the months on hand; months at or after it are never trained on."""
     window = window_before(month, on_hand, window_months)
-    holdout = None if window else (month_bounds(month)[1] - pd.Timedelta(days=HOLDOUT_DAYS)).isoformat()
+    holdout = None if window else _last_days(month)
     refit = window_before(shift_month(month, 1), [*on_hand, month], window_months)
     before = max((one for one in on_hand if one < month), default=None)
     return Plan(service, month, window, refit, holdout, incumbent, before)
+
+
+def make_retrain_plan(
+    service: str, month: str, on_hand: list[str], window_months: int, incumbent: dict[str, Any] | None
+) -> Plan:
+    """Decide the windows of a retrain now: the newest ``month`` trains too, but for its last days, which judge.
+
+    A month's own run never trains on the month: it would learn of a change only when the next one is published.
+    """
+    refit = window_before(shift_month(month, 1), on_hand, window_months)
+    return Plan(service, month, [one for one in refit if one != month], refit, _last_days(month), incumbent)
+
+
+def _last_days(month: str) -> str:
+    return (month_bounds(month)[1] - pd.Timedelta(days=HOLDOUT_DAYS)).isoformat()
 
 
 def plan_file(paths: MonthPaths) -> Path:

@@ -85,7 +85,7 @@ def trail_tags(settings: Settings, plan: Plan, params: Params) -> dict[str, str]
 
 def logged_params(plan: Plan, params: Params) -> dict[str, str]:
     """Return what a month's run logs as its parameters: all of ``params.yaml`` and the months that train."""
-    given = flatten_params(params) | {"months": ",".join(plan.window) or plan.month}
+    given = flatten_params(params) | {"months": ",".join(plan.learnt)}
     return {name: str(value) for name, value in given.items()}
 
 

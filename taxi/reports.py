@@ -7,7 +7,7 @@ import pyarrow.parquet as parquet
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from taxi.config import NOTEBOOKS, SERVICES, MonthPaths
-from taxi.files import locked, staged
+from taxi.files import locked, read_json, staged
 from taxi.month import read_results
 
 _WIDTH, _HEIGHT = 860, 200
@@ -22,10 +22,10 @@ def write_page(template: str, path: Path, **values: Any) -> Path:
     return path
 
 
-def _links(folder: Path) -> list[tuple[str, str]]:
+def _links(report_root: Path, folder: Path) -> list[tuple[str, str]]:
     names = [*NOTEBOOKS, "03-monitor-evidently", "refused"]
     return [
-        (name, f"{folder.parent.name}/{folder.name}/{name}.html")
+        (name, f"{folder.relative_to(report_root).as_posix()}/{name}.html")
         for name in names
         if (folder / f"{name}.html").is_file()
     ]
@@ -34,6 +34,11 @@ def _links(folder: Path) -> list[tuple[str, str]]:
 def _backtest(report_root: Path, service: str) -> str | None:
     page = f"{service}/backtest/07-backtest.html"
     return page if (report_root / page).is_file() else None
+
+
+def _retrains(report_root: Path, service: str) -> list[dict[str, Any]]:
+    made = sorted((report_root / service / "retrain").glob("*/retrain.json"))
+    return [read_json(path) | {"links": _links(report_root, path.parent)} for path in made]
 
 
 def plot_points(values: list[float | None]) -> list[tuple[float, float, float]]:
@@ -54,11 +59,14 @@ def build_gallery(report_root: Path) -> Path:
         services: list[dict[str, Any]] = []
         for service in SERVICES:
             results = read_results(report_root, service)
-            months = [one | {"links": _links(report_root / service / month)} for month, one in results.items()]
+            months = [
+                one | {"links": _links(report_root, report_root / service / month)} for month, one in results.items()
+            ]
             rmse = [(one["champion"] or {}).get("metrics", {}).get("rmse") for one in months]
             if months:
                 own: dict[str, Any] = {"name": service, "months": months[::-1], "points": plot_points(rmse)}
-                services.append(own | {"labels": months, "backtest": _backtest(report_root, service)})
+                more = {"backtest": _backtest(report_root, service), "retrains": _retrains(report_root, service)}
+                services.append(own | {"labels": months} | more)
         synthetic = any(month.get("synthetic") for one in services for month in one["months"])
         size = {"width": _WIDTH, "height": _HEIGHT}
         return write_page(

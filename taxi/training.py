@@ -24,9 +24,12 @@ def read_months(settings: Settings, service: str, months: list[str], columns: li
 
 def training_trips(settings: Settings, plan: Plan) -> pd.DataFrame:
     """Return the trips that train the challenger: every pickup is before those of ``judging_trips``."""
+    return _before_holdout(plan, read_months(settings, plan.service, plan.learnt))
+
+
+def _before_holdout(plan: Plan, trips: pd.DataFrame) -> pd.DataFrame:
     if not plan.holdout_from:
-        return read_months(settings, plan.service, plan.window)
-    trips = read_months(settings, plan.service, [plan.month])
+        return trips
     return trips[trips["pickup"] < pd.Timestamp(plan.holdout_from)].reset_index(drop=True)
 
 
@@ -37,11 +40,9 @@ def newest(trips: pd.DataFrame, rows: int) -> pd.DataFrame:
 
 def newest_trips(settings: Settings, plan: Plan, rows: int = 200_000) -> pd.DataFrame:
     """Return the latest ``rows`` of the training trips, in their order; older months than that takes are not read."""
-    if plan.holdout_from:
-        return newest(training_trips(settings, plan), rows)
     months: list[pd.DataFrame] = []
-    for month in reversed(plan.window):
-        months.insert(0, read_months(settings, plan.service, [month]))
+    for month in reversed(plan.learnt):
+        months.insert(0, _before_holdout(plan, read_months(settings, plan.service, [month])))
         if sum(map(len, months)) >= rows:
             break
     return newest(pd.concat(months, ignore_index=True), rows)
@@ -60,13 +61,15 @@ def month_parts(settings: Settings, service: str, months: Sequence[str]) -> list
     return [partial(read_trips, settings.month(service, month).trips, COLUMNS) for month in months]
 
 
+def _divided_month(settings: Settings, plan: Plan) -> pd.DataFrame:
+    return _before_holdout(plan, read_months(settings, plan.service, [plan.month], COLUMNS))
+
+
 def training_parts(settings: Settings, plan: Plan) -> list[Part]:
     """Return what trains the challenger, month by month."""
-    return (
-        [partial(training_trips, settings, plan)]
-        if plan.holdout_from
-        else month_parts(settings, plan.service, plan.window)
-    )
+    whole = month_parts(settings, plan.service, plan.window)
+    divided = [partial(_divided_month, settings, plan)] if plan.holdout_from else []
+    return [*whole, *divided]
 
 
 def fit_parts(

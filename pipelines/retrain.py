@@ -1,0 +1,140 @@
+"""A retrain now: newest window, same gate, same promotion as a month's; started by an alarm's event (``prefect.yaml``)."""
+
+import logging
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from pipelines.flow_runs import sign
+from pipelines.ingest import clean, fetch
+from pipelines.monthly import refit, register, run_step, take_incumbent
+from pipelines.runtime import attempting, hand_on
+from taxi.config import NOTEBOOKS, Settings, load_settings, parse_service
+from taxi.errors import MonthRefused, UsageError
+from taxi.explore import read_acceptance
+from taxi.files import locked, write_json
+from taxi.month import read_results
+from taxi.months import shift_month
+from taxi.params import Params, load_params
+from taxi.plan import Plan, make_retrain_plan, write_plan
+from taxi.policy import Decision
+from taxi.registry import versions
+from taxi.reports import build_gallery
+from taxi.retraining import (
+    Call,
+    attempt_file,
+    decide_retrain,
+    finished_attempt,
+    gather_call,
+    held_result,
+    keep_decision,
+    name_attempt,
+    retrain_result,
+)
+from taxi.source import is_published, open_source
+from taxi.steps import month_fingerprint
+
+_LOG = logging.getLogger(__name__)
+
+
+@task(name="bring", task_run_name="bring-{service}", cache_policy=NO_CACHE)
+def bring_newer(settings: Settings, service: str) -> list[str]:
+    """Ingest the months that the publisher has and we have not; one that is refused stays out, and what comes after it.
+
+    Their own runs come later (``arrivals``): what they find is needed for the reports, not for this.
+    """
+    brought: list[str] = []
+    publisher = open_source(settings.source)
+    month = shift_month(newest_month(settings, service), 1)
+    while is_published(publisher, service, month):
+        with locked(settings.data / ".locks" / f"{service}-{month}.lock"):
+            try:
+                fetch.fn(settings, service, month)
+                clean.fn(settings, service, month)
+            except MonthRefused as error:
+                _LOG.warning("%s %s was refused, and is not learnt from: %s", service, month, error)
+                return brought
+        brought.append(month)
+        month = shift_month(month, 1)
+    return brought
+
+
+def newest_month(settings: Settings, service: str) -> str:
+    """Return the newest month on hand; raise UsageError if there is none."""
+    if not (there := settings.months_on_hand(service)):
+        raise UsageError(
+            f"no {service} month is on hand: begin with `taxi backfill --service {service} --from … --to …`"
+        )
+    return there[-1]
+
+
+@task(name="plan", task_run_name="plan-retrain-{service}-{month}", cache_policy=NO_CACHE)
+def plan_retrain(settings: Settings, service: str, month: str, params: Params) -> Plan:
+    """Take the champion out of the registry, and write down which trips train and which judge."""
+    incumbent = take_incumbent(settings, service, month)
+    on_hand = settings.months_on_hand(service)
+    plan = make_retrain_plan(service, month, on_hand, params.model.window_months, incumbent)
+    write_plan(settings.month(service, month), plan)
+    return plan
+
+
+def _decide(settings: Settings, service: str, call: Call, params: Params) -> tuple[Call, Decision]:
+    month = newest_month(settings, service)
+    findings = read_acceptance(settings.month(service, month))["findings"]
+    there, results = versions(settings.tracking_uri, service), read_results(settings.reports, service)
+    known, facts = gather_call(call, month, findings, there, results)
+    return known, decide_retrain(known, facts, params.retrain)
+
+
+def _train(settings: Settings, service: str, call: Call, decision: Decision, params: Params) -> dict[str, Any]:
+    month = newest_month(settings, service)
+    plan, steps = plan_retrain(settings, service, month, params), {}
+    fingerprint = month_fingerprint(settings, plan, params)
+    if (done := finished_attempt(settings, service, month, fingerprint)) is not None:
+        _LOG.info("%s: this retrain was done before: %s", service, done["reason"])
+        return done
+    for name in NOTEBOOKS[3:]:
+        steps[name] = run_step(settings, plan, name)
+    if steps["05-compare"]["promote"]:
+        refit(settings, plan, params)
+    seen = {"03-monitor": {"metrics": steps["05-compare"]["before"] if plan.incumbent else None}}
+    made = register(settings, plan, params, steps | seen, fingerprint)
+    result = retrain_result(settings, plan, decision, call, steps["05-compare"], made) | {"fingerprint": fingerprint}
+    write_json(attempt_file(settings, service, month), result)
+    return result
+
+
+@flow(name="retrain", flow_run_name="retrain-{service}-{rule}", on_running=[sign])
+def retrain(
+    service: str,
+    rule: str,
+    severity: str = "warning",
+    said: str = "",
+    event: str | None = None,
+    source: str | None = None,
+) -> dict[str, Any]:
+    """Train a challenger on all that is published, judge it on the newest days, promote it by the gate; returns what came of it.
+
+    ``rule``, ``severity``, ``said`` and ``event`` are the alarm's that asks for it, and are kept with the decision. Asked for
+    twice, it is done once. The result is ``done`` or ``held``, with the reason.
+    """
+    settings, call = load_settings(source), Call(rule, severity, said, event)
+    hand_on(settings)
+    params = load_params(settings.root / "params.yaml")
+    with locked(settings.data / ".locks" / f"{parse_service(service)}-retrain.lock"):
+        bring_newer(settings, service)
+        call, decision = _decide(settings, service, call, params)
+        if decision.train:
+            attempt = name_attempt(newest_month(settings, service), decision.facts.incumbent)
+            with attempting(settings, attempt) as apart:
+                result = _train(apart, service, call, decision, params)
+        else:
+            result = held_result(service, decision, call)
+        keep_decision(settings, result)
+    build_gallery(settings.reports)
+    rows = [{"name": name, "value": str(result[name])} for name in ("status", "month", "promoted", "reason")]
+    create_table_artifact(table=[*rows, {"name": "asked for by", "value": f"{rule}: {said}"}], key=f"{service}-retrain")
+    _LOG.info("%s retrain, %s: %s", service, result["status"], result["reason"])
+    return result
