@@ -15,6 +15,15 @@ from tests.postgres import Postgres, running_postgres, why_not
 REAL_SOURCE = Path(__file__).resolve().parents[2] / "shared/data/tlc"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files of slow tests first: workers take whole files, and one that begins last is waited for by all."""
+    slow: dict[Path, float] = {}
+    for file in {item.path for item in items}:
+        marked = [item.get_closest_marker("slow") is not None for item in items if item.path == file]
+        slow[file] = sum(marked) / len(marked)
+    items.sort(key=lambda item: -slow[item.path])
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_telemetry() -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -18,7 +18,7 @@ from taxi.processes import PARENT_MARK
 from taxi.sample import write_sample
 from tests.worlds import World
 
-KILLS = int(os.environ.get("TAXI_TEST_KILLS", "4"))
+KILLS = int(os.environ.get("TAXI_TEST_KILLS", "2"))
 pytestmark = pytest.mark.slow
 
 
