@@ -28,6 +28,7 @@ from taxi.model import DurationModel, load_model, save_model
 from taxi.params import Params, load_params
 from taxi.sample import write_sample
 from taxi.schema import read_trips, to_arrow
+from tests.automation import SMALL, make_checkout
 from tests.builders import build_sample_trips
 from tests.worlds import ROOT, World
 
@@ -204,7 +205,8 @@ def test_a_month_split_by_a_worker_is_the_month_split_here(address: str, tmp_pat
 
 
 def test_a_backfill_on_a_cluster_keeps_the_same_trips(address: str, tmp_path: Path) -> None:
-    world = World(tmp_path, {"PREFECT_SERVER_ANALYTICS_ENABLED": "false"})
+    checkout = make_checkout(tmp_path / "checkout", {"model": SMALL | {"planned": False}})
+    world = World(tmp_path, {"PREFECT_SERVER_ANALYTICS_ENABLED": "false"}, checkout)
     write_sample(tmp_path / "source", "green", MONTHS[:2], rows=1500)
     words = ("--from", MONTHS[0], "--to", MONTHS[1], "--no-version", "--engine", "dask", "--scheduler", address)
 

@@ -16,6 +16,7 @@ import pytest
 from taxi.files import STAGING_MARK, sha256_file, sha256_tree
 from taxi.processes import PARENT_MARK
 from taxi.sample import write_sample
+from tests.automation import SMALL, make_checkout
 from tests.worlds import World
 
 KILLS = int(os.environ.get("TAXI_TEST_KILLS", "2"))
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.slow
 def start(place: Path) -> "subprocess.Popen[str]":
     shared = {"TAXI_SOURCE": str(place.parent / "source"), "PREFECT_HOME": str(place.parent / "prefect")}
     words = ["backfill", "--service", "green", "--from", "2024-01", "--to", "2024-02", "--no-version", "--json"]
-    return World(place, shared).start(*words, start_new_session=True)
+    return World(place, shared, place.parent / "checkout").start(*words, start_new_session=True)
 
 
 def finish(place: Path) -> dict[str, Any]:
@@ -69,6 +70,7 @@ def outcome(place: Path, answer: dict[str, Any]) -> dict[str, Any]:
 
 def test_kill_9_at_random_moments_leaves_nothing_behind_and_changes_nothing(tmp_path: Path) -> None:
     write_sample(tmp_path / "source", "green", ["2024-01", "2024-02"], rows=2000, shift_month="2024-02")
+    make_checkout(tmp_path / "checkout", {"model": SMALL})
     calm, shaken = tmp_path / "calm", tmp_path / "shaken"
     begun = time.monotonic()
     expected = outcome(calm, finish(calm))

@@ -13,10 +13,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class World:
-    """A sample source, and places for what runs make of it; ``more`` replaces or adds to the environment."""
+    """A sample source, and places for what runs make of it; ``more`` replaces or adds to the environment, ``root`` is the checkout."""
 
     place: Path
     more: dict[str, str] = field(default_factory=dict)
+    root: Path = ROOT
 
     @property
     def environment(self) -> dict[str, str]:
@@ -28,7 +29,7 @@ class World:
     def start(self, *words: str, **options: Any) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "pipelines.cli", *words]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, env=self.environment, cwd=ROOT, **pipes, **options)
+        return subprocess.Popen(command, env=self.environment, cwd=self.root, **pipes, **options)
 
     def taxi(self, *words: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*words)
