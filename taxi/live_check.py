@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 
 from taxi.alarm_rules import Checked
 from taxi.alarms import judge_live_check, list_standing, tell
+from taxi.arms import with_known_duration
 from taxi.config import Settings
 from taxi.explore import read_acceptance
 from taxi.live_alarms import WEEKS, judge_arms, judge_live_volume
@@ -30,7 +31,8 @@ def hourly_trips(settings: Settings, service: str, at: datetime) -> float | None
 def judge_live(settings: Settings, params: Params, service: str, store: Store, at: datetime) -> Checked:
     """Return what the rules find in the log up to ``at``; raises StoreDown where the store does not answer."""
     alarms, since = params.alarms, at - timedelta(hours=params.alarms.live_hours)
-    made, judged = store.newest(service, since, 4 * alarms.live_trips), store.with_outcomes(service, since)
+    made = store.newest(service, since, 4 * alarms.live_trips)
+    judged = with_known_duration(store.with_outcomes(service, since), params.clean)
     hours = [at - timedelta(weeks=week) for week in range(WEEKS + 1)]
     now, *weeks = (store.count_made(service, end - timedelta(hours=1), end) for end in hours)
     registered = {
