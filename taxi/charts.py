@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 220, 58, 14, 14, 30
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 220, 58, 30, 14, 30
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#8a949e")
 MOST_LABELS = 8
 Values = Sequence[float | None]
