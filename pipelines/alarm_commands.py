@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.runtime import has_server
 from taxi.config import load_settings, parse_service
 from taxi.errors import UsageError
 from taxi.months import parse_month
@@ -42,12 +41,13 @@ def _check(service: str, month: str | None, live: bool) -> dict[str, Any]:
 
 
 def _emit(result: dict[str, Any]) -> None:
-    if result["told"] and has_server():
+    settings = load_settings()
+    if result["told"] and settings.prefect:
         from pipelines.events import (
-            emit_alarms,
-        )  # Prefect takes seconds to import: only where there is something to say
+            emit_alarms,  # Prefect takes seconds to import: only where there is something to say
+        )
 
-        emit_alarms(result["told"])
+        emit_alarms(settings, result["told"])
 
 
 @app.command()

@@ -23,7 +23,7 @@ def check_alarms(settings: Settings, service: str, month: str | None) -> dict[st
         came = check_service(settings, params, service, now)
     else:
         came = check_month(settings, params, service, month, now)
-    emit_alarms(came["told"])
+    emit_alarms(settings, came["told"])
     return came
 
 

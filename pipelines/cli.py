@@ -3,8 +3,6 @@
 import json
 import logging
 import sys
-from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,8 +22,9 @@ from pipelines import (
     status_commands,
     traffic_commands,
 )
+from pipelines.runtime import begin_flow
 from pipelines.terminal import show_summary, start_logging
-from taxi.config import NOTEBOOKS, Settings, load_settings, parse_service
+from taxi.config import NOTEBOOKS, load_settings, parse_service
 from taxi.errors import MonthRefused, NotPublished, Refused, TaxiError, UsageError
 from taxi.months import iterate_months, parse_month
 
@@ -64,31 +63,6 @@ def _say(result: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(result, allow_nan=False), flush=True)
 
 
-def _begin(
-    source: str | None, name: str, engine: str, scheduler: str | None
-) -> tuple[Settings, Callable[..., dict[str, Any]]]:
-    """Return the settings and the flow; Prefect's server and the kernels' imports start meanwhile."""
-    from pipelines.runtime import prepare_process, start_prefect
-    from taxi.kernels import warm_up
-    from taxi.source import open_source
-
-    settings = load_settings(source, engine, scheduler)
-    open_source(settings.source)
-    if settings.scheduler:
-        import_module("taxi.cluster").check_cluster(settings.scheduler, settings.data)
-    prepare_process(settings)
-    if name != "ingest":
-        warm_up("pipelines.cli")
-    wait_for_prefect, runs = start_prefect(), import_module("pipelines.flow_runs")
-    if settings.prefect:  # it answers already: mark before the flow's imports, which take longer
-        runs.mark_crashed()
-    flow = getattr(import_module(f"pipelines.{name}"), name)
-    wait_for_prefect()
-    if not settings.prefect:
-        runs.mark_crashed()
-    return settings, runs.tagged(flow)
-
-
 @app.callback()
 def _logging(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False) -> None:
     start_logging(verbose)
@@ -106,7 +80,7 @@ def run(
 ) -> None:
     """Run one month, from the publisher to its reports: the main job."""
     parse_service(service), parse_month(month)
-    settings, flow = _begin(source, "monthly", engine, scheduler)
+    settings, flow = begin_flow(source, "monthly", engine, scheduler)
     result = flow(service, month, settings.source, not no_version, settings.engine, settings.scheduler)
     show_summary([result], settings.reports) if not json_ else _say(result, True)
     raise typer.Exit(STATUS_CODES[result["status"]])
@@ -125,7 +99,7 @@ def backfill(
 ) -> None:
     """Run many months, oldest first; those that are finished already cost nothing."""
     parse_service(service), list(iterate_months(first, last))
-    settings, flow = _begin(source, "backfill", engine, scheduler)
+    settings, flow = begin_flow(source, "backfill", engine, scheduler)
     result = flow(service, first, last, settings.source, not no_version, settings.engine, settings.scheduler)
     show_summary(result["months"], settings.reports) if not json_ else _say(result, True)
     raise typer.Exit(max(STATUS_CODES[month["status"]] for month in result["months"]))
@@ -142,7 +116,7 @@ def ingest(
 ) -> None:
     """Fetch one month and split it into kept trips and quarantine: step 1 alone."""
     parse_service(service), parse_month(month)
-    settings, flow = _begin(source, "ingest", engine, scheduler)
+    settings, flow = begin_flow(source, "ingest", engine, scheduler)
     from taxi.month import refused_result, unpublished_result
     from taxi.params import load_params
 

@@ -45,7 +45,7 @@ def find_flow_runs(settings: Settings) -> Finding:
 
 def repair_flow_runs(settings: Settings) -> None:
     """Mark them as crashed."""
-    start_prefect()()
+    start_prefect(settings)()
     from pipelines.flow_runs import mark_crashed
 
     mark_crashed()

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from prefect.events import emit_event
 
-from pipelines.runtime import has_server
+from taxi.config import Settings
 
 PREFIX = "taxi.alarm"
 _LOG = logging.getLogger(__name__)
@@ -19,13 +19,13 @@ def resource_of(told: Mapping[str, Any]) -> dict[str, str]:
     return {"prefect.resource.id": f"taxi.service.{told['service']}", "prefect.resource.name": told["service"]} | labels
 
 
-def emit_alarms(told: Sequence[Mapping[str, Any]]) -> list[str]:
+def emit_alarms(settings: Settings, told: Sequence[Mapping[str, Any]]) -> list[str]:
     """Send each message as ``taxi.alarm.raised``, ``.worse`` or ``.recovered``, its whole content as payload; returns their names.
 
     Where no server is set nothing is sent: the file and the channels have it. An event keeps the message's id, so that one
     that is sent twice counts once.
     """
-    if not has_server():
+    if settings.prefect is None:
         return []
     sent = []
     for one in told:

@@ -182,6 +182,5 @@ def monthly(
             result = done
     if result["status"] == "not-published":
         return result
-    return result | {
-        "alarm_check": watch(settings, service, month)
-    }  # after the lock and the files: channels may be slow
+    # after the lock and the files: channels may be slow
+    return result | {"alarm_check": watch(settings, service, month)}

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from taxi.config import load_settings, parse_service
+from pipelines.runtime import begin_flow
+from taxi.config import parse_service
 
 
 def retrain(
@@ -23,17 +24,8 @@ def retrain(
     json_: Annotated[bool, typer.Option("--json", help="End stdout with one JSON object.")] = False,
 ) -> None:
     """Train a challenger on all that is published, judge it on the newest days, and promote it if it is better; exit 4 if held."""
-    from pipelines.runtime import prepare_process, start_prefect
-    from taxi.kernels import warm_up
-
-    settings = load_settings(source)
     parse_service(service)
-    prepare_process(settings)
-    warm_up("pipelines.cli")
-    wait_for_prefect = start_prefect()
-    from pipelines.retrain import retrain as run
-
-    wait_for_prefect()
+    settings, run = begin_flow(source, "retrain")
     result = run(service, rule, said=because, source=settings.source)
     if json_:
         print(json.dumps(result, allow_nan=False), flush=True)

@@ -7,12 +7,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
-from taxi.config import TELEMETRY_OFF, Settings
-from taxi.files import locked, remove, remove_staging
-from taxi.processes import PARENT_MARK, end_orphans, left_sockets, mark_of
+from taxi.config import TELEMETRY_OFF, Settings, load_settings
+from taxi.files import locked, remove
+from taxi.leftovers import clear_sockets, clear_staging
+from taxi.processes import PARENT_MARK, end_orphans, mark_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,11 +39,8 @@ def prepare_process(settings: Settings) -> None:
     prepare_reading()
     end_orphans()
     hand_on(settings)
-    for folder in (settings.data, settings.reports):
-        for path in remove_staging(folder):
-            _LOG.info("removed %s, left by a run that was killed", path)
-    for path in left_sockets():
-        remove(path)
+    clear_staging(settings)
+    clear_sockets(settings)
 
 
 def hand_on(settings: Settings) -> None:
@@ -67,11 +67,6 @@ def attempting(settings: Settings, attempt: str) -> Iterator[Settings]:
         hand_on(settings)
 
 
-def has_server() -> bool:
-    """Return whether a Prefect server is set (PREFECT_API_URL): without one there is nobody to tell events to."""
-    return bool(os.environ.get("PREFECT_API_URL"))
-
-
 def prefect_home() -> Path:
     """Return Prefect's home folder (PREFECT_HOME, by default ~/.prefect)."""
     return Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect").expanduser()
@@ -93,9 +88,9 @@ def _prepare_prefect() -> None:
         stamp.touch()
 
 
-def start_prefect() -> Callable[[], None]:
+def start_prefect(settings: Settings) -> Callable[[], None]:
     """Start Prefect's embedded server, where no server is set; call what is returned, which waits for it, before the first flow."""
-    if has_server():
+    if settings.prefect:
         return lambda: None
     from prefect.server.api.server import SubprocessASGIServer
 
@@ -103,6 +98,30 @@ def start_prefect() -> Callable[[], None]:
     starting = Thread(target=SubprocessASGIServer().start, daemon=True)
     starting.start()
     return starting.join
+
+
+def begin_flow(
+    source: str | None, name: str, engine: str = "local", scheduler: str | None = None
+) -> tuple[Settings, Callable[..., dict[str, Any]]]:
+    """Return the settings and the flow ``pipelines.<name>.<name>``; Prefect's server and the kernels' imports start meanwhile."""
+    from taxi.kernels import warm_up
+    from taxi.source import open_source
+
+    settings = load_settings(source, engine, scheduler)
+    open_source(settings.source)
+    if settings.scheduler:
+        import_module("taxi.cluster").check_cluster(settings.scheduler, settings.data)
+    prepare_process(settings)
+    if name != "ingest":
+        warm_up("pipelines.cli")
+    wait_for_prefect, runs = start_prefect(settings), import_module("pipelines.flow_runs")
+    if settings.prefect:  # it answers already: mark before the flow's imports, which take longer
+        runs.mark_crashed()
+    flow = getattr(import_module(f"pipelines.{name}"), name)
+    wait_for_prefect()
+    if not settings.prefect:
+        runs.mark_crashed()
+    return settings, runs.tagged(flow)
 
 
 def prepare_server(metrics: Path | None) -> None:

@@ -1,5 +1,6 @@
 """What crashes leave behind, found and, apart from that, cleared away: nothing that a living process holds is touched."""
 
+import logging
 from pathlib import Path
 
 from taxi.config import SERVICES, Settings
@@ -10,6 +11,7 @@ from taxi.lineage import ENVIRONMENTS
 from taxi.processes import end_orphans, left_sockets, orphans
 from taxi.spool import REFUSED, waiting_folders
 
+_LOG = logging.getLogger(__name__)
 RERUN = "the next `taxi run` does it, or `taxi doctor --repair` now"
 
 
@@ -35,7 +37,8 @@ def find_staging(settings: Settings) -> Finding:
 def clear_staging(settings: Settings) -> None:
     """Remove what ``find_staging`` finds."""
     for folder in (settings.data, settings.reports):
-        remove_staging(folder)
+        for path in remove_staging(folder):
+            _LOG.info("removed %s, left by a run that was killed", path)
 
 
 def find_orphans(settings: Settings) -> Finding:

@@ -9,6 +9,7 @@ import yaml
 from prefect.events.schemas.deployment_triggers import DeploymentEventTrigger
 
 from pipelines.events import emit_alarms, resource_of
+from taxi.config import load_settings
 from taxi.lineage import Version
 from taxi.month_alarms import MONITORED
 from taxi.params import RetrainParams, load_params
@@ -103,7 +104,10 @@ def test_when_a_month_arrives_the_live_alarm_that_still_stands_asks_again():
 def test_without_a_server_an_alarm_is_no_event_and_no_failure(monkeypatch):
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
 
-    assert emit_alarms([{"id": "0" * 32, "kind": "raised", "service": "green", "rule": "live-error"}]) == []
+    assert (
+        emit_alarms(load_settings(), [{"id": "0" * 32, "kind": "raised", "service": "green", "rule": "live-error"}])
+        == []
+    )
 
 
 def test_a_retrain_asked_for_twice_has_one_place_and_a_new_champion_another():
