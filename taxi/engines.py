@@ -85,6 +85,39 @@ def open_engine(address: str, what: str, variable: str) -> Engine:
     return engine
 
 
+class Database:
+    """The tables of ``tables`` at one address, made when first needed: a database that is down now may be up later.
+
+    ``what`` names it in messages; ``lock`` is as for ``make_all``.
+    """
+
+    what: str
+    tables: sql.MetaData
+    lock: int
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._ready = False
+        self.address = engine.url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with reaching(self.what, self.address):
+            try:
+                with self._engine.begin() as connection:
+                    if not self._ready:
+                        make_all(connection, self.tables, self.lock)
+                    yield connection
+                self._ready = True
+            except DBAPIError:
+                self._ready = False  # the database may have been made anew
+                raise
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._engine.dispose()
+
+
 def make_all(connection: Connection, tables: sql.MetaData, lock: int) -> None:
     """Make the tables and indexes that are not there; however many processes do so at once, each succeeds.
 

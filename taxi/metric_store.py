@@ -1,17 +1,14 @@
 """All numbers about months, live traffic and costs in one table: SQLite by default, PostgreSQL in production."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
 import pandas as pd
 import sqlalchemy as sql
-from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import DBAPIError
 
-from taxi.engines import make_all, open_engine, reaching
+from taxi.engines import Database, open_engine
 
 WHAT = "metrics store"
 PREPARING = 7_012_024  # the number of PostgreSQL's advisory lock under which the table is made
@@ -46,26 +43,10 @@ class Metric:
     text: str | None = None
 
 
-class MetricStore:
-    """The table at one address, made when first needed."""
+class MetricStore(Database):
+    """The table of metrics at one address."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._ready = False
-        self.address = engine.url.render_as_string(hide_password=True)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        with reaching(WHAT, self.address):
-            try:
-                with self._engine.begin() as connection:
-                    if not self._ready:
-                        make_all(connection, TABLES, PREPARING)
-                    yield connection
-                self._ready = True
-            except DBAPIError:
-                self._ready = False
-                raise
+    what, tables, lock = WHAT, TABLES, PREPARING
 
     def replace(self, metrics: Sequence[Metric]) -> None:
         """Write metrics; those of the same kind, service and time are replaced as a whole, so that twice is once.
@@ -95,10 +76,6 @@ class MetricStore:
         own = (METRICS.c.kind == kind) & (METRICS.c.service == service)
         with self._transaction() as connection:
             return connection.scalar(sql.select(sql.func.max(METRICS.c.at)).where(own))
-
-    def close(self) -> None:
-        """Give back the connections."""
-        self._engine.dispose()
 
 
 def open_metrics(address: str) -> MetricStore:

@@ -1,9 +1,6 @@
-"""The prediction store's two tables, and how they are made by whoever comes first."""
+"""The prediction store's two tables."""
 
 import sqlalchemy as sql
-from sqlalchemy.engine import Connection
-
-from taxi.engines import make_all
 
 PREPARING = 7_012_023  # the number of PostgreSQL's advisory lock under which the tables are made
 TABLES = sql.MetaData()
@@ -40,8 +37,3 @@ OUTCOMES = sql.Table(
     sql.Column("source", sql.Text, nullable=False),
     sql.Column("received_at", sql.DateTime, nullable=False, comment="UTC"),
 )
-
-
-def make_tables(connection: Connection) -> None:
-    """Make the tables and indexes that are not there; however many processes do so at once, each succeeds."""
-    make_all(connection, TABLES, PREPARING)

@@ -1,45 +1,30 @@
 """What was predicted and what became of it: the store, SQLite by default and PostgreSQL in production."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 import pandas as pd
 import sqlalchemy as sql
-from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.engine import Engine
 
-from taxi.engines import INSERT, BadRows, StoreDown, open_engine, reaching
+from taxi.engines import INSERT, BadRows, Database, StoreDown, open_engine, reaching
 from taxi.prediction_rows import as_utc, outcome_rows, prediction_rows, with_durations
-from taxi.prediction_tables import OUTCOMES, PREDICTIONS, make_tables
+from taxi.prediction_tables import OUTCOMES, PREDICTIONS, PREPARING, TABLES
 
 __all__ = ["BadRows", "Store", "StoreDown", "open_store"]
 Json = dict[str, Any]
 WHAT = "prediction store"
 
 
-class Store:
-    """The two tables at one address, made when first needed: a database that is down now may be up later."""
+class Store(Database):
+    """The tables of predictions and outcomes at one address."""
+
+    what, tables, lock = WHAT, TABLES, PREPARING
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._insert = INSERT[engine.dialect.name]
-        self._ready = False
-        self.address = engine.url.render_as_string(hide_password=True)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        with reaching(WHAT, self.address):
-            try:
-                with self._engine.begin() as connection:
-                    if not self._ready:
-                        make_tables(connection)
-                    yield connection
-                self._ready = True
-            except DBAPIError:
-                self._ready = False  # the database may have been made anew
-                raise
 
     def write_predictions(self, rows: Sequence[Json]) -> None:
         """Keep predictions (keys: the table's columns; made_at in UTC); those that are kept already change nothing.
@@ -129,10 +114,6 @@ class Store:
             frame = pd.DataFrame(result.fetchall(), columns=list(result.keys()))
         types = {sql.DateTime: "datetime64[us]", sql.Double: "float64", sql.Boolean: "bool"}
         return frame.astype({name: types[type(kind)] for name, kind in kinds.items() if type(kind) in types})
-
-    def close(self) -> None:
-        """Give back the connections."""
-        self._engine.dispose()
 
 
 def open_store(address: str) -> Store:
