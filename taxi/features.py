@@ -14,7 +14,6 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from taxi.history import (
-    BAND_OF_HOUR,
     BIN_MILES,
     MILES_BINS,
     ZONES,
@@ -25,6 +24,7 @@ from taxi.history import (
     is_year_round,
     look_up,
     merge,
+    stack,
     subtract,
     zone_pair,
 )
@@ -162,8 +162,8 @@ class TripFeatures(TransformerMixin, BaseEstimator):
         self.sums_ = reduce(merge, tallies)
         self.year_round_ = is_year_round(self.sums_)
         self.history_ = History(self.sums_, self.pair_bin_, self.smoothing)
-        rest = [subtract(self.sums_, one) for one in tallies] if len(tallies) > 1 else []
-        self.others_ = [History(one, self.pair_bin_, self.smoothing) for one in rest]
+        rest = [subtract(self.sums_, one) for one in tallies] if len(tallies) == self.folds > 1 else []
+        self.others_ = stack([History(one, self.pair_bin_, self.smoothing) for one in rest]) if rest else {}
         return self
 
     def with_planned(self, planned: bool) -> "TripFeatures":
@@ -174,7 +174,7 @@ class TripFeatures(TransformerMixin, BaseEstimator):
 
     def look_back(self, trips: pd.DataFrame) -> np.ndarray:
         """Return the matrix of trips that were learnt from, each without what its own fold of weeks taught."""
-        if len(getattr(self, "others_", ())) != self.folds:
+        if not getattr(self, "others_", {}):
             raise ValueError("expected features fitted here; those read from a model keep no folds")
         keys = self._keys(trips)
         return self._assemble(trips, keys, look_up(self.others_, keys, self._fold(trips)))
@@ -183,7 +183,7 @@ class TripFeatures(TransformerMixin, BaseEstimator):
         """Return the matrix of ``NAMES`` (and ``PLANNED``), shape (n, 36 or 38), float32."""
         check_is_fitted(self, "sums_")
         keys = self._keys(trips)
-        return self._assemble(trips, keys, look_up([self.history_], keys))
+        return self._assemble(trips, keys, look_up(self.history_.tables, keys))
 
     def transform_one(self, trip: Trip) -> np.ndarray:
         """Return what ``transform`` returns for one trip, shape (36 or 38,), without a frame."""
@@ -232,16 +232,15 @@ class TripFeatures(TransformerMixin, BaseEstimator):
 
     def _keys(self, trips: pd.DataFrame) -> Keys:
         pickup, dropoff = _codes(trips["PULocationID"]), _codes(trips["DOLocationID"])
-        hour = minute_of_week(trips["pickup"]) // 60
         miles = self.pair_bin_[zone_pair(pickup, dropoff)]
-        return Keys(pickup, dropoff, hour, BAND_OF_HOUR[hour], miles, day_of_year(trips["pickup"]))
+        return Keys(pickup, dropoff, minute_of_week(trips["pickup"]), miles, day_of_year(trips["pickup"]))
 
     def _plain(self, trips: pd.DataFrame, keys: Keys) -> Iterator[np.ndarray]:
         yield keys.pickup
         yield keys.dropoff
         for table, cell in ((self.places_, keys.pickup), (self.places_, keys.dropoff), (self.pairs_, keys.pair)):
             yield from (column[cell] for column in table.T)
-        yield minute_of_week(trips["pickup"]) % DAY
+        yield keys.minute % DAY
         yield keys.hour // 24
         yield keys.hour
         yield from holiday_flags(trips["pickup"].to_numpy().astype("datetime64[D]"))

@@ -22,14 +22,18 @@ def zone_pair(pickup: np.ndarray, dropoff: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Keys:
-    """Integer keys of n trips, each of shape (n,): zones 0..265, hour of the week 0..167, time band, distance bin, day of the year 1..366."""
+    """Integer keys of n trips, each of shape (n,): zones 0..265, minute of the week, distance bin, day of the year 1..366."""
 
     pickup: np.ndarray
     dropoff: np.ndarray
-    hour: np.ndarray
-    band: np.ndarray
+    minute: np.ndarray
     miles: np.ndarray
     day: np.ndarray
+
+    @cached_property
+    def hour(self) -> np.ndarray:
+        """The hour of the week, 0..167."""
+        return self.minute // 60
 
     @cached_property
     def pair(self) -> np.ndarray:
@@ -44,7 +48,7 @@ class Keys:
             "hour": self.hour,
             "miles": self.miles,
             "pair": self.pair,
-            "pair_band": self.pair * BANDS + self.band,
+            "pair_band": self.pair * BANDS + BAND_OF_HOUR[self.hour],
             "pickup_hour": self.pickup * HOURS + self.hour,
             "dropoff_hour": self.dropoff * HOURS + self.hour,
         }
@@ -160,9 +164,12 @@ class History:
         return tuple(self.tables[name][cells[cell]] for name, cell in self.CELL.items())
 
 
-def look_up(histories: Sequence[History], keys: Keys, which: np.ndarray | int = 0) -> Iterator[np.ndarray]:
-    """Yield one column of ``History.COLUMNS`` after the other, shape (n,); trip i looks into history ``which[i]``."""
+def stack(histories: Sequence[History]) -> dict[str, np.ndarray]:
+    """Return the tables of several histories, one behind the other, for ``look_up``."""
+    return {name: np.concatenate([one.tables[name] for one in histories], dtype=np.float32) for name in History.CELL}
+
+
+def look_up(tables: dict[str, np.ndarray], keys: Keys, which: np.ndarray | int = 0) -> Iterator[np.ndarray]:
+    """Yield one column of ``History.COLUMNS`` after the other, shape (n,); trip i looks into the stack's table ``which[i]``."""
     for name, cell in History.CELL.items():
-        tables = [one.tables[name] for one in histories]
-        whole = tables[0] if len(tables) == 1 else np.concatenate(tables, dtype=np.float32)
-        yield whole[which * SIZES[cell] + keys.cells[cell]]
+        yield tables[name][which * SIZES[cell] + keys.cells[cell]]
