@@ -10,6 +10,7 @@ from taxi.city import build_city, write_lookup, write_shapes
 from taxi.config import TELEMETRY_OFF
 from taxi.zones import read_zones
 from tests.builders import build_published, build_sample_trips, build_trips
+from tests.changes import HISTORY, MONTH
 from tests.postgres import Postgres, running_postgres, why_not
 
 REAL_SOURCE = Path(__file__).resolve().parents[2] / "shared/data/tlc"
@@ -64,6 +65,22 @@ def zones(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 def sample_trips() -> Callable[..., pd.DataFrame]:
     """Kept trips of the sample city: ``sample_trips(month, rows)``."""
     return build_sample_trips
+
+
+@pytest.fixture(scope="module")
+def made_months(make_published: Callable[..., pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The months that mutations change and are compared with, as published."""
+    return {month: make_published("green", month) for month in (*HISTORY, MONTH)}
+
+
+@pytest.fixture(scope="module")
+def data_with_history(tmp_path_factory: pytest.TempPathFactory, made_months: dict[str, pd.DataFrame]) -> Path:
+    """A data folder in which the months before the mutated one were accepted."""
+    from tests.mutations import keep_history  # imports what few tests need
+
+    folder = tmp_path_factory.mktemp("data")
+    keep_history(folder, {month: made_months[month] for month in HISTORY})
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """A month of broken records, from its bytes to the policy and the alarms: refused or in doubt, and never learnt from."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,8 +12,8 @@ from taxi.month_alarms import judge_month
 from taxi.params import load_params
 from taxi.policy import decide_training, gather_facts, replay
 from tests.catalogue import MUTATIONS, Mutation
-from tests.changes import HISTORY, MONTH, TIMES, stuck
-from tests.mutations import judge, keep_history, mutate
+from tests.changes import MONTH, TIMES, stuck
+from tests.mutations import judge, mutate
 from tests.test_alarm_rules import make_result
 
 PARAMS = load_params()
@@ -32,18 +31,6 @@ def faulty(share: float) -> Callable[[pd.DataFrame], pd.DataFrame]:
     return change
 
 
-@pytest.fixture(scope="module")
-def made_months(make_published) -> dict[str, pd.DataFrame]:
-    return {month: make_published("green", month) for month in (*HISTORY, MONTH)}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory, made_months) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    keep_history(folder, {month: made_months[month] for month in HISTORY})
-    return folder
-
-
 @pytest.mark.parametrize(
     "mutation",
     [
@@ -52,10 +39,10 @@ def data(tmp_path_factory, made_months) -> Path:
     ],
     ids=lambda one: one.name,
 )
-def test_a_broken_month_is_refused_raises_an_error_and_is_never_trained_on(mutation, data, made_months):
+def test_a_broken_month_is_refused_raises_an_error_and_is_never_trained_on(mutation, data_with_history, made_months):
     raw, _ = mutate(mutation, made_months[MONTH])
-    outcome = judge(raw, data)
-    paths = MonthPaths(data, data / "reports", "green", MONTH)
+    outcome = judge(raw, data_with_history)
+    paths = MonthPaths(data_with_history, data_with_history / "reports", "green", MONTH)
 
     result = refused_result(paths, f"{mutation.rule}: refused", {}, PARAMS)
 
@@ -69,9 +56,11 @@ def test_a_broken_month_is_refused_raises_an_error_and_is_never_trained_on(mutat
     assert [(one.rule, one.severity) for one in found.values()] == [("data-quality", "error")]
 
 
-def test_a_fault_that_has_only_begun_to_grow_is_accepted_and_warned_of_and_not_learnt_from(data, made_months):
+def test_a_fault_that_has_only_begun_to_grow_is_accepted_and_warned_of_and_not_learnt_from(
+    data_with_history, made_months
+):
     raw, _ = mutate(Mutation("clock fault in a tenth", "", faulty(0.1)), made_months[MONTH])
-    summary = judge(raw, data).summary
+    summary = judge(raw, data_with_history).summary
 
     facts = gather_facts(MONTH, ["rmse"], summary["findings"], CHAMPION, {})
     decision = decide_training(facts, ALWAYS)
@@ -87,11 +76,13 @@ def test_a_fault_that_has_only_begun_to_grow_is_accepted_and_warned_of_and_not_l
 BLOCK = ["store_and_fwd_flag", "RatecodeID", "passenger_count", "payment_type", "trip_type"]
 
 
-def test_a_month_that_is_only_unlike_those_before_is_warned_of_and_may_be_learnt_from(data, made_months):
+def test_a_month_that_is_only_unlike_those_before_is_warned_of_and_may_be_learnt_from(data_with_history, made_months):
     def emptied(frame: pd.DataFrame) -> pd.DataFrame:
         return frame.assign(**{name: frame[name].where(frame.index % 5 > 0) for name in BLOCK})
 
-    summary = judge(mutate(Mutation("a larger null block", "", emptied), made_months[MONTH])[0], data).summary
+    summary = judge(
+        mutate(Mutation("a larger null block", "", emptied), made_months[MONTH])[0], data_with_history
+    ).summary
     facts = gather_facts(MONTH, ["rmse"], summary["findings"], CHAMPION, {})
     decision = decide_training(facts, PARAMS.retrain)
 

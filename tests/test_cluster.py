@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -30,6 +29,7 @@ from taxi.sample import write_sample
 from taxi.schema import read_trips, to_arrow
 from tests.automation import SMALL, make_checkout
 from tests.builders import build_sample_trips
+from tests.postgres import free_port
 from tests.worlds import ROOT, World
 
 dask = pytest.importorskip("dask")
@@ -223,12 +223,6 @@ def test_a_backfill_on_a_cluster_keeps_the_same_trips(address: str, tmp_path: Pa
     )  # the second month trains nothing: its challenger would be the champion
     assert load_model(models / "challenger").recipe["engine"] == "dask"
     assert sha256_tree(tmp_path / "data/trips") == sha256_tree(tmp_path / "alone/trips")
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def test_a_scheduler_that_does_not_answer_is_said_before_anything_is_done(tmp_path: Path) -> None:

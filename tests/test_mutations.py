@@ -1,37 +1,26 @@
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from tests.catalogue import MUTATIONS, Mutation
-from tests.changes import HISTORY, MONTH
-from tests.mutations import document, is_caught, judge, keep_history, mutate
+from tests.changes import MONTH
+from tests.mutations import document, is_caught, judge, mutate
 
 
-@pytest.fixture(scope="module")
-def made_months(make_published) -> dict[str, pd.DataFrame]:
-    return {month: make_published("green", month) for month in (*HISTORY, MONTH)}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory, made_months) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    keep_history(folder, {month: made_months[month] for month in HISTORY})
-    return folder
-
-
-def test_the_month_itself_is_accepted_without_a_warning(data, made_months):
-    outcome = judge(mutate(Mutation("none", ""), made_months[MONTH])[0], data)
+def test_the_month_itself_is_accepted_without_a_warning(data_with_history, made_months):
+    outcome = judge(mutate(Mutation("none", ""), made_months[MONTH])[0], data_with_history)
 
     assert outcome.summary["status"] == "accepted"
     assert outcome.summary["rows"]["quarantined"] <= 2
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda one: one.name)
-def test_a_month_that_is_wrong_is_refused_or_quarantined_by_the_rule_that_names_it(mutation, data, made_months):
+def test_a_month_that_is_wrong_is_refused_or_quarantined_by_the_rule_that_names_it(
+    mutation, data_with_history, made_months
+):
     raw, touched = mutate(mutation, made_months[MONTH])
 
-    outcome = judge(raw, data)
+    outcome = judge(raw, data_with_history)
 
     assert touched.any() or not len(touched)
     assert is_caught(mutation, outcome, touched), outcome.summary["findings"]
