@@ -24,12 +24,11 @@ import pandas as pd
 
 from taxi.files import remove, write_json
 from taxi.months import iterate_months
-from taxi.params import load_params
 from taxi.replay_client import replay_month
-from taxi.sample import make_month, write_sample
-from taxi.schema import AT_PICKUP, canonical_columns, check_trips
-from taxi.trips import split_trips
+from taxi.sample import write_sample
+from taxi.schema import AT_PICKUP
 from tests.automation import SMALL, Automation
+from tests.builders import build_sample_trips
 from tests.serving_worlds import ADDRESS, wait_for
 
 QUIET, SLOW, LAST = "2024-03", "2024-04", "2024-12"  # run before; the first slow month; as far as traffic could go
@@ -50,8 +49,7 @@ def say(words: str) -> None:
 
 def month_traffic(month: str) -> pd.DataFrame:
     """Return a month's kept trips in true order, as a replay sends them."""
-    rows = canonical_columns(make_month("green", month, ROWS, shifted=month >= SLOW), "green")
-    trips = check_trips(split_trips(rows, month, load_params().clean)[0])
+    trips = build_sample_trips(month, ROWS, shifted=month >= SLOW)
     return trips.sort_values(["pickup", "row"], ignore_index=True)[["row", *AT_PICKUP, "duration"]]
 
 

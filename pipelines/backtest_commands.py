@@ -15,7 +15,7 @@ NOTEBOOK = "07-backtest"
 def _page(settings: Settings, service: str, synthetic: bool) -> Path:
     from taxi.files import sha256_file
     from taxi.notebooks import run_notebook
-    from taxi.schema import SYNTHETIC_NOTE
+    from taxi.schema import SYNTHETIC_BANNER
 
     source = settings.root / "notebooks" / f"{NOTEBOOK}.ipynb"
     folder = settings.reports / service / "backtest"
@@ -25,7 +25,7 @@ def _page(settings: Settings, service: str, synthetic: bool) -> Path:
         {"service": service, "seconds": True},
         cwd=settings.root,
         fingerprint=sha256_file(folder / "backtest.json"),
-        banner=f"Synthetic trips. {SYNTHETIC_NOTE}" if synthetic else "",
+        banner=SYNTHETIC_BANNER if synthetic else "",
     ).page
 
 

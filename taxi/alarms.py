@@ -1,35 +1,22 @@
 """Watching: what months and live traffic say is held against the alarm book; what is new is told, once, to every channel."""
 
-import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from taxi.alarm_book import Json, Message, change_book, claim, enter, queue, read_book, settle
 from taxi.alarm_rules import Checked, Finding
 from taxi.channels import Channel, Delivery, name_channels, send
 from taxi.config import Settings, load_alarm_channels
+from taxi.files import append_json
 from taxi.month import read_results
 from taxi.month_alarms import judge_month, judge_overdue
 from taxi.params import Params
 
 _LOG = logging.getLogger(__name__)
 OURS = "alarms"  # the service that the channels' own alarms are kept under
-
-
-def append_lines(path: Path, messages: Sequence[Message]) -> None:
-    """Append messages to the local file, one JSON object a line, synced to disk."""
-    if not messages:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(asdict(one), sort_keys=True, allow_nan=False) + "\n" for one in messages)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def _enter(
@@ -45,7 +32,7 @@ def _enter(
     def change(book: Json) -> tuple[Json, list[Message]]:
         after, told = enter(book, service, found, month, at, params.alarms)
         # The file before the book: killed in between, a line may come twice, and none is lost.
-        append_lines(settings.alarm_log, told)
+        append_json(settings.alarm_log, map(asdict, told))
         looked = {"live_checked": book["live_checked"] | dict(live or {})}
         return queue(after, told, to) | looked, told
 

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from taxi.alarm_book import Message
-from taxi.alarms import append_lines
 from taxi.channels import name_channels, send
 from taxi.config import Settings, load_alarm_channels
+from taxi.files import append_json
 from taxi.params import Params
 
 
@@ -36,7 +36,7 @@ def make_drill(params: Params, at: datetime) -> Message:
 def fire_drill(settings: Settings, params: Params, at: datetime) -> list[dict[str, Any]]:
     """Send the drill to the local file and to every channel; return channel, delivered, seconds and fault of each."""
     message = make_drill(params, at)
-    append_lines(settings.alarm_log, [message])
+    append_json(settings.alarm_log, [asdict(message)])
     channels = name_channels(load_alarm_channels(params.alarms.channels_env))
     came = send(channels, {one.name: [message] for one in channels}, params.alarms.channel_seconds)
     return [asdict(one) for one in came]

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,18 @@ def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as JSON (sorted, indented, NaN refused), whole or not at all."""
     with staged(path) as part:
         part.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def append_json(path: Path, rows: Iterable[Any]) -> None:
+    """Append rows to a file of one JSON object a line, synced to disk; without rows nothing is made."""
+    lines = [json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in rows]
+    if not lines:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as stream:
+        stream.writelines(lines)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def read_json(path: Path) -> Any:

@@ -25,6 +25,10 @@ def _tests(asks: str, repository: Repository, *files: str) -> Need:
     return Need(asks, "" if missing else proof, f"no tests in {', '.join(missing)}" if missing else "")
 
 
+def _shown(asks: str, found: object, proof: str, missing: str) -> Need:
+    return Need(asks, proof) if found else Need(asks, missing=missing)
+
+
 def shared_repository(it: Repository) -> Need:
     """One repository for all roles, with its rules written down."""
     asks = (
@@ -76,11 +80,7 @@ def data_gathered(it: Repository) -> Need:
     """Data that come by themselves."""
     asks = "a pipeline gathers the data by itself"
     scheduled = [one["name"] for one in it.deployments if one.get("schedules")]
-    return Need(
-        asks,
-        f"scheduled in prefect.yaml: {', '.join(scheduled)}" if scheduled else "",
-        "" if scheduled else "no deployment has a schedule",
-    )
+    return _shown(asks, scheduled, f"scheduled in prefect.yaml: {', '.join(scheduled)}", "no deployment has a schedule")
 
 
 def compute_managed(it: Repository) -> Need:
@@ -181,11 +181,8 @@ def integrated_and_tested(it: Repository) -> Need:
     asks = "continuous integration builds and tests every change"
     on_change = [name for name in it.workflows if {"push", "pull_request"} <= it.events(name)]
     tested = [name for name in on_change if any("make test" in line for line in it.steps(name))]
-    return Need(
-        asks,
-        f"{', '.join(tested)} runs `make test` on every change" if tested else "",
-        "" if tested else "no workflow runs the tests on every change",
-    )
+    proof = f"{', '.join(tested)} runs `make test` on every change"
+    return _shown(asks, tested, proof, "no workflow runs the tests on every change")
 
 
 def model_tested(it: Repository) -> Need:
@@ -227,19 +224,12 @@ def no_expert_needed(it: Repository) -> Need:
     """Releases that do not wait for a data scientist."""
     asks = "a model goes live without a data scientist's help"
     moves = it.tests_about("rollback", "roll_back", "settle", "alias")
-    return Need(
-        asks,
-        f"promotion by rule, aliases the service follows, rollback: {len(moves)} tests" if moves else "",
-        "" if moves else "no tests of alias moves",
-    )
+    proof = f"promotion by rule, aliases the service follows, rollback: {len(moves)} tests"
+    return _shown(asks, moves, proof, "no tests of alias moves")
 
 
 def no_downtime(it: Repository) -> Need:
     """Swaps without a dropped request."""
     asks = "models are swapped without downtime"
     named = it.tests.get("test_swaps", [])
-    return Need(
-        asks,
-        f"{len(named)} tests in test_swaps, under load" if named else "",
-        "" if named else "no tests in test_swaps",
-    )
+    return _shown(asks, named, f"{len(named)} tests in test_swaps, under load", "no tests in test_swaps")

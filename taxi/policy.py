@@ -26,10 +26,10 @@ class Facts:
     incumbent: dict[str, Any] | None
     last_trained: str | None = None
 
-    @property
-    def data_quality(self) -> bool:
-        """Return whether the month's records are in doubt."""
-        return bool(self.quality)
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Facts":
+        """Return the facts of a recorded decision (``Decision.as_dict``)."""
+        return cls(**record["facts"] | {name: tuple(record["facts"][name]) for name in ("alarms", "quality")})
 
     @property
     def age(self) -> int | None:
@@ -133,5 +133,4 @@ def decide_training(facts: Facts, retrain: RetrainParams) -> Decision:
 
 def replay(record: Mapping[str, Any]) -> Decision:
     """Decide again from the inputs of a recorded decision (``Decision.as_dict``); the same code decides the same."""
-    facts = record["facts"] | {name: tuple(record["facts"][name]) for name in ("alarms", "quality")}
-    return decide_training(Facts(**facts), RetrainParams.model_validate(record["retrain"]))
+    return decide_training(Facts.of(record), RetrainParams.model_validate(record["retrain"]))

@@ -4,14 +4,13 @@ The monthly run never trains on the month that judges, so it mends a change one 
 on hand too, but for its last days, which judge by the same gate.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from taxi.config import Settings
-from taxi.files import read_json
+from taxi.files import append_json, read_json
 from taxi.lineage import Version, pick_champion
 from taxi.month_alarms import MONITORED
 from taxi.months import shift_month
@@ -34,7 +33,6 @@ class Call:
     severity: str = "warning"
     said: str = ""
     event: str | None = None
-
     withdrawn: tuple[int, ...] = ()
 
 
@@ -131,15 +129,12 @@ def retrain_result(
 
 def replay_retrain(record: Mapping[str, Any]) -> Decision:
     """Decide again from the inputs of a recorded decision (``record_call``); the same code decides the same."""
-    facts = record["facts"] | {name: tuple(record["facts"][name]) for name in ("alarms", "quality")}
     call = record["call"] | {"withdrawn": tuple(record["call"]["withdrawn"])}
-    return decide_retrain(Call(**call), Facts(**facts), RetrainParams.model_validate(record["retrain"]))
+    return decide_retrain(Call(**call), Facts.of(record), RetrainParams.model_validate(record["retrain"]))
 
 
 def keep_decision(settings: Settings, result: Mapping[str, Any]) -> None:
     """Append what came of a call to ``reports/<service>/retrain/decisions.jsonl``, also where nothing was trained."""
     path = settings.reports / result["service"] / "retrain" / "decisions.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
     kept = {name: result[name] for name in ("month", "status", "promoted", "reason", "decision")}
-    with open(path, "a", encoding="utf-8") as stream:
-        stream.write(json.dumps({"at": now()} | kept, sort_keys=True, allow_nan=False) + "\n")
+    append_json(path, [{"at": now()} | kept])

@@ -18,6 +18,7 @@ PREFIX = {"yellow": "tpep", "green": "lpep"}
 OTHER_SERVICES = {"fhvhv": "hvfhs_license_num", "fhv": "dispatching_base_num"}
 SYNTHETIC_KEY = b"taxi.synthetic"
 SYNTHETIC_NOTE = "They come from the built-in sample source, not from the publisher."
+SYNTHETIC_BANNER = f"Synthetic trips. {SYNTHETIC_NOTE}"
 AT_PICKUP = ["pickup", "PULocationID", "DOLocationID", "passenger_count", "trip_type", "VendorID"]
 REQUIRED = ["PULocationID", "DOLocationID", "VendorID", "trip_distance", "total_amount"]
 OPTIONAL = ["passenger_count", "trip_type", "RatecodeID", "payment_type", "fare_amount"]

@@ -9,7 +9,7 @@ from taxi.files import read_json, sha256_file, sha256_json, sha256_tree
 from taxi.found import search_file
 from taxi.params import Params, load_params
 from taxi.plan import Plan, read_plan
-from taxi.schema import SYNTHETIC_NOTE
+from taxi.schema import SYNTHETIC_BANNER
 
 _LOG = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def month_fingerprint(settings: Settings, plan: Plan, params: Params) -> str:
 
 
 def _banner(paths: MonthPaths) -> str:
-    return f"Synthetic trips. {SYNTHETIC_NOTE}" if read_json(paths.acceptance).get("synthetic") else ""
+    return SYNTHETIC_BANNER if read_json(paths.acceptance).get("synthetic") else ""
 
 
 def execute_step(settings: Settings, plan: Plan, notebook: str) -> dict[str, Any]:
