@@ -51,6 +51,8 @@ class Service:
     async def predict(self, body: bytes) -> Reply:
         """Answer ``POST /predict``; several trips are computed beside the other requests."""
         asked = parse_trips(body)
+        if self.predictor.slots.champion is None:
+            await self.watch.first(self.rules.params.answer_seconds)
         try:
             if not isinstance(asked, Trips):
                 return ok(self.predictor.one(asked))

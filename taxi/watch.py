@@ -68,6 +68,14 @@ class Watch:
             except (TaxiError, OSError):
                 _LOG.exception("what serves goes on serving")
 
+    async def first(self, seconds: float) -> None:
+        """Wait, ``seconds`` at most, while the first champion lies on disk and is not loaded: a sibling may be ready already."""
+        until = time.monotonic() + seconds
+        while self._predictor.slots.champion is None and time.monotonic() < until:
+            if self._place.read_state().champion is None:
+                return
+            await asyncio.sleep(EVERY / 10)
+
     def close(self) -> None:
         """End the loader's thread."""
         self._loader.shutdown()

@@ -1,0 +1,43 @@
+"""What a worker does before its first version is loaded."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from taxi.place import Entry, Place, State, now_text
+from taxi.slots import Slots
+from taxi.watch import Watch
+
+ENTRY = Entry(1, "1-abc", "abc", "2024-01", "2024-01", now_text())
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> Watch:
+    place = Place(tmp_path)
+    predictor = SimpleNamespace(slots=Slots())
+    return Watch(place, tmp_path / "params.yaml", predictor, None, lambda params: params.experiment)  # type: ignore[arg-type]
+
+
+def test_a_request_waits_for_the_first_champion_that_a_sibling_serves_already(watch: Watch) -> None:
+    watch._place.write_state(State(champion=ENTRY))
+
+    async def ask() -> bool:
+        waiting = asyncio.create_task(watch.first(60))
+        await asyncio.sleep(0.1)
+        early = waiting.done()
+        watch._predictor.slots = Slots(champion="loaded")  # type: ignore[arg-type]
+        await waiting
+        return early
+
+    assert not asyncio.run(ask())
+
+
+def test_nothing_is_waited_for_where_no_version_has_come(watch: Watch) -> None:
+    asyncio.run(asyncio.wait_for(watch.first(60), 30))
+
+
+def test_a_first_champion_that_cannot_be_loaded_is_not_waited_for_for_ever(watch: Watch) -> None:
+    watch._place.write_state(State(champion=ENTRY))
+    asyncio.run(asyncio.wait_for(watch.first(0.1), 30))
