@@ -9,6 +9,7 @@ from taxi.errors import TaxiError
 from taxi.follower import Source, Unreachable
 from taxi.golden import check_golden, read_golden
 from taxi.lineage import Version
+from taxi.place import trees_of
 from taxi.registry import aliased_version, download_model
 from taxi.slots import load_slot
 from taxi.tracking import RegistryUnreachable
@@ -24,11 +25,12 @@ def _asking(ask: Callable[[], Answer]) -> Answer:
 
 
 def examine(service: str, version: Version, folder: Path) -> None:
-    """Load a fetched version and have it answer as it did when it was registered; raise what is wrong with it."""
+    """Load a fetched version, have it answer as it did when registered, leave its trees grown; raise what is wrong with it."""
     if version.service != service:
         raise TaxiError(f"expected a version of {service}; version {version.number} is of {version.service}")
     loaded = load_slot(folder, version.number, {})
     check_golden(loaded.model, read_golden(version.tags.get("golden")))
+    loaded.fast.save_trees(trees_of(folder))
 
 
 def registry_source(settings: Settings, service: str) -> Source:

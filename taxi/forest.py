@@ -5,14 +5,16 @@ The same float32 comparisons and the same order of additions as XGBoost's, so th
 
 import json
 import math
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
 
 from taxi.boosted import MISSING, PARTS, START, Boosted
-from taxi.calibration import HIGH, LOW, group_one
+from taxi.calibration import HIGH, LOW, Calibration, group_one
 
 Tree = dict[str, Any]
+Arrays = dict[str, np.ndarray]
 
 
 def _depth(tree: Tree) -> int:
@@ -48,25 +50,33 @@ def _sum(start: float, leaves: np.ndarray) -> float:
 
 
 class Forest:
-    """Every tree of a ``Boosted``; ``predict_one`` gives what ``Boosted.predict`` gives, for one row of features."""
+    """Every tree of a ``Boosted``; ``predict_one`` gives what ``Boosted.predict`` gives, for one row of features.
 
-    def __init__(self, boosted: Boosted) -> None:
-        trees: list[Tree] = []
-        self.part: dict[str, slice] = {}
-        for name in PARTS:
-            model = json.loads(boosted.parts[name].save_raw("json"))["learner"]
-            grown = model["gradient_booster"]["model"]["trees"]
-            self.part[name] = slice(len(trees), len(trees) + len(grown))
-            trees += grown
-            if name == "trunk":
-                self.base = float(np.ravel(json.loads(model["learner_model_param"]["base_score"]))[0])
-        self.depth = max(map(_depth, trees))
-        inner = 2**self.depth - 1
-        parts = [_complete(tree, self.depth) for tree in trees]
-        self.feature, self.threshold, self.leaf = (np.concatenate(one) for one in zip(*parts, strict=True))
-        self.root = np.arange(len(trees)) * inner
-        self.leaf_root = np.arange(len(trees)) * (inner + 1) - inner
-        self.calibration = boosted.calibration
+    ``trees`` is what ``grow`` returns: arrays that a file can hold, since growing them takes a second of Python.
+    """
+
+    def __init__(self, trees: Arrays, calibration: Calibration) -> None:
+        self.trees, self.calibration = trees, calibration
+        self.feature, self.threshold, self.leaf = trees["feature"], trees["threshold"], trees["leaf"]
+        self.base = float(trees["base"])
+        ends = trees["ends"].tolist()
+        self.part = {name: slice(*both) for name, both in zip(PARTS, pairwise([0, *ends]), strict=True)}
+        inner = len(self.feature) // ends[-1]
+        self.depth = inner.bit_length()
+        self.root = np.arange(ends[-1]) * inner
+        self.leaf_root = np.arange(ends[-1]) * (inner + 1) - inner
+
+    @staticmethod
+    def grow(boosted: Boosted) -> Arrays:
+        """Return every tree grown to a complete one of the same depth, in the order of ``PARTS``."""
+        models = {name: json.loads(boosted.parts[name].save_raw("json"))["learner"] for name in PARTS}
+        grown = [model["gradient_booster"]["model"]["trees"] for model in models.values()]
+        trees = list(chain.from_iterable(grown))
+        depth = max(map(_depth, trees))
+        columns = zip(*(_complete(tree, depth) for tree in trees), strict=True)
+        base = np.ravel(json.loads(models["trunk"]["learner_model_param"]["base_score"]))[0]
+        made = {name: np.concatenate(one) for name, one in zip(("feature", "threshold", "leaf"), columns, strict=True)}
+        return made | {"ends": np.cumsum([len(part) for part in grown]), "base": np.asarray(base)}
 
     def leaves(self, row: np.ndarray) -> np.ndarray:
         """Return the value of the leaf that a row (float32, no NaN) reaches in each tree, shape (trees,)."""

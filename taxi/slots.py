@@ -129,9 +129,9 @@ def warm(loaded: Loaded) -> None:
         raise TaxiError(f"expected the same minutes for a trip alone and among others; they differ by {worst:g}")
 
 
-def load_slot(folder: Path, version: int, about: dict[str, Any]) -> Loaded:
-    """Load a checked folder and warm it; raise TaxiError if it does not answer as a model must."""
+def load_slot(folder: Path, version: int, about: dict[str, Any], trees: Path | None = None) -> Loaded:
+    """Load a checked folder, perhaps with ``trees`` grown before, and warm it; TaxiError if it does not answer as a model must."""
     model = load_model(folder)
-    loaded = Loaded(version, model, model.fast(), about)
+    loaded = Loaded(version, model, model.fast(trees), about)
     warm(loaded)
     return loaded

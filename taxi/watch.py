@@ -116,7 +116,8 @@ class Watch:
     def _load(self, entry: Entry) -> Loaded:
         about = {"version": entry.version, "sha256": entry.sha256, "since": entry.since}
         about |= {"trained_from": entry.trained_from, "trained_to": entry.trained_to}
-        return load_slot(self._place.find(entry), entry.version, about)
+        folder = self._place.find(entry)
+        return load_slot(folder, entry.version, about, self._place.find_trees(folder))
 
     def _tell(self) -> None:
         now = datetime.now(UTC)

@@ -8,13 +8,14 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from taxi.errors import TaxiError
 from taxi.files import sha256_tree, write_json
 from taxi.follower import ENDED, Follower, Source, Unreachable
 from taxi.lineage import Version
-from taxi.place import Entry, Place, State
+from taxi.place import Entry, Place, State, trees_of
 
 
 @dataclass
@@ -203,10 +204,27 @@ def test_old_versions_are_removed_and_those_in_use_are_not(tmp_path: Path) -> No
         folder = place.versions / f"{number}-x"
         folder.mkdir(parents=True)
         os.utime(folder, (1000 + number, 1000 + number))
+        trees_of(folder).parent.mkdir(exist_ok=True)
+        trees_of(folder).touch()
 
     place.prune(State(champion=Entry(0, "0-x", "", "", "", "")))
 
+    assert sorted(path.stem for path in (tmp_path / "trees").iterdir()) == ["0-x", "5-x", "6-x", "7-x"]
     assert sorted(path.name for path in place.versions.iterdir()) == ["0-x", "5-x", "6-x", "7-x"]
+
+
+def test_grown_trees_are_found_only_where_they_are_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = Place(tmp_path)
+    folder = place.versions / "1-x"
+    assert place.find_trees(folder) is None
+    trees_of(folder).parent.mkdir()
+    np.savez(trees_of(folder), leaf=np.arange(1000.0))
+    assert place.find_trees(folder) == trees_of(folder)
+    whole = trees_of(folder).read_bytes()
+    for spoilt in (whole[:-100], whole[:3000] + b"?" + whole[3001:]):
+        trees_of(folder).write_bytes(spoilt)
+        assert place.find_trees(folder) is None
+    assert caplog.text.count("are spoilt") == 2
 
 
 def test_a_state_that_cannot_be_understood_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -54,6 +55,15 @@ def test_a_planned_distance_asks_the_planned_model(model: DurationModel, fast: F
     for row in np.flatnonzero(trips["planned_distance"].notna())[::37]:
         trip = trips.iloc[row]
         assert fast.predict_one(*known(trip), trip["planned_distance"]) == pytest.approx(batch[row], abs=1e-9)
+
+
+def test_trees_that_were_kept_in_a_file_give_the_same(model: DurationModel, fast: FastModel, tmp_path: Path) -> None:
+    fast.save_trees(tmp_path / "trees.npz")
+    kept, when = model.fast(tmp_path / "trees.npz"), datetime(2024, 2, 6, 8, 15)
+
+    for distance in (None, 3.5):
+        asked = (when, 74, 138, 1.0, 1.0, 2.0, distance)
+        assert kept.predict_one(*asked) == fast.predict_one(*asked)
 
 
 def test_a_zone_that_does_not_exist_counts_as_unknown(fast: FastModel) -> None:
