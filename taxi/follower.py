@@ -5,6 +5,7 @@ supervisor starts it again, and the version that did it is refused.
 """
 
 import logging
+import os
 import random
 import signal
 import time
@@ -23,6 +24,7 @@ from taxi.slots import ARMS
 _LOG = logging.getLogger(__name__)
 STEP = 0.2
 EDITED_SECONDS = 5.0
+BEHIND = 10  # niceness: requests come first, examining a version can wait
 ENDED = "examining it ended the process"
 
 
@@ -162,6 +164,7 @@ def follow(settings: Settings, service: str) -> None:
     from taxi.candidates import registry_source
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(BEHIND)
     place = Place(settings.server(service))
     follower, seen = Follower(place, registry_source(settings, service)), place.nudged_at()
     follower.start()
