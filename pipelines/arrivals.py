@@ -24,7 +24,7 @@ def arrivals(service: str, source: str | None = None, version: bool = True) -> l
     settings, results = load_settings(source), []
     publisher = open_source(settings.source)
     while is_published(publisher, service, month := due_month(settings, service)):
-        results.append(monthly(service, month, settings.source, version))
+        results.append(monthly(service, month, settings.told_source, version))
         if results[-1]["status"] != "done":
             return results
     _LOG.info("%s %s is not published yet", service, month)
@@ -37,4 +37,4 @@ def arrivals(service: str, source: str | None = None, version: bool = True) -> l
 def _make_up(settings: Settings, service: str) -> None:
     """Retrain now that there is something new to learn, if live traffic still asks for it: its event came once, weeks ago."""
     if one := pick_live(list_standing(settings, service)):
-        retrain(service, one["rule"], one["severity"], one["said"], source=settings.source)
+        retrain(service, one["rule"], one["severity"], one["said"], source=settings.told_source)

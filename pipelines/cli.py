@@ -81,7 +81,7 @@ def run(
     """Run one month, from the publisher to its reports: the main job."""
     parse_service(service), parse_month(month)
     settings, flow = begin_flow(source, "monthly", engine, scheduler)
-    result = flow(service, month, settings.source, not no_version, settings.engine, settings.scheduler)
+    result = flow(service, month, settings.told_source, not no_version, settings.engine, settings.scheduler)
     show_summary([result], settings.reports) if not json_ else _say(result, True)
     raise typer.Exit(STATUS_CODES[result["status"]])
 
@@ -100,7 +100,7 @@ def backfill(
     """Run many months, oldest first; those that are finished already cost nothing."""
     parse_service(service), list(iterate_months(first, last))
     settings, flow = begin_flow(source, "backfill", engine, scheduler)
-    result = flow(service, first, last, settings.source, not no_version, settings.engine, settings.scheduler)
+    result = flow(service, first, last, settings.told_source, not no_version, settings.engine, settings.scheduler)
     show_summary(result["months"], settings.reports) if not json_ else _say(result, True)
     raise typer.Exit(max(STATUS_CODES[month["status"]] for month in result["months"]))
 
@@ -121,7 +121,7 @@ def ingest(
     from taxi.params import load_params
 
     try:
-        result = flow(service, month, settings.source, settings.engine, settings.scheduler) | {"status": "done"}
+        result = flow(service, month, settings.told_source, settings.engine, settings.scheduler) | {"status": "done"}
     except NotPublished as error:
         result = unpublished_result(service, month, str(error)) | {"warnings": []}
     except MonthRefused as error:

@@ -26,7 +26,7 @@ def retrain(
     """Train a challenger on all that is published, judge it on the newest days, and promote it if it is better; exit 4 if held."""
     parse_service(service)
     settings, run = begin_flow(source, "retrain")
-    result = run(service, rule, said=because, source=settings.source)
+    result = run(service, rule, said=because, source=settings.told_source)
     if json_:
         print(json.dumps(result, allow_nan=False), flush=True)
     else:

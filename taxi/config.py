@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from taxi.errors import UsageError
 
@@ -51,6 +52,11 @@ class Settings:
     engine: str = "local"
     scheduler: str | None = None
     attempt: str | None = None
+
+    @property
+    def told_source(self) -> str | None:
+        """Return the source as a flow run may keep it; None where it holds a password: the flow then reads TAXI_SOURCE."""
+        return None if "@" in urlsplit(self.source).netloc else self.source
 
     def month(self, service: str, month: str) -> "MonthPaths":
         """Return where the files of one month of one service lie; models and reports of a retrain lie apart."""

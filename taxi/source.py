@@ -12,6 +12,7 @@ import fsspec
 
 from taxi.errors import NotPublished, TaxiError, UsageError
 from taxi.files import remove
+from taxi.reachable import shown as shown_address
 from taxi.transfer import Patience, Unreachable, ask_over_http, download
 
 Shown = Callable[[int, int | None], None]
@@ -38,16 +39,19 @@ class SiteSource:
     patience: Patience = Patience()
 
     def address(self, name: str) -> str:
-        """Return the file's URL."""
+        """Return the file's URL, without the user and password that the base may hold: it is written down."""
+        return shown_address(self._url(name))
+
+    def _url(self, name: str) -> str:
         return f"{self.base.rstrip('/')}/{name}"
 
     def ask(self, name: str) -> dict[str, Any]:
         """Ask by HEAD."""
-        return ask_over_http(self.address(name), self.patience)
+        return ask_over_http(self._url(name), self.patience)
 
     def bring(self, name: str, part: Path, shown: Shown) -> dict[str, Any]:
         """Download, resuming and retrying."""
-        return download(self.address(name), part, self.patience, shown)
+        return download(self._url(name), part, self.patience, shown)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from taxi.errors import NotPublished, TaxiError
 from taxi.files import read_json, remove, write_json
+from taxi.reachable import shown
 
 _LOG = logging.getLogger(__name__)
 Progress = Callable[[int, int | None], None]
@@ -74,11 +75,11 @@ def _seconds(text: str | None) -> float:
 def _check_status(response: httpx.Response, url: str) -> None:
     code = response.status_code
     if code in (403, 404):
-        raise NotPublished(f"{url} is not published (the server answered {code})")
+        raise NotPublished(f"{shown(url)} is not published (the server answered {code})")
     if code == 429 or code >= 500:
-        raise Interrupted(f"{url} answered {code}", _seconds(response.headers.get("Retry-After")))
+        raise Interrupted(f"{shown(url)} answered {code}", _seconds(response.headers.get("Retry-After")))
     if code not in (200, 206):
-        raise TaxiError(f"expected 200 or 206 from {url}; it answered {code}")
+        raise TaxiError(f"expected 200 or 206 from {shown(url)}; it answered {code}")
 
 
 def ask_over_http(url: str, patience: Patience) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def ask_over_http(url: str, patience: Patience) -> dict[str, Any]:
             ) as client:
                 response = client.head(url)
         except httpx.TransportError as error:
-            raise Interrupted(f"{url}: {type(error).__name__}: {error}") from error
+            raise Interrupted(f"{shown(url)}: {type(error).__name__}: {error}") from error
         _check_status(response, url)
         length = response.headers.get("Content-Length")
         return {
@@ -109,7 +110,7 @@ def ask_over_http(url: str, patience: Patience) -> dict[str, Any]:
 def _resumable(part: Path, note: Path, url: str) -> tuple[int, str | None]:
     if part.is_file() and note.is_file():
         kept = read_json(note)
-        if kept["url"] == url and kept["etag"]:
+        if kept["url"] == shown(url) and kept["etag"]:
             return part.stat().st_size, kept["etag"]
     remove(part)
     return 0, None
@@ -163,14 +164,14 @@ def download(url: str, part: Path, patience: Patience, progress: Progress = lamb
             ):
                 if response.status_code == 416:
                     remove(part)
-                    raise Interrupted(f"{url} has fewer bytes than came before")
+                    raise Interrupted(f"{shown(url)} has fewer bytes than came before")
                 _check_status(response, url)
                 resumed = response.status_code == 206
                 if resumed and response.headers.get("ETag") not in (None, etag):
                     remove(part)
-                    raise Interrupted(f"{url} was replaced while it was fetched")
+                    raise Interrupted(f"{shown(url)} was replaced while it was fetched")
                 tag = response.headers.get("ETag")
-                write_json(note, {"url": url, "etag": tag or etag})
+                write_json(note, {"url": shown(url), "etag": tag or etag})
                 _receive(response, part, begun if resumed else 0, patience, progress)
                 return {
                     "etag": tag or etag,
@@ -178,7 +179,7 @@ def download(url: str, part: Path, patience: Patience, progress: Progress = lamb
                     "last_modified": response.headers.get("Last-Modified"),
                 }
         except httpx.TransportError as error:
-            raise Interrupted(f"{url}: {type(error).__name__}: {error}") from error
+            raise Interrupted(f"{shown(url)}: {type(error).__name__}: {error}") from error
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 remove(part)

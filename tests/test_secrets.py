@@ -1,0 +1,134 @@
+"""Twelve secrets go through a month that ends well, one that is refused, and one that fails: nothing keeps one of them."""
+
+import base64
+import functools
+import gzip
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from urllib.parse import quote
+from zipfile import ZipFile, is_zipfile
+
+import pytest
+
+from taxi.sample import write_sample
+from tests.automation import SMALL, make_checkout
+from tests.postgres import running_postgres, why_not
+from tests.receivers import closed_port, webhook
+from tests.worlds import ROOT, World
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=str(why_not()))]
+WHERE = (
+    "source",
+    "predictions",
+    "metrics",
+    "webhook",
+    "dead-webhook",
+    "api-key",
+    "mlflow-password",
+    "mlflow-token",
+    "aws-secret",
+    "aws-session",
+    "git-token",
+    "dot-env",
+)
+CANARIES = {name: f"canary+{number}/{name}-5f2c81e0aa" for number, name in enumerate(WHERE)}
+
+
+@contextmanager
+def files_served(folder: Path) -> Iterator[int]:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *words: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))) as server:
+        Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+def forms(secret: str) -> list[bytes]:
+    """Return the ways in which a secret may be written."""
+    coded = base64.b64encode(secret.encode())
+    return [secret.encode(), quote(secret, safe="").encode(), quote(secret).encode(), coded]
+
+
+def unpacked(path: Path) -> Iterator[bytes]:
+    """Yield a file's bytes, and those of what is packed in it."""
+    content = path.read_bytes()
+    yield gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    if is_zipfile(path):
+        with ZipFile(path) as archive:
+            yield from map(archive.read, archive.namelist())
+
+
+def finders(folder: Path, written: str) -> list[tuple[str, str]]:
+    """Return which canary lies where below ``folder``, and in what was ``written`` to the terminal."""
+    found = []
+    places = [(str(path.relative_to(folder)), path) for path in folder.rglob("*") if path.is_file()]
+    contents = [(name, one) for name, path in places for one in unpacked(path)]
+    for name, content in [*contents, ("the terminal", written.encode())]:
+        found += [(key, name) for key, secret in CANARIES.items() if any(form in content for form in forms(secret))]
+    return found
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[int]]:
+    """Run the months; return where all lies that they left, what they wrote, and how they ended."""
+    place, outside = tmp_path_factory.mktemp("secrets"), tmp_path_factory.mktemp("outside")
+    write_sample(outside / "published", "green", ["2024-01", "2024-02", "2024-03"], rows=1500)
+    refused = outside / "published/trip-data/green_tripdata_2024-02.parquet"
+    refused.write_bytes(refused.read_bytes()[:-300])
+    root = make_checkout(place / "checkout", {"model": SMALL | {"planned": False}})
+    (root / ".env").write_text(f"TAXI_UNKNOWN={CANARIES['dot-env']}\n", encoding="utf-8")
+    secret = {name: quote(one, safe="") for name, one in CANARIES.items()}
+    with running_postgres() as postgres, files_served(outside / "published") as port, webhook() as hook:
+        address = postgres.address.replace("postgres@", "postgres:{}@")
+        channels = [
+            f"json://user:{secret['webhook']}@127.0.0.1:{hook.port}",
+            f"json://127.0.0.1:{closed_port()}/{secret['dead-webhook']}",
+        ]
+        world = World(
+            place,
+            {
+                "TAXI_SOURCE": f"http://reader:{secret['source']}@127.0.0.1:{port}",
+                "TAXI_PREDICTIONS": address.format(secret["predictions"]),
+                "TAXI_METRICS": address.format(secret["metrics"]),
+                "TAXI_ALARM_CHANNELS": " ".join(channels),
+                "TAXI_API_KEYS": CANARIES["api-key"],
+                "MLFLOW_TRACKING_PASSWORD": CANARIES["mlflow-password"],
+                "MLFLOW_TRACKING_TOKEN": CANARIES["mlflow-token"],
+                "AWS_SECRET_ACCESS_KEY": CANARIES["aws-secret"],
+                "AWS_SESSION_TOKEN": CANARIES["aws-session"],
+                "GITHUB_TOKEN": CANARIES["git-token"],
+            },
+            root,
+        )
+        done = [world.taxi("-v", "run", "--service", "green", "--month", month) for month in ("2024-01", "2024-02")]
+        (root / "notebooks").unlink()
+        shutil.copytree(ROOT / "notebooks", root / "notebooks")
+        broken = root / "notebooks" / "02-features.ipynb"
+        broken.write_text(broken.read_text(encoding="utf-8").replace("import ", "raise OSError; import ", 1))
+        done.append(world.taxi("-v", "run", "--service", "green", "--month", "2024-03"))
+        done.append(world.taxi("doctor"))
+    (root / ".env").unlink()
+    assert hook.got, "".join(one.stderr for one in done)
+    return place, "".join(one.stdout + one.stderr for one in done), [one.returncode for one in done[:3]]
+
+
+def test_the_months_ended_as_they_were_meant_to(ran: tuple[Path, str, list[int]]) -> None:
+    assert ran[2] == [0, 4, 1], ran[1][-6000:]
+
+
+def test_no_secret_is_kept_or_shown(ran: tuple[Path, str, list[int]]) -> None:
+    assert finders(ran[0], ran[1]) == []
+
+
+@pytest.mark.parametrize("name", WHERE)
+def test_a_secret_that_is_kept_would_be_found(name: str, tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(forms(CANARIES[name])[-1])
+    assert finders(tmp_path, "") == [(name, "plain")]
+    assert finders(tmp_path, CANARIES[name])[-1] == (name, "the terminal")
