@@ -14,6 +14,7 @@ from taxi.files import read_json, remove, sha256_tree, write_json
 
 _LOG = logging.getLogger(__name__)
 KEPT = 3
+TREES = "trees-1"  # arrays of another layout need another name: a new edition must not read an old one's
 UNASKED, ANSWERS, SILENT, UNCLEAR = "not asked yet", "answers", "does not answer", "cannot be understood"
 
 
@@ -67,7 +68,7 @@ def now_text() -> str:
 
 def trees_of(folder: Path) -> Path:
     """Return where the follower leaves the grown trees of the version in ``folder``, so that no worker has to grow them."""
-    return folder.parents[1] / "trees" / f"{folder.name}.npz"
+    return folder.parents[1] / TREES / f"{folder.name}.npz"
 
 
 class Place:

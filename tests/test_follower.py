@@ -209,7 +209,7 @@ def test_old_versions_are_removed_and_those_in_use_are_not(tmp_path: Path) -> No
 
     place.prune(State(champion=Entry(0, "0-x", "", "", "", "")))
 
-    assert sorted(path.stem for path in (tmp_path / "trees").iterdir()) == ["0-x", "5-x", "6-x", "7-x"]
+    assert sorted(path.stem for path in trees_of(place.versions / "0-x").parent.iterdir()) == ["0-x", "5-x", "6-x", "7-x"]
     assert sorted(path.name for path in place.versions.iterdir()) == ["0-x", "5-x", "6-x", "7-x"]
 
 
