@@ -1,20 +1,17 @@
 """Twelve secrets go through a month that ends well, one that is refused, and one that fails: nothing keeps one of them."""
 
 import base64
-import functools
 import gzip
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from urllib.parse import quote
 from zipfile import ZipFile, is_zipfile
 
 import pytest
 
 from taxi.sample import write_sample
+from tests import faults
 from tests.automation import SMALL, make_checkout
 from tests.postgres import running_postgres, why_not
 from tests.receivers import closed_port, webhook
@@ -36,18 +33,6 @@ WHERE = (
     "dot-env",
 )
 CANARIES = {name: f"canary+{number}/{name}-5f2c81e0aa" for number, name in enumerate(WHERE)}
-
-
-@contextmanager
-def files_served(folder: Path) -> Iterator[int]:
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *words: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))) as server:
-        Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        yield server.server_address[1]
-        server.shutdown()
 
 
 def forms(secret: str) -> list[bytes]:
@@ -82,10 +67,11 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[int]]
     write_sample(outside / "published", "green", ["2024-01", "2024-02", "2024-03"], rows=1500)
     refused = outside / "published/trip-data/green_tripdata_2024-02.parquet"
     refused.write_bytes(refused.read_bytes()[:-300])
+    published = {f"/{path.relative_to(outside / 'published')}": path.read_bytes() for path in outside.rglob("*.*")}
     root = make_checkout(place / "checkout", {"model": SMALL | {"planned": False}})
     (root / ".env").write_text(f"TAXI_UNKNOWN={CANARIES['dot-env']}\n", encoding="utf-8")
     secret = {name: quote(one, safe="") for name, one in CANARIES.items()}
-    with running_postgres() as postgres, files_served(outside / "published") as port, webhook() as hook:
+    with running_postgres() as postgres, faults.serve(published) as site, webhook() as hook:
         address = postgres.address.replace("postgres@", "postgres:{}@")
         channels = [
             f"json://user:{secret['webhook']}@127.0.0.1:{hook.port}",
@@ -94,7 +80,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[int]]
         world = World(
             place,
             {
-                "TAXI_SOURCE": f"http://reader:{secret['source']}@127.0.0.1:{port}",
+                "TAXI_SOURCE": site.base.replace("//", f"//reader:{secret['source']}@"),
                 "TAXI_PREDICTIONS": address.format(secret["predictions"]),
                 "TAXI_METRICS": address.format(secret["metrics"]),
                 "TAXI_ALARM_CHANNELS": " ".join(channels),
