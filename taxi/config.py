@@ -4,9 +4,9 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from taxi.errors import UsageError
+from taxi.reachable import shown
 
 TLC_SITE = "https://d37ci6vzurychx.cloudfront.net"
 SERVICES = ("green", "yellow")
@@ -56,7 +56,7 @@ class Settings:
     @property
     def told_source(self) -> str | None:
         """Return the source as a flow run may keep it; None where it holds a password: the flow then reads TAXI_SOURCE."""
-        return None if "@" in urlsplit(self.source).netloc else self.source
+        return self.source if shown(self.source) == self.source else None
 
     def month(self, service: str, month: str) -> "MonthPaths":
         """Return where the files of one month of one service lie; models and reports of a retrain lie apart."""

@@ -78,7 +78,7 @@ class FastModel:
         if not isinstance(model.distribution, Boosted):
             raise TaxiError(f"expected a model of kind xgboost for single trips; got {model.recipe['kind']}")
         self.features = model.features
-        own = _within(trees or {}, under) or Forest.grow(model.distribution)
+        own = Forest.grow(model.distribution) if trees is None else _within(trees, under)
         self.forest = Forest(own, model.distribution.calibration)
         self.planned = FastModel(model.planned, trees, "planned") if model.planned else None
 

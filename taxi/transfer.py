@@ -72,18 +72,19 @@ def _seconds(text: str | None) -> float:
     return float(text) if text and text.isdigit() else 0.0
 
 
-def _check_status(response: httpx.Response, url: str) -> None:
+def _check_status(response: httpx.Response, named: str) -> None:
     code = response.status_code
     if code in (403, 404):
-        raise NotPublished(f"{shown(url)} is not published (the server answered {code})")
+        raise NotPublished(f"{named} is not published (the server answered {code})")
     if code == 429 or code >= 500:
-        raise Interrupted(f"{shown(url)} answered {code}", _seconds(response.headers.get("Retry-After")))
+        raise Interrupted(f"{named} answered {code}", _seconds(response.headers.get("Retry-After")))
     if code not in (200, 206):
-        raise TaxiError(f"expected 200 or 206 from {shown(url)}; it answered {code}")
+        raise TaxiError(f"expected 200 or 206 from {named}; it answered {code}")
 
 
 def ask_over_http(url: str, patience: Patience) -> dict[str, Any]:
     """Return etag, size (bytes) and last_modified of ``url`` without its body; NotPublished, Unreachable as they come."""
+    named = shown(url)
 
     def ask() -> dict[str, Any]:
         try:
@@ -92,8 +93,8 @@ def ask_over_http(url: str, patience: Patience) -> dict[str, Any]:
             ) as client:
                 response = client.head(url)
         except httpx.TransportError as error:
-            raise Interrupted(f"{shown(url)}: {type(error).__name__}: {error}") from error
-        _check_status(response, url)
+            raise Interrupted(f"{named}: {type(error).__name__}: {error}") from error
+        _check_status(response, named)
         length = response.headers.get("Content-Length")
         return {
             "etag": response.headers.get("ETag"),
@@ -107,10 +108,10 @@ def ask_over_http(url: str, patience: Patience) -> dict[str, Any]:
         raise Unreachable(f"the source did not answer: {error}") from error
 
 
-def _resumable(part: Path, note: Path, url: str) -> tuple[int, str | None]:
+def _resumable(part: Path, note: Path, named: str) -> tuple[int, str | None]:
     if part.is_file() and note.is_file():
         kept = read_json(note)
-        if kept["url"] == shown(url) and kept["etag"]:
+        if kept["url"] == named and kept["etag"]:
             return part.stat().st_size, kept["etag"]
     remove(part)
     return 0, None
@@ -151,10 +152,10 @@ def download(url: str, part: Path, patience: Patience, progress: Progress = lamb
     Returns etag, size and last_modified. Raises NotPublished for 403 and 404 at once, Unreachable when patience ends (what came
     stays in ``part`` for the next start), TaxiError if the disk is full.
     """
-    note = part.with_name(f"{part.name}.json")
+    note, named = part.with_name(f"{part.name}.json"), shown(url)
 
     def attempt() -> dict[str, Any]:
-        begun, etag = _resumable(part, note, url)
+        begun, etag = _resumable(part, note, named)
         asked = {"Range": f"bytes={begun}-", "If-Range": etag} if begun and etag else {}
         timeout = httpx.Timeout(patience.read, connect=patience.connect)
         try:
@@ -164,14 +165,14 @@ def download(url: str, part: Path, patience: Patience, progress: Progress = lamb
             ):
                 if response.status_code == 416:
                     remove(part)
-                    raise Interrupted(f"{shown(url)} has fewer bytes than came before")
-                _check_status(response, url)
+                    raise Interrupted(f"{named} has fewer bytes than came before")
+                _check_status(response, named)
                 resumed = response.status_code == 206
                 if resumed and response.headers.get("ETag") not in (None, etag):
                     remove(part)
-                    raise Interrupted(f"{shown(url)} was replaced while it was fetched")
+                    raise Interrupted(f"{named} was replaced while it was fetched")
                 tag = response.headers.get("ETag")
-                write_json(note, {"url": shown(url), "etag": tag or etag})
+                write_json(note, {"url": named, "etag": tag or etag})
                 _receive(response, part, begun if resumed else 0, patience, progress)
                 return {
                     "etag": tag or etag,
@@ -179,7 +180,7 @@ def download(url: str, part: Path, patience: Patience, progress: Progress = lamb
                     "last_modified": response.headers.get("Last-Modified"),
                 }
         except httpx.TransportError as error:
-            raise Interrupted(f"{shown(url)}: {type(error).__name__}: {error}") from error
+            raise Interrupted(f"{named}: {type(error).__name__}: {error}") from error
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 remove(part)
