@@ -10,7 +10,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import OneHotEncoder
 
-from taxi.features import pair_arrays, zone_arrays
+from taxi.geometry import pair_arrays, zone_arrays
 from taxi.history import zone_pair
 
 Recipe = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame], np.ndarray]
@@ -64,7 +64,7 @@ def zc_xgboost(train: pd.DataFrame, trips: pd.DataFrame, zones: pd.DataFrame) ->
 def _at_pickup_inputs(trips: pd.DataFrame, zones: pd.DataFrame) -> np.ndarray:
     places = zone_arrays(zones)
     when, ends = trips["pickup"].dt, [trips[name].to_numpy() for name in ("PULocationID", "DOLocationID")]
-    dx, dy, miles, _, bearing = pair_arrays(places)[_pair(trips)].T
+    dx, dy, miles, _, bearing = pair_arrays(places)[_pair(trips), :5].T
     columns = [
         *ends,
         when.hour * 60 + when.minute,

@@ -16,7 +16,7 @@ LOW, HIGH = 1.0, 60.0  # minutes: what is kept, and so what can be predicted
 TAIL = 0.1
 LEAST = 400  # trips of a group behind a shift of its own; fewer lean on the coarser group
 _HOUR = NAMES.index("hour_of_week")
-_NULL = NAMES.index("null_block")
+_PASSENGERS = NAMES.index("passenger_count")  # missing where the whole null block is
 _AIRPORTS = [NAMES.index(f"{end}_airport") for end in ("pickup", "dropoff")]
 _BOROUGH = NAMES.index("pickup_borough")
 BOROUGHS = 10
@@ -29,14 +29,14 @@ _BAND_OF_HOUR = np.array([next(i for i, (low, high) in enumerate(HOURS) if low <
 def groups(seen: np.ndarray) -> np.ndarray:
     """Return each trip's group 0..199, shape (n,): null block or not, airport or not, pickup borough or none, hour band."""
     airport = np.nan_to_num(seen[:, _AIRPORTS]).max(axis=1) > 0
-    kind = 2 * (seen[:, _NULL] > 0).astype(np.int64) + airport
+    kind = 2 * np.isnan(seen[:, _PASSENGERS]).astype(np.int64) + airport
     place = np.clip(np.nan_to_num(seen[:, _BOROUGH], nan=-1).astype(np.int64) + 1, 0, BOROUGHS - 1)
     return (kind * BOROUGHS + place) * BANDS + _BAND_OF_HOUR[seen[:, _HOUR].astype(np.int64) % 24]
 
 
 def group_one(row: np.ndarray) -> int:
     """Return the group of one row of features, shape (k,)."""
-    kind = 2 * (row[_NULL] > 0) + bool(row[_AIRPORTS[0]] > 0 or row[_AIRPORTS[1]] > 0)
+    kind = 2 * math.isnan(row[_PASSENGERS]) + bool(row[_AIRPORTS[0]] > 0 or row[_AIRPORTS[1]] > 0)
     borough = -1 if math.isnan(row[_BOROUGH]) else int(row[_BOROUGH])
     place = min(borough + 1, BOROUGHS - 1)
     return int((kind * BOROUGHS + place) * BANDS + _BAND_OF_HOUR[int(row[_HOUR]) % 24])

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from taxi.boosted import Booster
+from taxi.boosted import Booster, Objective
 from taxi.errors import TaxiError
 from taxi.files import sha256_tree
 
@@ -34,7 +34,7 @@ NOTICE_S = 5  # until the scheduler knows that a worker is gone
 MEETING_S = 300  # until workers that boost together have found each other
 ATTEMPTS = 3
 Result = TypeVar("Result")
-Plan = tuple[dict[str, Any], int]  # settings and rounds
+Plan = tuple[dict[str, Any], int, Objective | None]  # settings, rounds, and the loss where it is not among the settings
 
 
 class WorkersLost(TaxiError):
@@ -182,8 +182,8 @@ async def _train(client: Client, lessons: Sequence[Future], plan: Plan) -> Boost
     for name, shape in (await client.submit(_shapes, lessons[0], pure=False)).items():
         pieces = [client.submit(itemgetter(name), one, pure=False) for one in lessons]
         whole[name] = array.concatenate([array.from_delayed(one, shape, np.float32) for one in pieces])
-    settings, rounds = plan
+    settings, rounds, loss = plan
     matrix = await boosting.DaskQuantileDMatrix(client, **whole, max_bin=settings["max_bin"])
     meeting = Meeting(tracker_timeout=MEETING_S)
-    found = await boosting.train(client, settings, matrix, num_boost_round=rounds, coll_cfg=meeting)
+    found = await boosting.train(client, settings, matrix, num_boost_round=rounds, obj=loss, coll_cfg=meeting)
     return found["booster"]

@@ -7,10 +7,32 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from taxi.boosted import LEARNING, Boosted, Booster, Rows, calibrated, filled, lesson, plan_parts
+from taxi.boosted import (
+    LEARNING,
+    OBJECTIVES,
+    Boosted,
+    Booster,
+    Rows,
+    calibrated,
+    filled,
+    interval_step,
+    lesson,
+    plan_parts,
+)
 from taxi.cluster import Client, Future, boost, connected, gathered, merged, spread
 from taxi.features import TripFeatures
-from taxi.fitting import Part, Tally, assemble, boost_both, check_days, describe, draw_rows, plan_draw, tally_month
+from taxi.fitting import (
+    Part,
+    Tally,
+    assemble,
+    boost_both,
+    check_days,
+    describe,
+    draw_rows,
+    maker_of,
+    plan_draw,
+    tally_month,
+)
 from taxi.model import DurationModel
 from taxi.params import FeatureParams, ModelParams
 
@@ -32,16 +54,13 @@ def newest(rows: Rows, columns: int) -> tuple[np.ndarray, np.ndarray]:
     return rows.seen[rows.newest, :columns], rows.minutes[rows.newest]
 
 
-def teach(rows: Rows, name: str, columns: int, trunk: Booster | None) -> dict[str, np.ndarray]:
-    """Return what part ``name`` learns from a month's rows, less those of no weight.
-
-    Leaves of the absolute and quantile losses are averaged over workers, so one with nothing but weightless trips would spoil them.
-    """
+def teach(rows: Rows, name: str, columns: int, trunk: Booster | None, step: int) -> dict[str, np.ndarray]:
+    """Return what part ``name`` learns from a month's rows; the interval from every ``step``-th."""
+    rows = rows.older(step) if name == "interval" else rows
     data = filled(rows.seen[:, :columns])
     margin = None if trunk is None else trunk.inplace_predict(data, predict_type="margin")
-    taught = lesson(name, rows, margin)
-    weighty = taught["weight"] > 0
-    return {field: values[weighty].astype(np.float32) for field, values in ({"data": data} | taught).items()}
+    taught = {"data": data} | lesson(name, rows, margin)
+    return {field: values.astype(np.float32) for field, values in taught.items()}
 
 
 def boost_parts(client: Client, rows: Sequence[Future], columns: int, params: ModelParams) -> Boosted:
@@ -53,9 +72,9 @@ def boost_parts(client: Client, rows: Sequence[Future], columns: int, params: Mo
 
         def lessons(name: str = name) -> list[Future]:
             trunk = client.scatter(parts["trunk"], broadcast=True) if name in ("mean", "median") else None
-            return spread(client, teach, rows, name, columns, trunk)
+            return spread(client, teach, rows, name, columns, trunk, interval_step(params, trips))
 
-        parts[name] = boost(client, f"boosting the {name}", lessons, (own_threads, rounds))
+        parts[name] = boost(client, f"boosting the {name}", lessons, (own_threads, rounds, OBJECTIVES.get(name)))
     judging = gathered(client, "the newest trips", [client.submit(newest, one, columns) for one in rows])
     return calibrated(parts, *(np.concatenate(both) for both in zip(*judging, strict=True)))
 
@@ -73,7 +92,7 @@ def fit_months_on(
 
     Raises ValueError as that does, and TaxiError if the scheduler, or too many workers, are lost.
     """
-    maker = TripFeatures(zones, features.smoothing, features.folds, planned=True)
+    maker = maker_of(zones, params, features)
     with connected(scheduler, data) as client:
         total = merged(client, Tally.join, spread(client, tally_month, parts, maker, as_of, params.half_life_days))
         tally = gathered(client, "tallying months", total)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 from functools import lru_cache, reduce
-from itertools import chain
+from itertools import accumulate, chain, pairwise
 from typing import NamedTuple
 
 import holidays
@@ -13,14 +13,17 @@ import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from taxi.geometry import PAIR, ZONE, pair_arrays, zone_arrays
 from taxi.history import (
     BIN_MILES,
     MILES_BINS,
+    WAYS,
     ZONES,
     History,
     Keys,
     Sums,
     add_up,
+    add_up_ways,
     is_year_round,
     look_up,
     merge,
@@ -33,20 +36,19 @@ from taxi.schema import AT_PICKUP
 DAY = 24 * 60
 MONDAY = 4 * DAY  # 1970-01-05, in minutes since 1970
 EPOCH = date(1970, 1, 1).toordinal()
-GRID_ANGLE = np.deg2rad(29.0)  # Manhattan's avenues run 29 degrees east of north
-GEOMETRY = ("x", "y", "area", "airport", "borough")
-PAIR = ("dx", "dy", "miles", "grid_miles", "bearing")
-CALENDAR = ("minute_of_day", "weekday", "hour_of_week", "holiday", "next_to_holiday", "day_of_year")
-RIDE = ("passenger_count", "trip_type", "VendorID", "null_block")
+CALENDAR = ("minute_of_day", "hour_of_week", "holiday", "next_to_holiday", "day_of_year")
+RIDE = ("passenger_count", "trip_type", "VendorID")
 GROUPS = {
-    "zones": ("pickup_zone", "dropoff_zone", *(f"{end}_{name}" for end in ("pickup", "dropoff") for name in GEOMETRY)),
+    "zones": ("pickup_zone", "dropoff_zone", *(f"{end}_{name}" for end in ("pickup", "dropoff") for name in ZONE)),
     "pair geometry": PAIR,
     "calendar": CALENDAR,
     "ride": RIDE,
     "history": History.COLUMNS,
 }
 NAMES = [name for group in GROUPS.values() for name in group]
-PLANNED = ("planned_miles", "planned_detour")
+PLANNED = ("planned_miles", "planned_detour", *(f"planned_minutes_by_{cell}" for cell in WAYS))
+_SIZES = (2, len(ZONE), len(ZONE), len(PAIR), len(CALENDAR), len(RIDE), len(History.COLUMNS), len(PLANNED))
+_ENDS, _FROM, _TO, _BETWEEN, _WHEN, _RIDE, _LEARNT, _WAY = (slice(*ends) for ends in pairwise([0, *accumulate(_SIZES)]))
 
 
 @lru_cache(maxsize=64)
@@ -87,27 +89,14 @@ def holiday_flag(day: date) -> tuple[float, float]:
     return float(free[0]), float(near[0])
 
 
-def zone_arrays(zones: pd.DataFrame) -> np.ndarray:
-    """Return x, y, area, airport and a borough's number for zones 0..265, shape (266, 5); NaN where there is no shape."""
-    table = zones.reindex(range(ZONES))
-    borough = pd.Categorical(table["borough"], categories=sorted(zones["borough"].dropna().unique())).codes
-    columns = [table["x"], table["y"], table["area"], table["airport"].astype(float), borough]
-    return np.column_stack([np.asarray(column, dtype=np.float64) for column in columns])
-
-
-def pair_arrays(places: np.ndarray) -> np.ndarray:
-    """Return dx, dy, straight and street-grid distance (miles) and bearing (radians) of every pair, shape (266 * 266, 5)."""
-    dx, dy = (places[None, :, axis] - places[:, None, axis] for axis in (0, 1))
-    along = dx * np.sin(GRID_ANGLE) + dy * np.cos(GRID_ANGLE)
-    across = dx * np.cos(GRID_ANGLE) - dy * np.sin(GRID_ANGLE)
-    parts = [dx, dy, np.hypot(dx, dy), np.abs(along) + np.abs(across), np.arctan2(dy, dx)]
-    return np.stack(parts, axis=-1).reshape(-1, len(parts))
-
-
 def _codes(zone: pd.Series) -> np.ndarray:
     number = pd.to_numeric(zone, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
     valid = (number >= 1) & (number < ZONES) & (number == np.floor(number))
     return np.where(valid, number, 0).astype(np.int64)
+
+
+def _miles(trips: pd.DataFrame) -> np.ndarray:
+    return trips["planned_distance"].to_numpy(dtype=float, na_value=np.nan)
 
 
 class Trip(NamedTuple):
@@ -154,7 +143,12 @@ class TripFeatures(TransformerMixin, BaseEstimator):
     def tally(self, trips: pd.DataFrame, minutes: np.ndarray, weight: np.ndarray) -> list[Sums]:
         """Return what these trips add to history, one set of sums a fold; sums of several months ``merge``."""
         self._set_places()
-        return add_up(self._keys(trips), minutes, weight, self._fold(trips), self.folds)
+        keys, fold = self._keys(trips), self._fold(trips)
+        sums = add_up(keys, minutes, weight, fold, self.folds)
+        if not self.planned:
+            return sums
+        ways = add_up_ways(keys, minutes, _miles(trips), weight, fold, self.folds)
+        return [one | way for one, way in zip(sums, ways, strict=True)]
 
     def restore(self, tallies: Sequence[Sums]) -> "TripFeatures":
         """Take up tallies, one a fold, as if just fitted; a single one serves ``transform`` only."""
@@ -177,29 +171,30 @@ class TripFeatures(TransformerMixin, BaseEstimator):
         if not getattr(self, "others_", {}):
             raise ValueError("expected features fitted here; those read from a model keep no folds")
         keys = self._keys(trips)
-        return self._assemble(trips, keys, look_up(self.others_, keys, self._fold(trips)))
+        return self._assemble(trips, keys, self.others_, self._fold(trips))
 
     def transform(self, trips: pd.DataFrame) -> np.ndarray:
-        """Return the matrix of ``NAMES`` (and ``PLANNED``), shape (n, 36 or 38), float32."""
+        """Return the matrix of ``NAMES`` (and ``PLANNED``), shape (n, 48 or 54), float32."""
         check_is_fitted(self, "sums_")
         keys = self._keys(trips)
-        return self._assemble(trips, keys, look_up(self.history_.tables, keys))
+        return self._assemble(trips, keys, self.history_.tables, 0)
 
     def transform_one(self, trip: Trip) -> np.ndarray:
-        """Return what ``transform`` returns for one trip, shape (36 or 38,), without a frame."""
+        """Return what ``transform`` returns for one trip, shape (48 or 54,), without a frame."""
         pickup, dropoff = (zone if 0 < zone < ZONES else 0 for zone in (trip.PULocationID, trip.DOLocationID))
         pair, when = pickup * ZONES + dropoff, trip.pickup
         hour = when.weekday() * 24 + when.hour
         row = np.empty(len(NAMES) + len(PLANNED) * self.planned, dtype=np.float32)
-        row[0], row[1] = pickup, dropoff
-        row[2:7], row[7:12], row[12:17] = self.places_[pickup], self.places_[dropoff], self.pairs_[pair]
+        row[_ENDS] = pickup, dropoff
+        row[_FROM], row[_TO], row[_BETWEEN] = self.places_[pickup], self.places_[dropoff], self.pairs_[pair]
         day = when.timetuple().tm_yday if self.year_round_ else math.nan
-        row[17:23] = when.hour * 60 + when.minute, when.weekday(), hour, *holiday_flag(when.date()), day
-        row[23:27] = trip.passenger_count, trip.trip_type, trip.VendorID, math.isnan(trip.passenger_count)
-        row[27:36] = self.history_.look_up_one(pickup, dropoff, hour)
+        row[_WHEN] = when.hour * 60 + when.minute, hour, *holiday_flag(when.date()), day
+        row[_RIDE] = trip.passenger_count, trip.trip_type, trip.VendorID
+        row[_LEARNT] = self.history_.look_up_one(pickup, dropoff, hour)
         if self.planned:
             miles = math.nan if trip.planned_distance is None else trip.planned_distance
-            row[36:] = miles, miles / np.fmax(self.pairs_[pair, 3], BIN_MILES)
+            paces = self.history_.look_up_one(pickup, dropoff, hour, planned=True)
+            row[_WAY] = miles, miles / self.least_miles_[pair], *(miles * pace for pace in paces)
         return row
 
     def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
@@ -209,26 +204,32 @@ class TripFeatures(TransformerMixin, BaseEstimator):
     def _set_places(self) -> None:
         if hasattr(self, "pair_bin_"):
             return
-        self.places_ = np.asfortranarray(zone_arrays(self.zones))
-        self.pairs_ = np.asfortranarray(pair_arrays(self.places_))
-        miles = self.pairs_[:, 2]
+        places = zone_arrays(self.zones)
+        pairs = pair_arrays(places)
+        miles = pairs[:, PAIR.index("miles")]
+        self.least_miles_ = np.fmax(pairs[:, PAIR.index("grid_miles")], BIN_MILES)
+        self.places_, self.pairs_ = (np.asfortranarray(table, dtype=np.float32) for table in (places, pairs))
         binned = np.clip(np.nan_to_num(miles / BIN_MILES, nan=MILES_BINS - 1), 0, MILES_BINS - 1)
         self.pair_bin_ = binned.astype(np.int64)
 
     def _fold(self, trips: pd.DataFrame) -> np.ndarray:
         return trips["pickup"].to_numpy().astype("datetime64[D]").astype(np.int64) // 7 % self.folds
 
-    def _assemble(self, trips: pd.DataFrame, keys: Keys, learnt: Iterator[np.ndarray]) -> np.ndarray:
+    def _assemble(
+        self, trips: pd.DataFrame, keys: Keys, tables: dict[str, np.ndarray], which: np.ndarray | int
+    ) -> np.ndarray:
         columns = np.empty((len(self.get_feature_names_out()), len(trips)), dtype=np.float32)
-        parts = chain(self._plain(trips, keys), learnt, self._planned(trips, keys) if self.planned else ())
+        parts = chain(self._plain(trips, keys), look_up(tables, keys, which))
+        if self.planned:
+            parts = chain(parts, self._planned(_miles(trips), keys, look_up(tables, keys, which, planned=True)))
         for place, column in enumerate(parts):
             columns[place] = column
         return columns.T  # column by column in memory: twice as fast to make as row by row
 
-    def _planned(self, trips: pd.DataFrame, keys: Keys) -> Iterator[np.ndarray]:
-        miles = trips["planned_distance"].to_numpy(dtype=float, na_value=np.nan)
+    def _planned(self, miles: np.ndarray, keys: Keys, paces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         yield miles
-        yield miles / np.fmax(self.pairs_[keys.pair, 3], BIN_MILES)
+        yield miles / self.least_miles_[keys.pair]
+        yield from (miles * pace for pace in paces)
 
     def _keys(self, trips: pd.DataFrame) -> Keys:
         pickup, dropoff = _codes(trips["PULocationID"]), _codes(trips["DOLocationID"])
@@ -241,13 +242,11 @@ class TripFeatures(TransformerMixin, BaseEstimator):
         for table, cell in ((self.places_, keys.pickup), (self.places_, keys.dropoff), (self.pairs_, keys.pair)):
             yield from (column[cell] for column in table.T)
         yield keys.minute % DAY
-        yield keys.hour // 24
         yield keys.hour
         yield from holiday_flags(trips["pickup"].to_numpy().astype("datetime64[D]"))
         yield keys.day if self.year_round_ else np.full(len(trips), np.nan)
-        ride = [pd.to_numeric(trips[name], errors="coerce").to_numpy(float, na_value=np.nan) for name in RIDE[:-1]]
-        yield from ride
-        yield np.isnan(ride[0])
+        for name in RIDE:
+            yield pd.to_numeric(trips[name], errors="coerce").to_numpy(float, na_value=np.nan)
 
 
 def at_pickup(trips: pd.DataFrame, planned: bool = False) -> pd.DataFrame:

@@ -56,9 +56,19 @@ def recency_weights(pickup: pd.Series, as_of: pd.Timestamp, half_life_days: floa
     return np.exp2(-age.to_numpy() / half_life_days)
 
 
+def maker_of(zones: pd.DataFrame, params: ModelParams, features: FeatureParams) -> TripFeatures:
+    """Return the unfitted features of a recipe; with those of a planned distance where it has the second model."""
+    return TripFeatures(zones, features.smoothing, features.folds, params.planned)
+
+
+def known_miles(trips: pd.DataFrame, maker: TripFeatures) -> pd.DataFrame:
+    """Return trips with what ``maker`` reads of them."""
+    return planned_distance(trips) if maker.planned else trips
+
+
 def tally_month(part: Part, maker: TripFeatures, as_of: pd.Timestamp, half_life_days: float) -> Tally:
     """Read a month and return what it adds to history."""
-    trips = part()
+    trips = known_miles(part(), maker)
     weight = recency_weights(trips["pickup"], as_of, half_life_days)
     days = trips["pickup"].dt.normalize().value_counts().sort_index().astype(float)
     return Tally(maker.tally(trips, trips["duration"].to_numpy(), weight), days)
@@ -85,17 +95,22 @@ def plan_draw(days: pd.Series, as_of: pd.Timestamp, params: ModelParams) -> Draw
 
 
 def draw_rows(part: Part, maker: TripFeatures, draw: Draw) -> Rows:
-    """Read a month again and return the features of the trips drawn from it; a thinned trip weighs more."""
+    """Read a month again and return the features of the trips drawn from it; a thinned trip weighs more.
+
+    They are ordered by zone pair: trips that go down the trees together lie together, and boosting takes less time.
+    """
     trips = part()
     weight = recency_weights(trips["pickup"], draw.as_of, draw.half_life_days)
     share = np.minimum(1.0, draw.scale * weight)
     month = trips["pickup"].min().toordinal() if len(trips) else 0
     luck = np.random.default_rng([draw.seed, month])
     chosen = luck.random(len(trips)) < share
-    kept = planned_distance(trips[chosen])
-    newest = (kept["pickup"] >= draw.newest).to_numpy()
-    seen = doubt_season(maker.look_back(kept), draw.season_doubt, luck)
-    return Rows(seen, kept["duration"].to_numpy(), (weight / share)[chosen], newest)
+    kept = np.flatnonzero(chosen)
+    kept = kept[np.lexsort([trips[name].to_numpy()[kept] for name in ("DOLocationID", "PULocationID")])]
+    drawn = known_miles(trips.iloc[kept], maker)
+    newest = (drawn["pickup"] >= draw.newest).to_numpy()
+    seen = doubt_season(maker.look_back(drawn), draw.season_doubt, luck)
+    return Rows(seen, drawn["duration"].to_numpy(), (weight / share)[kept], newest)
 
 
 def doubt_season(seen: np.ndarray, share: float, luck: np.random.Generator) -> np.ndarray:
@@ -115,7 +130,7 @@ def fit_months(
 
     Raises ValueError if there is no trip, or one at or after ``as_of``.
     """
-    maker = TripFeatures(zones, features.smoothing, features.folds, planned=True)
+    maker = maker_of(zones, params, features)
     tally = reduce(Tally.join, (tally_month(part, maker, as_of, params.half_life_days) for part in parts))
     check_days(tally.days, as_of)
     maker.restore(tally.sums)

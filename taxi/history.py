@@ -55,6 +55,7 @@ class Keys:
 
 
 SIZES = {
+    "all": 1,
     "day": DAYS + 1,
     "hour": HOURS,
     "miles": MILES_BINS,
@@ -63,6 +64,8 @@ SIZES = {
     "pickup_hour": ZONES * HOURS,
     "dropoff_hour": ZONES * HOURS,
 }
+WAYS = ("pair", "pair_band", "pickup_hour", "dropoff_hour")  # by which the pace of a planned way is known
+MILES_A_TRIP = 2.0
 Sums = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
@@ -75,16 +78,33 @@ def time_band(hour_of_week: np.ndarray) -> np.ndarray:
 BAND_OF_HOUR = time_band(np.arange(HOURS))
 
 
+def _by_fold(
+    cells: dict[str, np.ndarray], total: np.ndarray, weight: np.ndarray, fold: np.ndarray, folds: int
+) -> list[Sums]:
+    sums = [Sums() for _ in range(folds)]
+    for name, cell in cells.items():
+        size = SIZES[name]
+        place = fold * size + cell
+        whole = (np.bincount(place, what, folds * size).reshape(folds, size) for what in (total, weight))
+        for one, *both in zip(sums, *whole, strict=True):
+            one[name] = both[0], both[1]
+    return sums
+
+
 def add_up(keys: Keys, minutes: np.ndarray, weight: np.ndarray, fold: np.ndarray, folds: int) -> list[Sums]:
     """Return for each fold (0..folds - 1) and table the weighted sum of minutes and the sum of weights, cell by cell."""
-    cells = {name: (cell, SIZES[name]) for name, cell in keys.cells.items()} | {"all": (0, 1)}
-    weighted, sums = weight * minutes, [Sums() for _ in range(folds)]
-    for name, (cell, size) in cells.items():
-        place = fold * size + cell
-        whole = (np.bincount(place, what, folds * size).reshape(folds, size) for what in (weighted, weight))
-        for one, total, count in zip(sums, *whole, strict=True):
-            one[name] = total, count
-    return sums
+    everywhere = {"all": np.zeros(len(minutes), dtype=np.int64)}
+    return _by_fold(keys.cells | everywhere, weight * minutes, weight, fold, folds)
+
+
+def add_up_ways(
+    keys: Keys, minutes: np.ndarray, miles: np.ndarray, weight: np.ndarray, fold: np.ndarray, folds: int
+) -> list[Sums]:
+    """Return for each fold and table of ``WAYS`` the weighted sums of minutes and of miles, of trips whose miles are known."""
+    known = ~np.isnan(miles)
+    cells = {cell: keys.cells[cell] for cell in ("hour", *WAYS)}
+    ways = _by_fold(cells, np.where(known, weight * minutes, 0), np.where(known, weight * miles, 0), fold, folds)
+    return [{f"way_{name}": both for name, both in one.items()} for one in ways]
 
 
 def merge(one: Sums, other: Sums) -> Sums:
@@ -125,14 +145,14 @@ class History:
         "pair_minutes": "pair",
         "pair_trips": "pair",
         "pair_band_minutes": "pair_band",
-        "pair_band_trips": "pair_band",
         "pickup_hour_minutes": "pickup_hour",
         "dropoff_hour_minutes": "dropoff_hour",
         "pickup_hour_pace": "pickup_hour",
         "dropoff_hour_pace": "dropoff_hour",
-        "hour_minutes": "hour",
     }
     COLUMNS = tuple(CELL)
+    PACE_CELL = {f"{cell}_pace_of_way": cell for cell in WAYS}
+    PACES = tuple(PACE_CELL)
 
     def __init__(self, sums: Sums, pair_miles: np.ndarray, strength: float) -> None:
         """Average ``sums``; ``pair_miles`` is the distance bin of every zone pair, shape (266 * 266,)."""
@@ -143,33 +163,45 @@ class History:
             "pair_minutes": pair,
             "pair_trips": _log_count(sums["pair"]),
             "pair_band_minutes": smooth(sums["pair_band"], np.repeat(pair, BANDS), strength),
-            "pair_band_trips": _log_count(sums["pair_band"]),
-            "hour_minutes": hour,
         }
         for end in ("pickup_hour", "dropoff_hour"):
             of_zone = smooth(tuple(part.reshape(ZONES, HOURS).sum(axis=1) for part in sums[end]), mean, strength)  # type: ignore[arg-type]
             minutes = smooth(sums[end], np.tile(hour, ZONES), strength)
             self.tables |= {f"{end}_minutes": minutes, f"{end}_pace": minutes / np.repeat(of_zone, HOURS)}
+        if "way_hour" in sums:
+            self.tables |= self._paces(sums, MILES_A_TRIP * strength)
 
-    def look_up_one(self, pickup: int, dropoff: int, hour: int) -> tuple[float, ...]:
-        """Return ``COLUMNS`` of one trip; ``hour`` is that of the week."""
+    def _paces(self, sums: Sums, strength: float) -> dict[str, np.ndarray]:
+        mean = float(smooth(tuple(part.sum(keepdims=True) for part in sums["way_hour"]), 5.0, 1.0)[0])  # type: ignore[arg-type]
+        hour, pair = (smooth(sums[f"way_{cell}"], mean, strength) for cell in ("hour", "pair"))
+        prior = {"pair_band": np.repeat(pair, BANDS)} | dict.fromkeys(
+            ("pickup_hour", "dropoff_hour"), np.tile(hour, ZONES)
+        )
+        finer = {cell: smooth(sums[f"way_{cell}"], one, strength) for cell, one in prior.items()}
+        return {f"{cell}_pace_of_way": table for cell, table in ({"pair": pair} | finer).items()}
+
+    def look_up_one(self, pickup: int, dropoff: int, hour: int, planned: bool = False) -> tuple[float, ...]:
+        """Return ``COLUMNS`` of one trip, or its ``PACES`` (minutes a mile); ``hour`` is that of the week."""
         pair = pickup * ZONES + dropoff
         cells = {
             "pair": pair,
             "pair_band": pair * BANDS + BAND_OF_HOUR[hour],
             "pickup_hour": pickup * HOURS + hour,
             "dropoff_hour": dropoff * HOURS + hour,
-            "hour": hour,
         }
-        return tuple(self.tables[name][cells[cell]] for name, cell in self.CELL.items())
+        wanted = self.PACE_CELL if planned else self.CELL
+        return tuple(self.tables[name][cells[cell]] for name, cell in wanted.items())
 
 
 def stack(histories: Sequence[History]) -> dict[str, np.ndarray]:
     """Return the tables of several histories, one behind the other, for ``look_up``."""
-    return {name: np.concatenate([one.tables[name] for one in histories], dtype=np.float32) for name in History.CELL}
+    names = histories[0].tables
+    return {name: np.concatenate([one.tables[name] for one in histories], dtype=np.float32) for name in names}
 
 
-def look_up(tables: dict[str, np.ndarray], keys: Keys, which: np.ndarray | int = 0) -> Iterator[np.ndarray]:
-    """Yield one column of ``History.COLUMNS`` after the other, shape (n,); trip i looks into the stack's table ``which[i]``."""
-    for name, cell in History.CELL.items():
+def look_up(
+    tables: dict[str, np.ndarray], keys: Keys, which: np.ndarray | int = 0, planned: bool = False
+) -> Iterator[np.ndarray]:
+    """Yield one of ``History.COLUMNS`` (or ``PACES``) after the other, shape (n,); trip i looks into the stack's table ``which[i]``."""
+    for name, cell in (History.PACE_CELL if planned else History.CELL).items():
         yield tables[name][which * SIZES[cell] + keys.cells[cell]]

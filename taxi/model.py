@@ -15,7 +15,7 @@ from taxi.files import read_json, staged, write_json
 from taxi.forest import Forest
 from taxi.simple import SimpleDistribution
 
-FORMAT = 3
+FORMAT = 4
 OUTPUTS = ("mean", "median", "p10", "p90")
 PLANNED_FOLDER = "planned"
 

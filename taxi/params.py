@@ -90,6 +90,7 @@ class ModelParams(Section):
     head_learning_rate: float = Field(gt=0)
     head_max_depth: int = Field(ge=1)
     head_colsample_bytree: float = Field(gt=0, le=1)
+    interval_rows: int = Field(ge=1000)
     interval_rounds: int = Field(ge=1)
     interval_learning_rate: float = Field(gt=0)
     interval_max_depth: int = Field(ge=1)

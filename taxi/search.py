@@ -31,7 +31,7 @@ RANGES: dict[
     str, tuple[float, float]
 ] = {  # rounds are not searched: they trade time for accuracy, which a person decides
     "half_life_days": (60.0, 720.0),
-    "learning_rate": (0.02, 0.15),
+    "learning_rate": (0.05, 0.3),
     "max_depth": (6, 11),
     "min_child_weight": (5.0, 80.0),
     "subsample": (0.6, 1.0),

@@ -19,7 +19,7 @@ def test_every_kind_of_trip_has_a_group_of_its_own_and_one_trip_the_same_as_many
     seen = features(
         2_000,
         hour_of_week=rng.integers(0, 168, 2_000),
-        null_block=rng.integers(0, 2, 2_000),
+        passenger_count=rng.choice([1, np.nan], 2_000),
         pickup_airport=rng.choice([0, 1, np.nan], 2_000),
         dropoff_airport=rng.choice([0, 1, np.nan], 2_000),
         pickup_borough=rng.choice([-1, 0, 3, 6, np.nan], 2_000),
@@ -48,7 +48,7 @@ def test_edges_that_are_too_narrow_or_too_wide_are_moved_until_they_hold(spread:
 def test_a_group_with_few_trips_leans_on_the_others() -> None:
     rng = np.random.default_rng(3)
     truth = np.concatenate([rng.normal(0, 1, 10_000), [9.0, 9.0]])
-    seen = features(10_002, null_block=np.concatenate([np.zeros(10_000), np.ones(2)]))
+    seen = features(10_002, passenger_count=np.concatenate([np.ones(10_000), [np.nan, np.nan]]))
 
     found = calibrate(truth, np.zeros((10_002, 2)), seen)
 

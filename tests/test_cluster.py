@@ -44,7 +44,8 @@ def quick(**changes: object) -> Params:
     params = load_params()
     small = {"rounds": 60, "max_depth": 5, "head_rounds": 20, "head_max_depth": 4, "interval_rounds": 30}
     steady = {"interval_max_depth": 4, "trips_per_round": 100, "subsample": 1.0, "planned": False}
-    return params.model_copy(update={"model": params.model.model_copy(update={**small, **steady, **changes})})
+    slow = {"learning_rate": 0.06, "head_learning_rate": 0.1, "interval_learning_rate": 0.2}
+    return params.model_copy(update={"model": params.model.model_copy(update={**small, **steady, **slow, **changes})})
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +176,7 @@ def test_a_worker_killed_while_boosting_does_not_lose_the_fit(
     with connected(address, tmp_path) as client, caplog.at_level(logging.WARNING, "taxi"):
         client.wait_for_workers(2, timeout=60)
         killer.start()
-        booster = boost(client, "boosting", lambda: spread(client, make_lesson, range(4)), (settings, 2000))
+        booster = boost(client, "boosting", lambda: spread(client, make_lesson, range(4)), (settings, 2000, None))
     killer.join(60)
 
     assert len(killed) == 1

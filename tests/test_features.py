@@ -104,8 +104,19 @@ def test_unknown_zones_and_unseen_pairs_have_features(fitted: TripFeatures, trip
     assert np.isnan(column(seen, "miles")).all()
 
 
-def test_missing_passengers_mark_the_null_block(fitted: TripFeatures, trips: pd.DataFrame) -> None:
-    assert np.array_equal(column(fitted.transform(trips), "null_block") == 1, trips["passenger_count"].isna())
+def test_a_planned_way_takes_what_miles_took_before_between_the_zones_and_at_the_hour(
+    zones: pd.DataFrame, make_trips: Trips
+) -> None:
+    many = make_trips(4_000, PULocationID=74, DOLocationID=75, duration=12.0).assign(planned_distance=2.0)
+    unknown = many.assign(planned_distance=np.nan, duration=50.0)
+    past = pd.concat([many, unknown], ignore_index=True)
+    asked = many.head(3).assign(planned_distance=[1.0, 4.0, np.nan])
+
+    maker = TripFeatures(zones, planned=True).fit(past, past["duration"])
+    minutes = maker.transform(asked)[:, len(NAMES) + 2 :]
+
+    assert minutes[:2] == pytest.approx(np.repeat([[6.0], [24.0]], 4, axis=1), rel=0.01)  # six minutes a mile
+    assert np.isnan(minutes[2]).all()
 
 
 @pytest.mark.parametrize(

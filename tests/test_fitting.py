@@ -1,6 +1,7 @@
 """Months are learnt one by one: the same model as from one frame, thinned by age where there are too many trips."""
 
 from collections.abc import Callable
+from functools import reduce
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,11 @@ from taxi.features import NAMES, TripFeatures
 from taxi.fitting import (
     COLUMNS,
     DAY_OF_YEAR,
+    Tally,
     doubt_season,
     draw_rows,
     fit_months,
+    maker_of,
     plan_draw,
     recency_weights,
     tally_month,
@@ -35,16 +38,33 @@ def recipe(**changes: object) -> ModelParams:
     return load_params().model.model_copy(update=quick | changes)
 
 
-def test_months_one_by_one_give_the_model_that_one_frame_gives(months: list[pd.DataFrame], zones: pd.DataFrame) -> None:
+def rows_of(parts: list[pd.DataFrame], zones: pd.DataFrame) -> np.ndarray:
+    """Return what boosting gets of these months: features, minutes, weight, newest; in an order of their own."""
+    params = load_params()
+    maker = maker_of(zones, params.model, params.features)
+    tally = reduce(Tally.join, (tally_month(lambda part=part: part, maker, AS_OF, 240) for part in parts))
+    maker.restore(tally.sums)
+    draw = plan_draw(tally.days, AS_OF, params.model)
+    drawn = [draw_rows(lambda part=part: part, maker, draw) for part in parts]
+    table = np.vstack([np.column_stack([one.seen, one.minutes, one.weight, one.newest]) for one in drawn])
+    return table[np.lexsort(table.T)]
+
+
+def test_months_one_by_one_give_the_rows_that_one_frame_gives(months: list[pd.DataFrame], zones: pd.DataFrame) -> None:
     together = pd.concat(months, ignore_index=True)
-    features = load_params().features
 
-    apart = fit_months([lambda: months[0], lambda: months[1]], zones, recipe(), features, AS_OF)
-    whole = fit_months([lambda: together], zones, recipe(), features, AS_OF)
+    np.testing.assert_allclose(rows_of(months, zones), rows_of([together], zones), rtol=1e-6)
 
-    difference = apart.predict(together) - whole.predict(together)
-    assert np.abs(difference.to_numpy()).max() < 0.5
-    assert np.abs(difference.to_numpy()).mean() < 0.01
+
+def test_trips_of_a_pair_lie_together_so_that_boosting_is_faster(
+    months: list[pd.DataFrame], zones: pd.DataFrame
+) -> None:
+    maker = TripFeatures(zones)
+    tally = tally_month(lambda: months[0], maker, AS_OF, 240)
+    seen = draw_rows(lambda: months[0], maker.restore(tally.sums), plan_draw(tally.days, AS_OF, recipe())).seen
+
+    changes = np.any(np.diff(seen[:, :2], axis=0) != 0, axis=1).sum()
+    assert changes == len(np.unique(seen[:, :2], axis=0)) - 1
 
 
 def test_tallies_of_months_add_up_to_the_tally_of_all(months: list[pd.DataFrame], zones: pd.DataFrame) -> None:

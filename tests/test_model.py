@@ -138,7 +138,7 @@ def test_a_folder_without_a_model_and_another_format_are_named(model: DurationMo
     save_model(model, tmp_path / "model")
     recipe = tmp_path / "model" / "recipe.json"
     write_json(recipe, read_json(recipe) | {"format": 99})
-    with pytest.raises(TaxiError, match="expected a model of format 3"):
+    with pytest.raises(TaxiError, match="expected a model of format 4"):
         load_model(tmp_path / "model")
 
 
