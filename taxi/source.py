@@ -113,7 +113,7 @@ def open_source(address: str, patience: Patience | None = None) -> Source:
     if address and parts.scheme in ("", "file") and folder.is_dir():
         return StoreSource(str(folder.resolve()), "file")
     raise UsageError(
-        f"expected a source as https://…, s3://bucket/…, file:///… or a folder that exists, in the TLC's layout; got {address!r}"
+        f"expected a source as https://…, s3://bucket/…, file:///… or a folder that exists, in the TLC's layout; got {shown_address(address)!r}"
     )
 
 

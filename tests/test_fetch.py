@@ -204,6 +204,12 @@ def test_an_address_that_is_no_source_is_a_usage_error(address: str) -> None:
         open_source(address)
 
 
+def test_an_address_that_is_no_source_is_named_without_its_password() -> None:
+    with pytest.raises(UsageError, match="got 'ftp://host/x'") as found:
+        open_source("ftp://me:canary@host/x")
+    assert "canary" not in str(found.value)
+
+
 def test_a_file_address_is_a_folder(tmp_path: Path) -> None:
     place = tmp_path / "with space"
     place.mkdir()
