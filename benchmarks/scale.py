@@ -23,9 +23,8 @@ from benchmarks.child import measure_apart, peak_mb
 from benchmarks.window import ROOT, places, prepare_months, prepare_zones, work_folder
 from taxi.config import Settings
 from taxi.errors import TaxiError
-from taxi.features import TripFeatures
 from taxi.files import remove, write_json
-from taxi.fitting import Tally, assemble, draw_rows, plan_draw, tally_month
+from taxi.fitting import Tally, assemble, draw_rows, maker_of, plan_draw, tally_month
 from taxi.months import month_bounds, shift_month
 from taxi.params import load_params
 from taxi.provenance import describe_code
@@ -88,7 +87,7 @@ def run_local(settings: Settings, months: list[str]) -> list[dict[str, Any]]:
     prepare_zones(settings)
     done("ingest")
     parts, as_of = month_parts(settings, SERVICE, months), month_bounds(months[-1])[1]
-    maker = TripFeatures(read_zones(settings.zones), **params.features.model_dump(), planned=True)
+    maker = maker_of(read_zones(settings.zones), params.model, params.features)
     tally = reduce(Tally.join, (tally_month(part, maker, as_of, params.model.half_life_days) for part in parts))
     draw = plan_draw(tally.days, as_of, params.model)
     maker.restore(tally.sums)

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -69,6 +70,13 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[int]]
     refused.write_bytes(refused.read_bytes()[:-300])
     published = {f"/{path.relative_to(outside / 'published')}": path.read_bytes() for path in outside.rglob("*.*")}
     root = make_checkout(place / "checkout", {"model": SMALL | {"planned": False}})
+    (root / "notebooks").unlink()
+    for name in ("notebooks", "taxi"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / ".dvc").mkdir()
+    for name in (".dvc/config", ".dvcignore", "dvc.yaml"):
+        shutil.copyfile(ROOT / name, root / name)
+    subprocess.run(["git", "init", "-q", str(root)], check=True)
     (root / ".env").write_text(f"TAXI_UNKNOWN={CANARIES['dot-env']}\n", encoding="utf-8")
     secret = {name: quote(one, safe="") for name, one in CANARIES.items()}
     with running_postgres() as postgres, faults.serve(published) as site, webhook() as hook:
@@ -80,6 +88,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[int]]
         world = World(
             place,
             {
+                "TAXI_DATA": str(root / "data"),
+                "TAXI_REPORTS": str(root / "reports"),
                 "TAXI_SOURCE": site.base.replace("//", f"//reader:{secret['source']}@"),
                 "TAXI_PREDICTIONS": address.format(secret["predictions"]),
                 "TAXI_METRICS": address.format(secret["metrics"]),
@@ -93,12 +103,11 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[int]]
             },
             root,
         )
-        done = [world.taxi("-v", "run", "--service", "green", "--month", month) for month in ("2024-01", "2024-02")]
-        (root / "notebooks").unlink()
-        shutil.copytree(ROOT / "notebooks", root / "notebooks")
+        done = [world.taxi("-v", "run", "--service", "green", "--month", "2024-01")]
+        done.append(world.taxi("-v", "run", "--service", "green", "--month", "2024-02", "--no-version"))
         broken = root / "notebooks" / "02-features.ipynb"
         broken.write_text(broken.read_text(encoding="utf-8").replace("import ", "raise OSError; import ", 1))
-        done.append(world.taxi("-v", "run", "--service", "green", "--month", "2024-03"))
+        done.append(world.taxi("-v", "run", "--service", "green", "--month", "2024-03", "--no-version"))
         done.append(world.taxi("doctor"))
     (root / ".env").unlink()
     assert hook.got, "".join(one.stderr for one in done)
@@ -107,6 +116,11 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[int]]
 
 def test_the_months_ended_as_they_were_meant_to(ran: tuple[Path, str, list[int]]) -> None:
     assert ran[2] == [0, 4, 1], ran[1][-6000:]
+
+
+def test_the_month_that_ended_well_was_versioned(ran: tuple[Path, str, list[int]]) -> None:
+    assert (ran[0] / "checkout/dvc.lock").is_file(), ran[1][-6000:]
+    assert len(list((ran[0] / "checkout/.dvc/cache").rglob("*"))) > 20
 
 
 def test_no_secret_is_kept_or_shown(ran: tuple[Path, str, list[int]]) -> None:
