@@ -105,4 +105,4 @@ def fit_months_on(
         drawn = sum(gathered(client, "drawing trips", [client.submit(count, one) for one in rows]))
         _LOG.info("%s trips of %d months drawn on the workers at %s", f"{drawn:,}", len(parts), scheduler)
         recipe = describe(tally.days, drawn, params, features) | {"engine": "dask"}
-        return boost_both(lambda columns: boost_parts(client, rows, columns, params), maker, recipe, params.planned)
+        return boost_both(lambda columns, own: boost_parts(client, rows, columns, own), maker, recipe, params)

@@ -161,7 +161,7 @@ def assemble(
         plain = maker.with_planned(False)
         return DurationModel(plain, SimpleDistribution.fit(params.kind, seen, minutes, weight), recipe)
     return boost_both(
-        lambda columns: fit_boosted([one.narrow(columns) for one in rows], params), maker, recipe, params.planned
+        lambda columns, own: fit_boosted([one.narrow(columns) for one in rows], own), maker, recipe, params
     )
 
 
@@ -182,11 +182,13 @@ def describe(days: pd.Series, boosted_on: int, params: ModelParams, features: Fe
 
 
 def boost_both(
-    boost: Callable[[int], Boosted], maker: TripFeatures, recipe: dict[str, Any], planned: bool
+    boost: Callable[[int, ModelParams], Boosted], maker: TripFeatures, recipe: dict[str, Any], params: ModelParams
 ) -> DurationModel:
-    """Put the model together from ``boost``, which fits on the first so many columns: with a planned distance, and without."""
-    second = DurationModel(maker, boost(len(NAMES) + len(PLANNED)), recipe) if planned else None
-    return DurationModel(maker.with_planned(False), boost(len(NAMES)), recipe, second)
+    """Put the model together from ``boost``, which fits a recipe on the first so many columns: without a planned distance, and with."""
+    second = None
+    if params.planned:
+        second = DurationModel(maker, boost(len(NAMES) + len(PLANNED), params.for_planned()), recipe)
+    return DurationModel(maker.with_planned(False), boost(len(NAMES), params), recipe, second)
 
 
 def fit_model(trips: pd.DataFrame, zones: pd.DataFrame, params: ModelParams, features: FeatureParams) -> DurationModel:

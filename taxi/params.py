@@ -94,6 +94,11 @@ class ModelParams(Section):
     interval_rounds: int = Field(ge=1)
     interval_learning_rate: float = Field(gt=0)
     interval_max_depth: int = Field(ge=1)
+    planned_rounds: int = Field(ge=1)
+    planned_learning_rate: float = Field(gt=0)
+    planned_max_depth: int = Field(ge=1)
+    planned_head_rounds: int = Field(ge=1)
+    planned_head_learning_rate: float = Field(gt=0)
     min_child_weight: float = Field(ge=0)
     subsample: float = Field(gt=0, le=1)
     reg_lambda: float = Field(ge=0)
@@ -101,6 +106,11 @@ class ModelParams(Section):
     device: Literal["cpu", "cuda"]
     threads: int = Field(ge=1)
     seed: int
+
+    def for_planned(self) -> "ModelParams":
+        """Return the recipe of the second model: with a distance there is more to learn, for more and deeper trees."""
+        names = ("rounds", "learning_rate", "max_depth", "head_rounds", "head_learning_rate")
+        return self.model_copy(update={name: getattr(self, f"planned_{name}") for name in names})
 
 
 class RetrainParams(Section):

@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from taxi.boosted import schedule
-from taxi.features import NAMES, TripFeatures
+from taxi.boosted import Boosted, schedule
+from taxi.calibration import Calibration
+from taxi.features import NAMES, PLANNED, TripFeatures
 from taxi.fitting import (
     COLUMNS,
     DAY_OF_YEAR,
     Tally,
+    boost_both,
     doubt_season,
     draw_rows,
     fit_months,
@@ -153,3 +155,18 @@ def test_a_share_of_trips_is_given_another_day_of_the_year_and_gaps_stay_gaps() 
     assert (other.min(), other.max()) == (1, 366)
     assert np.isnan(unknown[:, DAY_OF_YEAR]).all()
     assert (np.delete(doubted, DAY_OF_YEAR, axis=1) == 1).all()
+
+
+def test_the_second_model_has_a_recipe_of_its_own(zones: pd.DataFrame) -> None:
+    asked: list[tuple[int, int, float, int]] = []
+
+    def boost(columns: int, params: ModelParams) -> Boosted:
+        asked.append((columns, params.rounds, params.learning_rate, params.max_depth))
+        return Boosted({}, Calibration.none())
+
+    own = {"rounds": 3, "learning_rate": 0.5, "max_depth": 2}
+    planned = {"planned_rounds": 7, "planned_learning_rate": 0.2, "planned_max_depth": 4, "planned": True}
+    both = boost_both(boost, TripFeatures(zones, planned=True), {}, recipe(**own, **planned))
+
+    assert asked == [(len(NAMES) + len(PLANNED), 7, 0.2, 4), (len(NAMES), 3, 0.5, 2)]
+    assert both.planned is not None and both.planned.features.planned and not both.features.planned
