@@ -5,6 +5,7 @@ from functools import partial
 
 import pandas as pd
 
+from taxi.ablation import signed_percent
 from taxi.config import Settings
 from taxi.features import planned_distance
 from taxi.fitting import COLUMNS, Part, fit_model, fit_months
@@ -140,7 +141,7 @@ def _planned_answer(scores: pd.DataFrame) -> list[str]:
         return []
     change = scores["rmse"][PLANNED] / scores["rmse"]["challenger"] - 1
     return [
-        f"A planned distance changes the RMSE by {change:+.0%}, as far as the metered one stands in for a router's."
+        f"A planned distance changes the RMSE by {signed_percent(change)}, as far as the metered one stands in for a router's."
     ]
 
 

@@ -60,4 +60,4 @@ def test_what_a_planned_distance_is_worth_is_told_where_the_recipe_has_the_secon
     with_it = pd.concat([scores, pd.DataFrame({"with distance": row | {"rmse": 4.0}}).T])
 
     assert not [line for line in training_answers(scores, importance, plan) if "distance" in line]
-    assert "A planned distance changes the RMSE by -20%" in " ".join(training_answers(with_it, importance, plan))
+    assert "A planned distance changes the RMSE by -20.0%" in " ".join(training_answers(with_it, importance, plan))
