@@ -21,7 +21,7 @@ from taxi.sample import write_sample
 from tests.worlds import ROOT, World
 
 MONTHS = ["2024-01", "2024-02", "2024-03"]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")

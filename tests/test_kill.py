@@ -20,7 +20,7 @@ from tests.automation import SMALL, make_checkout
 from tests.worlds import World
 
 KILLS = int(os.environ.get("TAXI_TEST_KILLS", "2"))
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def start(place: Path) -> "subprocess.Popen[str]":
