@@ -21,8 +21,7 @@ XGBOOST = xgboost.__version__
 Booster = xgboost.Booster
 Objective = Callable[[np.ndarray, xgboost.DMatrix], tuple[np.ndarray, np.ndarray]]
 ALPHAS = (0.1, 0.9)
-PARTS = ("trunk", "mean", "median", "interval")
-LEARNING = ("trunk", "median", "mean", "interval")  # one after the other: the heads start from the trunk
+PARTS = ("trunk", "mean", "median", "interval")  # in the order of learning: heads start from the trunk
 MISSING = -999.0  # trees read a number faster, and in an eighth of the memory, than a gap
 START = NAMES.index("pair_band_minutes")
 FEWEST_ROUNDS = 60
@@ -223,9 +222,9 @@ def quick_minutes(learnt: Rows, seen: np.ndarray, params: ModelParams) -> np.nda
     return xgboost.train(settings, matrix, params.rounds).inplace_predict(filled(seen)).astype(np.float64)
 
 
-def interval_step(params: ModelParams, trips: int) -> int:
-    """Return which trips the interval learns from: every so many-th, for edges need fewer than a mean does."""
-    return -(-trips // params.interval_rows)
+def step_to(most: int, trips: int) -> int:
+    """Return k, so that every k-th of so many trips are ``most`` at most."""
+    return -(-trips // most)
 
 
 def binned(
@@ -238,7 +237,7 @@ def binned(
 def fit_boosted(rows: Sequence[Rows], params: ModelParams) -> Boosted:
     """Fit trunk, heads and calibration on the parts' rows; a sample of them cuts the bins."""
     trips = sum(len(one.minutes) for one in rows)
-    cuts = binned([one.take(slice(None, None, -(-trips // CUT_TRIPS))) for one in rows], params)
+    cuts = binned([one.take(slice(None, None, step_to(CUT_TRIPS, trips))) for one in rows], params)
     plans, parts = plan_parts(params, trips), {}
 
     def train(name: str, matrix: xgboost.QuantileDMatrix, lessons: Sequence[dict[str, np.ndarray]]) -> None:
@@ -250,10 +249,10 @@ def fit_boosted(rows: Sequence[Rows], params: ModelParams) -> Boosted:
     train("trunk", matrix, [lesson("trunk", one, None) for one in rows])
     margin = parts["trunk"].predict(matrix, output_margin=True)
     margins = np.split(margin, np.cumsum([len(one.minutes) for one in rows])[:-1])
-    for name in ("median", "mean"):
+    for name in ("mean", "median"):
         train(name, matrix, [lesson(name, one, trunk) for one, trunk in zip(rows, margins, strict=True)])
     del matrix
-    older = [one.older(interval_step(params, trips)) for one in rows]
+    older = [one.older(step_to(params.interval_rows, trips)) for one in rows]
     train("interval", binned(older, params, cuts), [lesson("interval", one, None) for one in older])
     newest = [(one.seen[one.newest], one.minutes[one.newest]) for one in rows]
     return calibrated(parts, *(np.concatenate(both) for both in zip(*newest, strict=True)))

@@ -8,16 +8,15 @@ import numpy as np
 import pandas as pd
 
 from taxi.boosted import (
-    LEARNING,
     OBJECTIVES,
     Boosted,
     Booster,
     Rows,
     calibrated,
     filled,
-    interval_step,
     lesson,
     plan_parts,
+    step_to,
 )
 from taxi.cluster import Client, Future, boost, connected, gathered, merged, spread
 from taxi.features import TripFeatures
@@ -67,12 +66,12 @@ def boost_parts(client: Client, rows: Sequence[Future], columns: int, params: Mo
     """Fit trunk, heads and calibration where the rows lie, by the settings of the local engine; threads are the workers'."""
     trips = sum(gathered(client, "counting trips", [client.submit(count, one) for one in rows]))
     parts: dict[str, Booster] = {}
-    for name, (settings, rounds) in ((name, plan_parts(params, trips)[name]) for name in LEARNING):
+    for name, (settings, rounds) in plan_parts(params, trips).items():
         own_threads = {key: value for key, value in settings.items() if key != "nthread"}
 
         def lessons(name: str = name) -> list[Future]:
             trunk = client.scatter(parts["trunk"], broadcast=True) if name in ("mean", "median") else None
-            return spread(client, teach, rows, name, columns, trunk, interval_step(params, trips))
+            return spread(client, teach, rows, name, columns, trunk, step_to(params.interval_rows, trips))
 
         parts[name] = boost(client, f"boosting the {name}", lessons, (own_threads, rounds, OBJECTIVES.get(name)))
     judging = gathered(client, "the newest trips", [client.submit(newest, one, columns) for one in rows])

@@ -86,8 +86,8 @@ def _by_fold(
         size = SIZES[name]
         place = fold * size + cell
         whole = (np.bincount(place, what, folds * size).reshape(folds, size) for what in (total, weight))
-        for one, *both in zip(sums, *whole, strict=True):
-            one[name] = both[0], both[1]
+        for one, added, counted in zip(sums, *whole, strict=True):
+            one[name] = added, counted
     return sums
 
 
@@ -152,7 +152,6 @@ class History:
     }
     COLUMNS = tuple(CELL)
     PACE_CELL = {f"{cell}_pace_of_way": cell for cell in WAYS}
-    PACES = tuple(PACE_CELL)
 
     def __init__(self, sums: Sums, pair_miles: np.ndarray, strength: float) -> None:
         """Average ``sums``; ``pair_miles`` is the distance bin of every zone pair, shape (266 * 266,)."""
@@ -181,7 +180,7 @@ class History:
         return {f"{cell}_pace_of_way": table for cell, table in ({"pair": pair} | finer).items()}
 
     def look_up_one(self, pickup: int, dropoff: int, hour: int, planned: bool = False) -> tuple[float, ...]:
-        """Return ``COLUMNS`` of one trip, or its ``PACES`` (minutes a mile); ``hour`` is that of the week."""
+        """Return ``COLUMNS`` of one trip, or its paces (``PACE_CELL``, minutes a mile); ``hour`` is that of the week."""
         pair = pickup * ZONES + dropoff
         cells = {
             "pair": pair,
@@ -202,6 +201,6 @@ def stack(histories: Sequence[History]) -> dict[str, np.ndarray]:
 def look_up(
     tables: dict[str, np.ndarray], keys: Keys, which: np.ndarray | int = 0, planned: bool = False
 ) -> Iterator[np.ndarray]:
-    """Yield one of ``History.COLUMNS`` (or ``PACES``) after the other, shape (n,); trip i looks into the stack's table ``which[i]``."""
+    """Yield one of ``History.COLUMNS`` (or ``PACE_CELL``) after the other, shape (n,); trip i looks into the stack's table ``which[i]``."""
     for name, cell in (History.PACE_CELL if planned else History.CELL).items():
         yield tables[name][which * SIZES[cell] + keys.cells[cell]]

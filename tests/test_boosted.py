@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import xgboost
 
-from taxi.boosted import SMOOTH, Rows, interval_step, quantile_loss
-from taxi.params import load_params
+from taxi.boosted import SMOOTH, Rows, quantile_loss, step_to
 
 
 def smoothed_pinball(margin: np.ndarray, truth: np.ndarray, level: float) -> np.ndarray:
@@ -42,8 +41,7 @@ def test_boosting_with_it_finds_the_quantiles() -> None:
 def test_the_interval_learns_from_older_trips_only_and_from_fewer_where_there_are_many() -> None:
     newest = np.arange(100) >= 80
     rows = Rows(np.arange(100.0).reshape(-1, 1), np.arange(100.0), np.ones(100), newest)
-    recipe = load_params().model.model_copy(update={"interval_rows": 40})
 
     assert rows.older(1).minutes.tolist() == list(range(80))
     assert rows.older(3).minutes.tolist() == list(range(0, 80, 3))
-    assert [interval_step(recipe, trips) for trips in (1, 40, 41, 100)] == [1, 1, 2, 3]
+    assert [step_to(40, trips) for trips in (1, 40, 41, 100)] == [1, 1, 2, 3]
