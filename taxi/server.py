@@ -15,6 +15,7 @@ from taxi.serving import make_gate
 from taxi.sockets import BACKLOG, make_no_more, waiting
 
 LAST_SECONDS = 5.0
+HALF_MADE_SECONDS = 0.25  # a connection whose client has its answer may be a round trip from being counted
 
 
 class DrainingServer(uvicorn.Server):
@@ -41,7 +42,8 @@ class DrainingServer(uvicorn.Server):
         await self._wait(lambda: False, rules.params.drain_seconds)
         for listening in sockets or []:
             make_no_more(listening)
-            await self._wait(lambda listening=listening: not waiting(listening), LAST_SECONDS)  # type: ignore[misc]
+        await self._wait(lambda: False, HALF_MADE_SECONDS)
+        await self._wait(lambda: not any(map(waiting, sockets or [])), LAST_SECONDS)
         for server in self.servers:
             server.close()
         await self._wait(lambda: not self._unheard(), LAST_SECONDS)
@@ -49,8 +51,12 @@ class DrainingServer(uvicorn.Server):
 
     async def _wait(self, done: Callable[[], bool], seconds: float) -> None:
         until = time.monotonic() + seconds
-        while not done() and time.monotonic() < until and not self.force_exit:
-            await asyncio.sleep(0.005)
+        while time.monotonic() < until and not self.force_exit:
+            await asyncio.sleep(
+                0.005
+            )  # before the first look, too: what was just accepted becomes a connection meanwhile
+            if done():
+                break
 
     def _unheard(self) -> bool:
         """Return whether a connection is so new that its request has not been read yet: uvicorn would cut it."""

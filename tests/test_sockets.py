@@ -33,6 +33,21 @@ def test_who_waits_is_counted_and_after_the_end_nobody_new_does() -> None:
         one.close()
 
 
+@linux
+def test_a_connection_half_made_before_the_end_is_served() -> None:
+    with listen("127.0.0.1", 0) as listening:
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 30)  # half made until the client speaks
+        listening.listen(16)
+        listening.settimeout(5)
+        with socket.create_connection(listening.getsockname(), timeout=5) as client:
+            assert waiting(listening) == 0
+            make_no_more(listening)
+            client.sendall(b"ask")
+            served = listening.accept()[0]
+            with served:
+                assert served.recv(3) == b"ask"
+
+
 def test_an_address_that_is_taken_is_named() -> None:
     with listen("127.0.0.1", 0) as taken:
         taken.listen()
