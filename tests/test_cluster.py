@@ -255,7 +255,7 @@ def test_without_its_packages_the_engine_says_what_to_install() -> None:
 def test_the_local_engine_does_not_load_dask() -> None:
     script = (
         "import sys, pipelines.cli, pipelines.backfill, taxi.training\n"
-        "print({'dask', 'distributed', 'prefect_dask'} & set(sys.modules))"
+        "print({'dask', 'distributed'} & set(sys.modules))"
     )
 
     said = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
