@@ -19,6 +19,7 @@ from taxi.history import (
     MILES_BINS,
     WAYS,
     ZONES,
+    Found,
     History,
     Keys,
     Sums,
@@ -60,32 +61,33 @@ def _is_holiday(day: date) -> bool:
     return day in _holidays_of(day.year)
 
 
-def minute_of_week(pickup: pd.Series) -> np.ndarray:
-    """Return minutes since Monday 00:00, shape (n,); raise ValueError where a time is missing."""
+def minutes_of(pickup: pd.Series) -> np.ndarray:
+    """Return minutes since 1970, shape (n,); raise ValueError where a time is missing."""
     when = pickup.to_numpy()
     if np.isnat(when).any():
         raise ValueError(f"expected a pickup time for every trip; {int(np.isnat(when).sum())} have none")
-    return (when.astype("datetime64[m]").astype(np.int64) - MONDAY) % (7 * DAY)
+    return when.astype("datetime64[m]").astype(np.int64)
 
 
-def day_of_year(pickup: pd.Series) -> np.ndarray:
-    """Return the day of the year, 1..366, shape (n,)."""
-    days = pickup.to_numpy().astype("datetime64[D]")
-    return (days - days.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.int64) + 1
+def day_of_year(dates: np.ndarray) -> np.ndarray:
+    """Return the day of the year, 1..366, of each date (days since 1970), shape (n,)."""
+    codes, unique = pd.factorize(dates)
+    days = unique.astype("datetime64[D]")
+    return ((days - days.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.int64) + 1)[codes]
 
 
-def holiday_flags(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each day (datetime64[D]) whether it is a public holiday in New York, and whether it is next to one."""
-    codes, unique = pd.factorize(days.astype(np.int64))
+def holiday_flags(dates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each date (days since 1970) whether it is a public holiday in New York, and whether it is next to one."""
+    codes, unique = pd.factorize(dates)
     free = [[_is_holiday(date.fromordinal(EPOCH + int(day) + by)) for by in (0, -1, 1)] for day in unique]
     flags = np.array(free, dtype=float).reshape(-1, 3)
-    return flags[codes, 0], flags[codes, 1:].max(axis=1)
+    return flags[:, 0][codes], flags[:, 1:].max(axis=1)[codes]
 
 
 @lru_cache(maxsize=4096)
 def holiday_flag(day: date) -> tuple[float, float]:
     """Return the same of one day."""
-    free, near = holiday_flags(np.array([day], dtype="datetime64[D]"))
+    free, near = holiday_flags(np.array([day.toordinal() - EPOCH]))
     return float(free[0]), float(near[0])
 
 
@@ -143,7 +145,8 @@ class TripFeatures(TransformerMixin, BaseEstimator):
     def tally(self, trips: pd.DataFrame, minutes: np.ndarray, weight: np.ndarray) -> list[Sums]:
         """Return what these trips add to history, one set of sums a fold; sums of several months ``merge``."""
         self._set_places()
-        keys, fold = self._keys(trips), self._fold(trips)
+        keys = self._keys(trips)
+        fold = self._fold(keys)
         sums = add_up(keys, minutes, weight, fold, self.folds)
         if not self.planned:
             return sums
@@ -171,7 +174,7 @@ class TripFeatures(TransformerMixin, BaseEstimator):
         if not getattr(self, "others_", {}):
             raise ValueError("expected features fitted here; those read from a model keep no folds")
         keys = self._keys(trips)
-        return self._assemble(trips, keys, self.others_, self._fold(trips))
+        return self._assemble(trips, keys, self.others_, self._fold(keys))
 
     def transform(self, trips: pd.DataFrame) -> np.ndarray:
         """Return the matrix of ``NAMES`` (and ``PLANNED``), shape (n, 48 or 54), float32."""
@@ -212,8 +215,8 @@ class TripFeatures(TransformerMixin, BaseEstimator):
         binned = np.clip(np.nan_to_num(miles / BIN_MILES, nan=MILES_BINS - 1), 0, MILES_BINS - 1)
         self.pair_bin_ = binned.astype(np.int64)
 
-    def _fold(self, trips: pd.DataFrame) -> np.ndarray:
-        return trips["pickup"].to_numpy().astype("datetime64[D]").astype(np.int64) // 7 % self.folds
+    def _fold(self, keys: Keys) -> np.ndarray:
+        return keys.date // 7 % self.folds
 
     def _assemble(
         self, trips: pd.DataFrame, keys: Keys, tables: dict[str, np.ndarray], which: np.ndarray | int
@@ -222,28 +225,35 @@ class TripFeatures(TransformerMixin, BaseEstimator):
         parts = chain(self._plain(trips, keys), look_up(tables, keys, which))
         if self.planned:
             parts = chain(parts, self._planned(_miles(trips), keys, look_up(tables, keys, which, planned=True)))
-        for place, column in enumerate(parts):
-            columns[place] = column
+        for place, part in enumerate(parts):
+            if not isinstance(part, tuple):
+                columns[place] = part
+            elif part[0].dtype == columns.dtype:  # every place is within: "clip" only spares numpy a buffer
+                np.take(*part, out=columns[place], mode="clip")
+            else:
+                columns[place] = part[0][part[1]]
         return columns.T  # column by column in memory: twice as fast to make as row by row
 
-    def _planned(self, miles: np.ndarray, keys: Keys, paces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    def _planned(self, miles: np.ndarray, keys: Keys, paces: Iterator[Found]) -> Iterator[np.ndarray]:
         yield miles
         yield miles / self.least_miles_[keys.pair]
-        yield from (miles * pace for pace in paces)
+        yield from (miles * pace[cell] for pace, cell in paces)
 
     def _keys(self, trips: pd.DataFrame) -> Keys:
         pickup, dropoff = _codes(trips["PULocationID"]), _codes(trips["DOLocationID"])
         miles = self.pair_bin_[zone_pair(pickup, dropoff)]
-        return Keys(pickup, dropoff, minute_of_week(trips["pickup"]), miles, day_of_year(trips["pickup"]))
+        minutes = minutes_of(trips["pickup"])
+        dates = minutes // DAY
+        return Keys(pickup, dropoff, (minutes - MONDAY) % (7 * DAY), miles, day_of_year(dates), dates)
 
-    def _plain(self, trips: pd.DataFrame, keys: Keys) -> Iterator[np.ndarray]:
+    def _plain(self, trips: pd.DataFrame, keys: Keys) -> Iterator[np.ndarray | Found]:
         yield keys.pickup
         yield keys.dropoff
         for table, cell in ((self.places_, keys.pickup), (self.places_, keys.dropoff), (self.pairs_, keys.pair)):
-            yield from (column[cell] for column in table.T)
+            yield from ((column, cell) for column in table.T)
         yield keys.minute % DAY
         yield keys.hour
-        yield from holiday_flags(trips["pickup"].to_numpy().astype("datetime64[D]"))
+        yield from holiday_flags(keys.date)
         yield keys.day if self.year_round_ else np.full(len(trips), np.nan)
         for name in RIDE:
             yield pd.to_numeric(trips[name], errors="coerce").to_numpy(float, na_value=np.nan)

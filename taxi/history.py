@@ -22,13 +22,17 @@ def zone_pair(pickup: np.ndarray, dropoff: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Keys:
-    """Integer keys of n trips, each of shape (n,): zones 0..265, minute of the week, distance bin, day of the year 1..366."""
+    """Integer keys of n trips, each of shape (n,).
+
+    Zones 0..265, minute of the week, distance bin, day of the year 1..366, and the date in days since 1970.
+    """
 
     pickup: np.ndarray
     dropoff: np.ndarray
     minute: np.ndarray
     miles: np.ndarray
     day: np.ndarray
+    date: np.ndarray
 
     @cached_property
     def hour(self) -> np.ndarray:
@@ -67,6 +71,7 @@ SIZES = {
 WAYS = ("pair", "pair_band", "pickup_hour", "dropoff_hour")  # by which the pace of a planned way is known
 MILES_A_TRIP = 2.0
 Sums = dict[str, tuple[np.ndarray, np.ndarray]]
+Found = tuple[np.ndarray, np.ndarray]  # a table, and places in it
 
 
 def time_band(hour_of_week: np.ndarray) -> np.ndarray:
@@ -114,7 +119,10 @@ def merge(one: Sums, other: Sums) -> Sums:
 
 def subtract(whole: Sums, part: Sums) -> Sums:
     """Return the sums of all trips but those of ``part``."""
-    return {name: (whole[name][0] - part[name][0], np.maximum(whole[name][1] - part[name][1], 0)) for name in whole}
+    rest = {name: (whole[name][0] - part[name][0], whole[name][1] - part[name][1]) for name in whole}
+    for _, count in rest.values():
+        np.maximum(count, 0, out=count)
+    return rest
 
 
 def smooth(sums: tuple[np.ndarray, np.ndarray], prior: np.ndarray | float, strength: float) -> np.ndarray:
@@ -200,7 +208,11 @@ def stack(histories: Sequence[History]) -> dict[str, np.ndarray]:
 
 def look_up(
     tables: dict[str, np.ndarray], keys: Keys, which: np.ndarray | int = 0, planned: bool = False
-) -> Iterator[np.ndarray]:
-    """Yield one of ``History.COLUMNS`` (or ``PACE_CELL``) after the other, shape (n,); trip i looks into the stack's table ``which[i]``."""
-    for name, cell in (History.PACE_CELL if planned else History.CELL).items():
-        yield tables[name][which * SIZES[cell] + keys.cells[cell]]
+) -> Iterator[Found]:
+    """Yield one of ``History.COLUMNS`` (or ``PACE_CELL``) after the other, as a table and the cell of every trip in it.
+
+    Trip i looks into the stack's table ``which[i]``.
+    """
+    columns = History.PACE_CELL if planned else History.CELL
+    places = {cell: which * SIZES[cell] + keys.cells[cell] for cell in WAYS}
+    yield from ((tables[name], places[cell]) for name, cell in columns.items())

@@ -165,7 +165,7 @@ def synthetic_mark(schema: arrow.Schema) -> dict[str, Any] | None:
 
 def check_trips(trips: pd.DataFrame) -> pd.DataFrame:
     """Return kept trips in canonical order and types; raise pandera's SchemaError if one breaks the schema."""
-    typed = trips.astype(dict.fromkeys(_INTEGERS, "int32"))[_ARROW.names]
+    typed = trips.astype(dict.fromkeys(_INTEGERS, "int32")).reindex(columns=_ARROW.names)
     return CANONICAL.validate(typed, inplace=True)  # its own copy would be the second
 
 

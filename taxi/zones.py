@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -37,11 +38,15 @@ def read_zone_shapes(folder: Path) -> dict[int, list[np.ndarray]]:
 
     The id is OBJECTID: the file's LocationID repeats 56 and 103 and lacks 57, 104 and 105.
     """
-    path = folder / "taxi_zones.zip"
-    with zipfile.ZipFile(path) as archive:
+    return dict(_parse_shapes((folder / "taxi_zones.zip").read_bytes()))
+
+
+@lru_cache(maxsize=2)  # what takes longer than preparing a month's trips, and always gives the same
+def _parse_shapes(zipped: bytes) -> dict[int, list[np.ndarray]]:
+    with zipfile.ZipFile(io.BytesIO(zipped)) as archive:
         parts = {Path(name).suffix: archive.read(name) for name in archive.namelist()}
     if not {".shp", ".shx", ".dbf"} <= set(parts):
-        raise BadFile("zones", f"expected .shp, .shx and .dbf in {path.name}; there are {sorted(parts)}")
+        raise BadFile("zones", f"expected .shp, .shx and .dbf in taxi_zones.zip; there are {sorted(parts)}")
     streams = {name: io.BytesIO(parts[f".{name}"]) for name in ("shp", "shx", "dbf")}
     with shapefile.Reader(**streams) as reader:
         return {int(one.record["OBJECTID"]): _rings(one.shape) for one in reader.iterShapeRecords()}

@@ -124,7 +124,7 @@ def test_a_planned_way_takes_what_miles_took_before_between_the_zones_and_at_the
     [("2023-07-04", 1, 0), ("2023-07-05", 0, 1), ("2023-11-23", 1, 0), ("2023-03-15", 0, 0), ("2023-12-31", 0, 1)],
 )
 def test_new_yorks_holidays(day: str, free: int, near: int) -> None:
-    is_free, is_near = holiday_flags(np.array([day], dtype="datetime64[D]"))
+    is_free, is_near = holiday_flags(np.array([day], dtype="datetime64[D]").astype(int))
 
     assert (is_free[0], is_near[0]) == (free, near)
 
