@@ -47,11 +47,11 @@ run: setup ## one month of the publisher's: make run SERVICE=green MONTH=2023-03
 	$(BIN)/taxi run --service $(SERVICE) --month $(MONTH)
 
 test: setup ## every test, the notebooks among them; those on real months where ../shared/data/tlc is there
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 	$(MAKE) --no-print-directory nbval
 
 test-fast: setup ## the inner loop: under a minute
-	$(BIN)/python -m pytest -m "not slow and not real" -n 2 -q
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow and not real" -n 2 -q
 
 lint: setup ## style, types, workflows
 	$(BIN)/ruff check .

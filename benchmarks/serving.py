@@ -74,9 +74,10 @@ def at_half(url: str, most: float, seconds: float) -> Json:
     return got | {"share_of_most": got["per_second"] / most}
 
 
-def workers_memory(running: Running) -> int:
-    """Return the resident bytes of the service's largest process: its worker."""
-    return max(one.memory_info().rss for one in psutil.Process(running.process.pid).children(recursive=True))
+def service_memory(running: Running) -> int:
+    """Return the resident bytes of all processes of the service, a second after what it was doing last."""
+    time.sleep(1)
+    return sum(one.memory_info().rss for one in psutil.Process(running.process.pid).children(recursive=True))
 
 
 def measure_swaps(world: ServingWorld, running: Running, swaps: int, seconds: float) -> Json:
@@ -85,14 +86,16 @@ def measure_swaps(world: ServingWorld, running: Running, swaps: int, seconds: fl
 
     def swap() -> None:
         time.sleep(seconds / 3)
-        times["begin"], before = time.monotonic(), workers_memory(running)
+        before = service_memory(running)
+        times["begin"] = time.monotonic()
         for number in range(swaps):
             due = times["begin"] + (number + 1) * seconds / swaps
             world.registry.alias("champion", 2 - number % 2)
             running.client.post("/model/refresh")
             running.serves(2 - number % 2)
             time.sleep(max(0.0, due - time.monotonic()))
-        times["end"], times["growth"] = time.monotonic(), workers_memory(running) / before - 1
+        times["end"] = time.monotonic()
+        times["growth"] = service_memory(running) / before - 1
 
     tally = hammer_while(swap, running.url, [OURS], 4, 0.004)
     steady, during = tally.p99(until=times["begin"]), tally.p99(times["begin"], times["end"])

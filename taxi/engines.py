@@ -1,5 +1,6 @@
 """How our databases are reached: SQLite files and PostgreSQL, with limits on waiting, and errors that say which it was."""
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from sqlalchemy.exc import (
     StatementError,
 )
 from sqlalchemy.schema import CreateIndex, CreateTable
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random
 
 from taxi.errors import TaxiError, UsageError
 
@@ -29,6 +31,9 @@ PATIENCE = {  # seconds, and milliseconds for the last: a silent server counts a
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+
+
+BUSY_SECONDS = 5
 
 
 class StoreDown(TaxiError):
@@ -58,8 +63,15 @@ def _in_short(error: Exception) -> str:
     return said.strip().partition("\n")[0]
 
 
+@retry(
+    retry=retry_if_exception_type(sqlite3.OperationalError),
+    stop=stop_after_delay(BUSY_SECONDS),
+    wait=wait_random(0.01, 0.05),
+    reraise=True,
+)
 def _set_pragmas(connection: Any, record: Any) -> None:
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=5000"):
+    """Prepare a new connection; of those that first make a file's journal WAL at once, SQLite lets none but one wait."""
+    for pragma in (f"busy_timeout={1000 * BUSY_SECONDS}", "journal_mode=WAL", "synchronous=NORMAL"):
         connection.execute(f"PRAGMA {pragma}")
 
 

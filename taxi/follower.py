@@ -19,7 +19,7 @@ from taxi.files import read_json, remove, remove_staging, write_json
 from taxi.lineage import Version
 from taxi.params import load_params
 from taxi.place import ANSWERS, SILENT, UNCLEAR, Entry, Place, Refusal, State, now_text
-from taxi.slots import ARMS
+from taxi.slots import ARMS, give_back
 
 _LOG = logging.getLogger(__name__)
 STEP = 0.2
@@ -121,6 +121,7 @@ class Follower:
             _LOG.info("version %d passed and is the %s from now on", version.number, arm)
             self.place.prune(self._update(**{arm: entry}))
         remove(self.place.examining)
+        give_back()
 
     def _reason(self, error: Exception) -> str:
         said = str(error).replace(f"{self.place.folder}/", "").splitlines()

@@ -1,5 +1,6 @@
 """The versions that answer: a champion, perhaps a challenger, each loaded, warmed and tried before it takes over."""
 
+import ctypes
 import math
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -135,3 +136,10 @@ def load_slot(folder: Path, version: int, about: dict[str, Any], trees: Path | N
     loaded = Loaded(version, model, model.fast(trees), about)
     warm(loaded)
     return loaded
+
+
+def give_back() -> None:
+    """Hand the memory of versions that nothing holds any more back to the system; only glibc has to be asked."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)

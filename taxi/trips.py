@@ -50,9 +50,9 @@ def _repeats(rows: pd.DataFrame) -> pd.Series:
     place = np.flatnonzero(~(rows["total_amount"] < 0).to_numpy())
     start, end = (rows[time].to_numpy().astype(np.int64)[place] for time in ("pickup", "dropoff"))
     both = start * _ODD + end  # wraps around; two trips of other times that meet here are told apart below
-    order, as_next = np.argsort(both), np.zeros(len(both) + 1, dtype=bool)
-    as_next[1:-1] = both[order[1:]] == both[order[:-1]]
-    place = place[np.sort(order[as_next[1:] | as_next[:-1]])]  # most rows share their times with none
+    ordered = np.sort(both)
+    shared = ordered[1:][ordered[1:] == ordered[:-1]]  # most rows share their times with none
+    place = place[pd.Series(both).isin(shared).to_numpy()]
     repeated = np.zeros(len(rows), dtype=bool)
     repeated[place] = rows.iloc[place].duplicated(_KEY)
     return pd.Series(repeated, index=rows.index)

@@ -1,7 +1,6 @@
 """A worker's eyes: files on its own disk that say which versions serve and by which rules; looked at five times a second."""
 
 import asyncio
-import ctypes
 import gc
 import logging
 import time
@@ -18,7 +17,7 @@ from taxi.metrics import AGE, DEGRADED, REFUSED, SWAPS, VERSION
 from taxi.params import Params, load_params
 from taxi.place import Entry, Place, State
 from taxi.predictor import Predictor
-from taxi.slots import ARMS, Loaded, load_slot
+from taxi.slots import ARMS, Loaded, give_back, load_slot
 
 _LOG = logging.getLogger(__name__)
 EVERY = 0.2
@@ -96,11 +95,15 @@ class Watch:
     async def _follow_state(self) -> None:
         self.state = self._place.read_state()
         for arm in ARMS:
-            entry, loaded = self.state.arm(arm), getattr(self._predictor.slots, arm)
+            entry = self.state.arm(arm)
             if entry is None and arm == "challenger":
                 self._predictor.slots = self._predictor.slots.with_arm(arm, None)
-            elif entry is not None and (loaded is None or loaded.about["sha256"] != entry.sha256):
+            elif entry is not None and not self._has(arm, entry):
                 await self._swap(arm, entry)
+
+    def _has(self, arm: str, entry: Entry) -> bool:
+        loaded = getattr(self._predictor.slots, arm)
+        return loaded is not None and loaded.about["sha256"] == entry.sha256
 
     async def _swap(self, arm: str, entry: Entry) -> None:
         """Load beside what serves, then switch; what cannot be loaded changes nothing."""
@@ -130,13 +133,6 @@ class Watch:
                 AGE.labels(arm).set((now - datetime.fromisoformat(loaded.about["since"])).total_seconds())
         DEGRADED.set(self.state.degraded)
         REFUSED.set(len(self.state.refused))
-
-
-def give_back() -> None:
-    """Hand the memory of what served before back to the system; only glibc has to be asked."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim:
-        trim(0)
 
 
 def settle() -> None:

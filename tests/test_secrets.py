@@ -71,8 +71,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[int]]
     published = {f"/{path.relative_to(outside / 'published')}": path.read_bytes() for path in outside.rglob("*.*")}
     root = make_checkout(place / "checkout", {"model": SMALL | {"planned": False}})
     (root / "notebooks").unlink()
-    for name in ("notebooks", "taxi"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "notebooks", root / "notebooks")
+    (root / "taxi").symlink_to(ROOT / "taxi")
     (root / ".dvc").mkdir()
     for name in (".dvc/config", ".dvcignore", "dvc.yaml"):
         shutil.copyfile(ROOT / name, root / name)

@@ -1,13 +1,16 @@
-"""What a worker does before its first version is loaded."""
+"""What a worker does before its first version is loaded, and when another takes over."""
 
 import asyncio
+import weakref
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from taxi.place import Entry, Place, State, now_text
-from taxi.slots import Slots
+from taxi.slots import Loaded, Slots
 from taxi.watch import Watch
 
 ENTRY = Entry(1, "1-abc", "abc", "2024-01", "2024-01", now_text())
@@ -41,3 +44,24 @@ def test_nothing_is_waited_for_where_no_version_has_come(watch: Watch) -> None:
 def test_a_first_champion_that_cannot_be_loaded_is_not_waited_for_for_ever(watch: Watch) -> None:
     watch._place.write_state(State(champion=ENTRY))
     asyncio.run(asyncio.wait_for(watch.first(0.1), 30))
+
+
+def test_when_memory_is_given_back_nothing_holds_the_version_that_served_before(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(entry: Entry) -> Loaded:
+        nothing: Any = None
+        return Loaded(entry.version, nothing, nothing, {"sha256": entry.sha256, "since": entry.since})
+
+    before = load(ENTRY)
+    held, seen = weakref.ref(before), []
+    watch._predictor.slots = Slots(champion=before)
+    del before
+    watch._place.write_state(State(champion=replace(ENTRY, version=2, sha256="def")))
+    monkeypatch.setattr(watch, "_load", load)
+    monkeypatch.setattr("taxi.watch.give_back", lambda: seen.append(held()))
+
+    asyncio.run(watch._follow_state())
+
+    assert watch._predictor.slots.champion.version == 2  # type: ignore[union-attr]
+    assert seen == [None]
