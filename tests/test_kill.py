@@ -19,7 +19,7 @@ from taxi.sample import write_sample
 from tests.automation import SMALL, make_checkout
 from tests.worlds import World
 
-KILLS = int(os.environ.get("TAXI_TEST_KILLS", "2"))
+KILLS = int(os.environ.get("TAXI_TEST_KILLS", "1"))
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
