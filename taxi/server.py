@@ -52,9 +52,7 @@ class DrainingServer(uvicorn.Server):
     async def _wait(self, done: Callable[[], bool], seconds: float) -> None:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self.force_exit:
-            await asyncio.sleep(
-                0.005
-            )  # before the first look, too: what was just accepted becomes a connection meanwhile
+            await asyncio.sleep(0.005)  # first: what was just accepted becomes a connection meanwhile
             if done():
                 break
 
