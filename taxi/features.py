@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from taxi.geometry import PAIR, ZONE, pair_arrays, zone_arrays
 from taxi.history import (
     BIN_MILES,
+    DAY,
     MILES_BINS,
     WAYS,
     ZONES,
@@ -34,8 +35,6 @@ from taxi.history import (
 )
 from taxi.schema import AT_PICKUP
 
-DAY = 24 * 60
-MONDAY = 4 * DAY  # 1970-01-05, in minutes since 1970
 EPOCH = date(1970, 1, 1).toordinal()
 CALENDAR = ("minute_of_day", "hour_of_week", "holiday", "next_to_holiday", "day_of_year")
 RIDE = ("passenger_count", "trip_type", "VendorID")
@@ -67,13 +66,6 @@ def minutes_of(pickup: pd.Series) -> np.ndarray:
     if np.isnat(when).any():
         raise ValueError(f"expected a pickup time for every trip; {int(np.isnat(when).sum())} have none")
     return when.astype("datetime64[m]").astype(np.int64)
-
-
-def day_of_year(dates: np.ndarray) -> np.ndarray:
-    """Return the day of the year, 1..366, of each date (days since 1970), shape (n,)."""
-    codes, unique = pd.factorize(dates)
-    days = unique.astype("datetime64[D]")
-    return ((days - days.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.int64) + 1)[codes]
 
 
 def holiday_flags(dates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -242,16 +234,14 @@ class TripFeatures(TransformerMixin, BaseEstimator):
     def _keys(self, trips: pd.DataFrame) -> Keys:
         pickup, dropoff = _codes(trips["PULocationID"]), _codes(trips["DOLocationID"])
         miles = self.pair_bin_[zone_pair(pickup, dropoff)]
-        minutes = minutes_of(trips["pickup"])
-        dates = minutes // DAY
-        return Keys(pickup, dropoff, (minutes - MONDAY) % (7 * DAY), miles, day_of_year(dates), dates)
+        return Keys(pickup, dropoff, minutes_of(trips["pickup"]), miles)
 
     def _plain(self, trips: pd.DataFrame, keys: Keys) -> Iterator[np.ndarray | Found]:
         yield keys.pickup
         yield keys.dropoff
         for table, cell in ((self.places_, keys.pickup), (self.places_, keys.dropoff), (self.pairs_, keys.pair)):
             yield from ((column, cell) for column in table.T)
-        yield keys.minute % DAY
+        yield keys.minutes % DAY
         yield keys.hour
         yield from holiday_flags(keys.date)
         yield keys.day if self.year_round_ else np.full(len(trips), np.nan)

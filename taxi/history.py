@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 
 ZONES = 266  # 0 stands for a zone that is not one of 1..265
 HOURS = 168
+DAY = 24 * 60
+MONDAY = 4 * DAY  # 1970-01-05, in minutes since 1970
 DAYS = 366
 YEAR_ROUND = 350  # of them seen: a month that has not been seen in any year has no season to go by
 BANDS = 12
@@ -20,24 +23,36 @@ def zone_pair(pickup: np.ndarray, dropoff: np.ndarray) -> np.ndarray:
     return pickup * ZONES + dropoff
 
 
+def day_of_year(dates: np.ndarray) -> np.ndarray:
+    """Return the day of the year, 1..366, of each date (days since 1970), shape (n,)."""
+    codes, unique = pd.factorize(dates)
+    days = unique.astype("datetime64[D]")
+    return ((days - days.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.int64) + 1)[codes]
+
+
 @dataclass(frozen=True)
 class Keys:
-    """Integer keys of n trips, each of shape (n,).
-
-    Zones 0..265, minute of the week, distance bin, day of the year 1..366, and the date in days since 1970.
-    """
+    """Integer keys of n trips, each of shape (n,): zones 0..265, minutes since 1970 and distance bin; the rest follows."""
 
     pickup: np.ndarray
     dropoff: np.ndarray
-    minute: np.ndarray
+    minutes: np.ndarray
     miles: np.ndarray
-    day: np.ndarray
-    date: np.ndarray
+
+    @cached_property
+    def date(self) -> np.ndarray:
+        """The date in days since 1970."""
+        return self.minutes // DAY
+
+    @cached_property
+    def day(self) -> np.ndarray:
+        """The day of the year, 1..366."""
+        return day_of_year(self.date)
 
     @cached_property
     def hour(self) -> np.ndarray:
         """The hour of the week, 0..167."""
-        return self.minute // 60
+        return (self.minutes - MONDAY) % (7 * DAY) // 60
 
     @cached_property
     def pair(self) -> np.ndarray:
