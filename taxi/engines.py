@@ -19,7 +19,7 @@ from sqlalchemy.exc import (
     StatementError,
 )
 from sqlalchemy.schema import CreateIndex, CreateTable
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
 from taxi.errors import TaxiError, UsageError
 
@@ -31,8 +31,6 @@ PATIENCE = {  # seconds, and milliseconds for the last: a silent server counts a
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-
-
 BUSY_SECONDS = 5
 
 
@@ -63,8 +61,12 @@ def _in_short(error: Exception) -> str:
     return said.strip().partition("\n")[0]
 
 
+def _is_busy(error: BaseException) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY  # the low byte: the rest says why
+
+
 @retry(
-    retry=retry_if_exception_type(sqlite3.OperationalError),
+    retry=retry_if_exception(_is_busy),
     stop=stop_after_delay(BUSY_SECONDS),
     wait=wait_random(0.01, 0.05),
     reraise=True,
