@@ -41,7 +41,7 @@ def read_zone_shapes(folder: Path) -> dict[int, list[np.ndarray]]:
     return dict(_parse_shapes((folder / "taxi_zones.zip").read_bytes()))
 
 
-@lru_cache(maxsize=2)  # what takes longer than preparing a month's trips, and always gives the same
+@lru_cache(maxsize=2)  # parsing the shapes takes as long as preparing a month's trips
 def _parse_shapes(zipped: bytes) -> dict[int, list[np.ndarray]]:
     with zipfile.ZipFile(io.BytesIO(zipped)) as archive:
         parts = {Path(name).suffix: archive.read(name) for name in archive.namelist()}
