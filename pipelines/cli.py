@@ -1,5 +1,7 @@
 """The ``taxi`` command. Logs and progress go to stderr; what a command answers goes to stdout."""
 
+import atexit
+import gc
 import json
 import logging
 import sys
@@ -28,6 +30,7 @@ from taxi.config import NOTEBOOKS, load_settings, parse_service
 from taxi.errors import MonthRefused, NotPublished, Refused, TaxiError, UsageError
 from taxi.months import iterate_months, parse_month
 
+OBJECTS = 10_000  # made between two looks for garbage; thousands of modules are imported, and hold none
 EXIT_CODES = {UsageError: 2, NotPublished: 3, MonthRefused: 4, Refused: 4}
 STATUS_CODES = {"done": 0, "not-published": 3, "refused": 4}
 
@@ -217,6 +220,8 @@ for topic in (
 
 def main() -> None:
     """Run the command line; every failure becomes one explained line on stderr and its exit code."""
+    gc.set_threshold(OBJECTS)
+    atexit.register(gc.freeze)  # the end of a process needs no search through all that it imported
     try:
         app()
     except TaxiError as error:

@@ -83,9 +83,9 @@ class Follower:
             wanted = {arm: self.source.wanted(arm) for arm in ARMS}
             if wanted["challenger"] and wanted["champion"] and wanted["challenger"].number == wanted["champion"].number:
                 wanted["challenger"] = None
+            self._drop_old_refusals([one for one in wanted.values() if one])
             for arm, version in wanted.items():
                 self._follow(arm, version)
-            self._drop_old_refusals([one for one in wanted.values() if one])
             return self._update(registry=ANSWERS)
         except Unreachable as error:
             _LOG.warning("the last good versions go on serving: %s", error)

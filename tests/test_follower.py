@@ -105,7 +105,11 @@ def test_a_refusal_is_forgotten_when_no_alias_names_it(follower: Follower, shelf
     follower.look()
     shelf.aliases["champion"] = version(5, tmp_path)
 
-    assert follower.look().refused == ()
+    follower.place.prune, kept = lambda state: told.append(state), follower.place.prune
+    told: list[State] = []
+    follower.look()
+
+    assert [(one.champion and one.champion.version, one.refused) for one in told] == [(5, ())]
 
 
 @pytest.mark.parametrize("what", ["down", "files_down"])
