@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +24,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         marked = [item.get_closest_marker("slow") is not None for item in items if item.path == file]
         slow[file] = sum(marked) / len(marked)
     items.sort(key=lambda item: -slow[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage among what tests make, not again and again among all that was imported."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

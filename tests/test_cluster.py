@@ -138,13 +138,6 @@ def test_a_worker_killed_while_tallying_does_not_lose_the_fit(
     assert "tallying months: lost the worker tcp://" in caplog.text
 
 
-def test_a_month_that_kills_every_worker_is_given_up_with_an_explanation(
-    address: str, folder: Path, zones: pd.DataFrame
-) -> None:
-    with pytest.raises(TaxiError, match="tallying months: given up by the Dask scheduler: Attempted to run task"):
-        fit_on(address, folder, [kill_the_worker], zones, quick(kind="pair-median"))
-
-
 def make_lesson(seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     data = rng.random((4000, 20)).astype(np.float32)
@@ -224,6 +217,13 @@ def test_a_backfill_on_a_cluster_keeps_the_same_trips(address: str, tmp_path: Pa
     )  # the second month trains nothing: its challenger would be the champion
     assert load_model(models / "challenger").recipe["engine"] == "dask"
     assert sha256_tree(tmp_path / "data/trips") == sha256_tree(tmp_path / "alone/trips")
+
+
+def test_a_month_that_kills_every_worker_is_given_up_with_an_explanation(
+    address: str, folder: Path, zones: pd.DataFrame
+) -> None:  # last on this cluster: a worker that dies young is not started again
+    with pytest.raises(TaxiError, match="tallying months: given up by the Dask scheduler: Attempted to run task"):
+        fit_on(address, folder, [kill_the_worker], zones, quick(kind="pair-median"))
 
 
 def test_a_scheduler_that_does_not_answer_is_said_before_anything_is_done(tmp_path: Path) -> None:

@@ -100,13 +100,15 @@ def test_a_nudge_tries_again_what_was_refused(follower: Follower, shelf: Shelf, 
     assert follower.look().champion.version == 4  # type: ignore[union-attr]
 
 
-def test_a_refusal_is_forgotten_when_no_alias_names_it(follower: Follower, shelf: Shelf, tmp_path: Path) -> None:
+def test_a_refusal_is_forgotten_when_no_alias_names_it_and_before_another_version_serves(
+    follower: Follower, shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shelf.aliases["champion"], shelf.faults[4] = version(4, tmp_path), TaxiError("no")
     follower.look()
     shelf.aliases["champion"] = version(5, tmp_path)
 
-    follower.place.prune, kept = lambda state: told.append(state), follower.place.prune
     told: list[State] = []
+    monkeypatch.setattr(follower.place, "prune", told.append)  # is told what serves from now on
     follower.look()
 
     assert [(one.champion and one.champion.version, one.refused) for one in told] == [(5, ())]

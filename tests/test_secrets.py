@@ -14,8 +14,10 @@ import pytest
 from taxi.sample import write_sample
 from tests import faults
 from tests.automation import SMALL, make_checkout
-from tests.postgres import running_postgres, why_not
+from tests.postgres import Postgres, running_postgres, why_not
+from tests.prefect_server import running_prefect
 from tests.receivers import closed_port, webhook
+from tests.serving_worlds import TRIP, make_world, wait_for
 from tests.worlds import ROOT, World
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=str(why_not()))]
@@ -79,7 +81,12 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[int]]
     subprocess.run(["git", "init", "-q", str(root)], check=True)
     (root / ".env").write_text(f"TAXI_UNKNOWN={CANARIES['dot-env']}\n", encoding="utf-8")
     secret = {name: quote(one, safe="") for name, one in CANARIES.items()}
-    with running_postgres() as postgres, faults.serve(published) as site, webhook() as hook:
+    with (
+        running_postgres() as postgres,
+        running_prefect(place / "prefect") as prefect,
+        faults.serve(published) as site,
+        webhook() as hook,
+    ):
         address = postgres.address.replace("postgres@", "postgres:{}@")
         channels = [
             f"json://user:{secret['webhook']}@127.0.0.1:{hook.port}",
@@ -88,6 +95,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[int]]
         world = World(
             place,
             {
+                "PREFECT_API_URL": prefect,
                 "TAXI_DATA": str(root / "data"),
                 "TAXI_REPORTS": str(root / "reports"),
                 "TAXI_SOURCE": site.base.replace("//", f"//reader:{secret['source']}@"),
@@ -125,6 +133,30 @@ def test_the_month_that_ended_well_was_versioned(ran: tuple[Path, str, list[int]
 
 def test_no_secret_is_kept_or_shown(ran: tuple[Path, str, list[int]]) -> None:
     assert finders(ran[0], ran[1]) == []
+
+
+def test_a_service_keeps_and_shows_no_secret(tmp_path: Path, small_models: dict[int, Path], postgres: Postgres) -> None:
+    place = tmp_path / "served"
+    service = make_world(place, small_models).running(
+        TAXI_PREDICTIONS=postgres.address.replace("postgres@", f"postgres:{quote(CANARIES['predictions'], safe='')}@"),
+        TAXI_API_KEYS=CANARIES["api-key"],
+        MLFLOW_TRACKING_TOKEN=CANARIES["mlflow-token"],
+        AWS_SECRET_ACCESS_KEY=CANARIES["aws-secret"],
+    )
+    service.start().ready()
+    own, wrong = ({"X-API-Key": CANARIES[name]} for name in ("api-key", "git-token"))
+    bodies = [TRIP, TRIP | {"PULocationID": CANARIES["dot-env"]}, TRIP | {"trip_id": 7}]
+
+    said = [service.client.post("/predict", json=body, headers=key) for key in (own, wrong) for body in bodies]
+    said += [service.client.get(path, headers=own) for path in ("/", "/model", "/metrics", "/openapi.json")]
+    postgres.stop()
+    said.append(service.client.post("/predict", json=TRIP, headers=own))
+    wait_for(lambda: "prediction store" in service.log.read_text(), "word of a store that is down")
+    postgres.start()
+
+    assert service.stop() == 0
+    assert [one.status_code for one in said] == [200, 422, 422, 401, 401, 401, 200, 200, 200, 200, 200]
+    assert finders(place, "".join(f"{one.headers}{one.text}" for one in said)) == []
 
 
 @pytest.mark.parametrize("name", WHERE)
