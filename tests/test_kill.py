@@ -20,9 +20,7 @@ from tests.automation import SMALL, make_checkout
 from tests.worlds import World
 
 KILLS = int(os.environ.get("TAXI_TEST_KILLS", "1"))
-MONTHS = ["2024-01", "2024-02"][
-    :KILLS
-]  # the first trains and promotes; the second, where more is asked, follows a shift
+MONTHS = ["2024-01", "2024-02"][:KILLS]  # one month trains and promotes; where more is asked, a shift follows
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
