@@ -47,10 +47,10 @@ run: setup ## one month of the publisher's: make run SERVICE=green MONTH=2023-03
 	$(BIN)/taxi run --service $(SERVICE) --month $(MONTH)
 
 test: setup ## every test, the notebooks among them; those on real months where ../shared/data/tlc is there
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going pytest nbval
+	@OMP_WAIT_POLICY=PASSIVE $(MAKE) --no-print-directory --jobs=2 --keep-going pytest nbval
 
 pytest: setup
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: setup ## the inner loop: under a minute
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow and not real" -n 2 -q
