@@ -16,7 +16,7 @@ from taxi.explore import read_acceptance
 from taxi.fetch import fetch_month, fetch_zones
 from taxi.files import remove_staging, write_json
 from taxi.lifelines import end_with_parent
-from taxi.months import iterate_months
+from taxi.months import iterate_months, shift_month
 from taxi.overrides import override
 from taxi.params import Params
 from taxi.plan import make_plan
@@ -81,11 +81,24 @@ def _bring(settings: Settings, service: str, month: str, params: Params, source:
     clean_month(paths, params)
 
 
+def _bring_history(settings: Settings, asked: Asked, params: Params, source: str) -> None:
+    oldest, newest = (shift_month(asked.first, -back) for back in (params.model.window_months, 1))
+    for month in iterate_months(oldest, newest):
+        try:
+            _bring(settings, asked.service, month, params, source)
+        except (NotPublished, MonthRefused) as error:
+            _LOG.info("%s %s is no history: %s", asked.service, month, error)
+
+
 def gather_months(settings: Settings, asked: Asked, params: Params, source: str | None = None) -> Months:
     """Bring the months on hand, oldest first; ``source`` is asked for those that are not there.
 
-    Raises NotPublished, which lists the months there are, if the first or the last month is nowhere to be had.
+    It is asked for the window before the first month too, which the first month is compared with and learns from; of these,
+    months that it lacks are passed over. Raises NotPublished, which lists the months there are, if the first or the last month
+    is nowhere to be had.
     """
+    if source is not None:
+        _bring_history(settings, asked, params, source)
     played, missing, refused = list[str](), list[str](), dict[str, str]()
     for month in iterate_months(asked.first, asked.last):
         try:

@@ -15,7 +15,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from pipelines.cli import main
-from taxi.backtest import Asked, play
+from taxi.backtest import Asked, gather_months, play
 from taxi.config import Settings
 from taxi.errors import TaxiError, UsageError
 from taxi.files import STAGING_MARK, read_json
@@ -157,6 +157,15 @@ def test_kill_9_leaves_no_process_and_the_next_call_goes_on_with_other_jobs(
     assert had and had.items() <= {path: path.stat().st_ino for path in fits.glob("*.json")}.items()
     assert outcome(result) == outcome(played)
     assert not list((tmp_path / "data/backtest").rglob(f"*{STAGING_MARK}*"))
+
+
+def test_a_source_is_asked_for_the_window_before_the_first_month_too(source: Path, tmp_path: Path) -> None:
+    params, asked = override(load_params(), TINY | {"model.window_months": 2}), Asked("green", "2024-04", "2024-05")
+
+    found = gather_months(places(tmp_path), asked, params, str(source))
+
+    assert (found.played, found.missing) == (["2024-04", "2024-05"], [])  # 2024-03, which nobody has, was not asked for
+    assert places(tmp_path).months_on_hand("green") == ["2024-02", "2024-04", "2024-05"]
 
 
 def test_a_refused_month_is_said_and_nothing_learns_from_it(source: Path, tmp_path: Path) -> None:

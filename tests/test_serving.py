@@ -20,6 +20,8 @@ from tests.hostile import BODIES, GOOD, MARK, OUTCOMES
 from tests.serving_worlds import ROOT, TRIP, Running, ServingWorld, make_world, offline, wait_for
 
 pytestmark = pytest.mark.slow
+EXAMPLES = os.environ.get("TAXI_TEST_EXAMPLES", "120")  # of each route
+SLOWEST = os.environ.get("TAXI_TEST_SLOWEST", "5")  # seconds; beside other tests
 KEY, OTHER = "first-key-0123456789", "second-key-0123456789"
 
 
@@ -188,13 +190,13 @@ def test_generated_requests_of_every_kind_find_no_fault(locked: Running) -> None
     ]
     options = [
         "--max-examples",
-        "120",
+        EXAMPLES,
         "--phases",
         "examples,coverage,fuzzing",
         "--request-timeout",
         "10",
         "--max-response-time",
-        "5",
+        SLOWEST,
     ]
     quiet = ["--generation-database", "none", "--no-color", "--continue-on-failure", "-H", f"X-API-Key: {KEY}"]
 
