@@ -3,7 +3,7 @@
 import logging
 import multiprocessing
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,13 +81,17 @@ def _bring(settings: Settings, service: str, month: str, params: Params, source:
     clean_month(paths, params)
 
 
-def _bring_history(settings: Settings, asked: Asked, params: Params, source: str) -> None:
-    oldest, newest = (shift_month(asked.first, -back) for back in (params.model.window_months, 1))
-    for month in iterate_months(oldest, newest):
+def _gather(settings: Settings, service: str, months: Iterable[str], params: Params, source: str | None) -> Months:
+    played, missing, refused = list[str](), list[str](), dict[str, str]()
+    for month in months:
         try:
-            _bring(settings, asked.service, month, params, source)
-        except (NotPublished, MonthRefused) as error:
-            _LOG.info("%s %s is no history: %s", asked.service, month, error)
+            _bring(settings, service, month, params, source)
+            played.append(month)
+        except NotPublished:
+            missing.append(month)
+        except MonthRefused as error:
+            refused[month] = str(error)
+    return Months(played, missing, refused)
 
 
 def gather_months(settings: Settings, asked: Asked, params: Params, source: str | None = None) -> Months:
@@ -98,23 +102,17 @@ def gather_months(settings: Settings, asked: Asked, params: Params, source: str 
     is nowhere to be had.
     """
     if source is not None:
-        _bring_history(settings, asked, params, source)
-    played, missing, refused = list[str](), list[str](), dict[str, str]()
-    for month in iterate_months(asked.first, asked.last):
-        try:
-            _bring(settings, asked.service, month, params, source)
-            played.append(month)
-        except NotPublished:
-            missing.append(month)
-        except MonthRefused as error:
-            refused[month] = str(error)
-    if ends := [month for month in (asked.first, asked.last) if month in missing]:
+        ends = (shift_month(asked.first, -back) for back in (params.model.window_months, 1))
+        before = _gather(settings, asked.service, iterate_months(*ends), params, source)
+        _LOG.info("%s before %s: missing %s, refused %s", asked.service, asked.first, before.missing, before.refused)
+    found = _gather(settings, asked.service, iterate_months(asked.first, asked.last), params, source)
+    if lacking := [month for month in (asked.first, asked.last) if month in found.missing]:
         there = ", ".join(settings.months_on_hand(asked.service)) or "none"
         raise NotPublished(
-            f"{asked.service} {' and '.join(dict.fromkeys(ends))} not on hand: name months that are, or `taxi ingest` them; "
+            f"{asked.service} {' and '.join(dict.fromkeys(lacking))} not on hand: name months that are, or `taxi ingest` them; "
             f"there are {there}"
         )
-    return Months(played, missing, refused)
+    return found
 
 
 def _stage(settings: Settings, asked: Asked, params: Params, policy: str, threads: int) -> Stage:

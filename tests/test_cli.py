@@ -1,7 +1,6 @@
 """The command line, as a user meets it: whole runs on small sample months, in processes of their own."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -10,15 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from taxi.config import NOTEBOOKS
 from taxi.files import read_json, sha256_file
 from taxi.policy import replay
 from taxi.sample import write_sample
 from tests.automation import SMALL, make_checkout
+from tests.prefect_server import running_prefect
 from tests.worlds import World
 
 MONTHS = ["2024-01", "2024-02", "2024-03"]
@@ -28,18 +26,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Prefect server, so that runs are tried with one; test_kill runs without."""
-    home = tmp_path_factory.mktemp("prefect")
-    port = str(20_000 + os.getpid() % 10_000)
-    environment = {**os.environ, "PREFECT_HOME": str(home)}
-    command = [sys.executable, "-m", "prefect", "server", "start", "--port", port, "--log-level", "ERROR"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}/api"
-    for attempt in Retrying(stop=stop_after_delay(120), wait=wait_fixed(0.5)):
-        with attempt:
-            httpx.get(f"{address}/health").raise_for_status()
-    yield address
-    process.terminate()
-    process.wait(30)
+    with running_prefect(tmp_path_factory.mktemp("prefect")) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

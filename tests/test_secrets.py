@@ -44,6 +44,11 @@ def forms(secret: str) -> list[bytes]:
     return [secret.encode(), quote(secret, safe="").encode(), quote(secret).encode(), coded]
 
 
+def with_password(address: str, secret: str) -> str:
+    """Return a database's address with a password in it."""
+    return address.replace("postgres@", f"postgres:{quote(secret, safe='')}@")
+
+
 def unpacked(path: Path) -> Iterator[bytes]:
     """Yield a file's bytes, and those of what is packed in it."""
     content = path.read_bytes()
@@ -87,7 +92,6 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[int]]
         faults.serve(published) as site,
         webhook() as hook,
     ):
-        address = postgres.address.replace("postgres@", "postgres:{}@")
         channels = [
             f"json://user:{secret['webhook']}@127.0.0.1:{hook.port}",
             f"json://127.0.0.1:{closed_port()}/{secret['dead-webhook']}",
@@ -99,8 +103,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[int]]
                 "TAXI_DATA": str(root / "data"),
                 "TAXI_REPORTS": str(root / "reports"),
                 "TAXI_SOURCE": site.base.replace("//", f"//reader:{secret['source']}@"),
-                "TAXI_PREDICTIONS": address.format(secret["predictions"]),
-                "TAXI_METRICS": address.format(secret["metrics"]),
+                "TAXI_PREDICTIONS": with_password(postgres.address, CANARIES["predictions"]),
+                "TAXI_METRICS": with_password(postgres.address, CANARIES["metrics"]),
                 "TAXI_ALARM_CHANNELS": " ".join(channels),
                 "TAXI_API_KEYS": CANARIES["api-key"],
                 "MLFLOW_TRACKING_PASSWORD": CANARIES["mlflow-password"],
@@ -138,7 +142,7 @@ def test_no_secret_is_kept_or_shown(ran: tuple[Path, str, list[int]]) -> None:
 def test_a_service_keeps_and_shows_no_secret(tmp_path: Path, small_models: dict[int, Path], postgres: Postgres) -> None:
     place = tmp_path / "served"
     service = make_world(place, small_models).running(
-        TAXI_PREDICTIONS=postgres.address.replace("postgres@", f"postgres:{quote(CANARIES['predictions'], safe='')}@"),
+        TAXI_PREDICTIONS=with_password(postgres.address, CANARIES["predictions"]),
         TAXI_API_KEYS=CANARIES["api-key"],
         MLFLOW_TRACKING_TOKEN=CANARIES["mlflow-token"],
         AWS_SECRET_ACCESS_KEY=CANARIES["aws-secret"],
