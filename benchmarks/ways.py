@@ -32,6 +32,7 @@ def prepare_ours(settings: Settings, service: str, months: list[str]) -> int:
         kept.append(check_trips(split_trips(rows, month, params.clean)[0]))
         read += len(rows)
     trips = pd.concat(kept, ignore_index=True)
+    kept.clear()
     TripFeatures(read_zones(settings.zones), **params.features.model_dump()).fit_transform(trips, trips["duration"])
     return read
 

@@ -33,6 +33,7 @@ from taxi.history import (
     subtract,
     zone_pair,
 )
+from taxi.matrix import matrix_of
 from taxi.schema import AT_PICKUP
 
 EPOCH = date(1970, 1, 1).toordinal()
@@ -151,8 +152,9 @@ class TripFeatures(TransformerMixin, BaseEstimator):
         self.sums_ = reduce(merge, tallies)
         self.year_round_ = is_year_round(self.sums_)
         self.history_ = History(self.sums_, self.pair_bin_, self.smoothing)
-        rest = [subtract(self.sums_, one) for one in tallies] if len(tallies) == self.folds > 1 else []
-        self.others_ = stack([History(one, self.pair_bin_, self.smoothing) for one in rest]) if rest else {}
+        apart = len(tallies) == self.folds > 1
+        rest = (subtract(self.sums_, one) for one in tallies)
+        self.others_ = stack([History(one, self.pair_bin_, self.smoothing) for one in rest]) if apart else {}
         return self
 
     def with_planned(self, planned: bool) -> "TripFeatures":
@@ -213,18 +215,10 @@ class TripFeatures(TransformerMixin, BaseEstimator):
     def _assemble(
         self, trips: pd.DataFrame, keys: Keys, tables: dict[str, np.ndarray], which: np.ndarray | int
     ) -> np.ndarray:
-        columns = np.empty((len(self.get_feature_names_out()), len(trips)), dtype=np.float32)
         parts = chain(self._plain(trips, keys), look_up(tables, keys, which))
         if self.planned:
             parts = chain(parts, self._planned(_miles(trips), keys, look_up(tables, keys, which, planned=True)))
-        for place, part in enumerate(parts):
-            if not isinstance(part, tuple):
-                columns[place] = part
-            elif part[0].dtype == columns.dtype:  # every place is within: "clip" only spares numpy a buffer
-                np.take(*part, out=columns[place], mode="clip")
-            else:
-                columns[place] = part[0][part[1]]
-        return columns.T  # column by column in memory: twice as fast to make as row by row
+        return matrix_of(parts, len(trips), len(self.get_feature_names_out()))
 
     def _planned(self, miles: np.ndarray, keys: Keys, paces: Iterator[Found]) -> Iterator[np.ndarray]:
         yield miles

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from taxi.features import NAMES, Trip, TripFeatures, at_pickup, holiday_flags
+from taxi.matrix import MANY
 from taxi.schema import AT_PICKUP
 
 Trips = Callable[..., pd.DataFrame]
@@ -72,6 +73,15 @@ def test_the_order_of_trips_does_not_matter(fitted: TripFeatures, trips: pd.Data
     mixed = trips.sample(frac=1, random_state=1)
 
     assert np.array_equal(fitted.transform(mixed), fitted.transform(trips)[mixed.index], equal_nan=True)
+
+
+def test_many_trips_have_the_features_that_they_have_in_small_parts(fitted: TripFeatures, make_trips: Trips) -> None:
+    trips = make_trips(MANY + 1)
+    half = MANY // 2
+
+    parts = [fitted.transform(trips[:half]), fitted.transform(trips[half:])]
+
+    np.testing.assert_array_equal(fitted.transform(trips), np.concatenate(parts))
 
 
 def test_learning_is_out_of_fold(trips: pd.DataFrame, zones: pd.DataFrame) -> None:

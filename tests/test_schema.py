@@ -6,7 +6,16 @@ import pytest
 from pandera.errors import SchemaError
 
 from taxi.errors import BadFile
-from taxi.schema import AT_PICKUP, check_trips, read_published, read_trips, synthetic_mark, take_rows, to_arrow
+from taxi.schema import (
+    AT_PICKUP,
+    CANONICAL,
+    check_trips,
+    read_published,
+    read_trips,
+    synthetic_mark,
+    take_rows,
+    to_arrow,
+)
 
 
 @pytest.fixture
@@ -118,6 +127,12 @@ def test_no_months_are_no_trips():
 def test_a_trip_without_duration_breaks_the_schema(make_trips):
     with pytest.raises(SchemaError):
         check_trips(make_trips(5, duration=0.0))
+
+
+@pytest.mark.parametrize("changed", [{"VendorID": "2"}, {"surcharge": 1.0}], ids=["a text", "one column more"])
+def test_other_columns_or_types_than_the_canonical_break_the_schema(make_trips, changed):
+    with pytest.raises(SchemaError, match="expected these columns in this order"):
+        CANONICAL.validate(make_trips(5).assign(**changed))
 
 
 def test_a_synthetic_file_says_so(publish):
