@@ -66,10 +66,10 @@ def with_scripts(environment: dict[str, str]) -> dict[str, str]:
     return environment | {"PATH": path}
 
 
-def measure_seed(world: ServingWorld, body: Json, seconds: float) -> Json:
-    """Measure the service that loads its model per request (``benchmarks.seed_service.register`` was called)."""
+def measure_seed(world: ServingWorld, file: Path, body: Json, seconds: float) -> Json:
+    """Measure the service that loads its model per request, from what ``benchmarks.seed_service.fit`` left in ``file``."""
     port = free_port()
-    words = [sys.executable, "-m", "benchmarks.seed_service", world.registry.uri, str(port)]
+    words = [sys.executable, "-m", "benchmarks.seed_service", str(file), str(port)]
     url = f"http://127.0.0.1:{port}/predict"
     with running("the service that loads per request", words, world.environment, url, body):
         wrk(url, body, 2, 4)

@@ -3,8 +3,8 @@
     python -m benchmarks.serving --data data --service green --month 2022-12 --window 3 --seconds 10 --swaps 20 --out build/serving.json
 
 ``--data`` holds kept trips and zones (``taxi ingest`` makes them). Needs ``wrk``. All run one after another in one call, on one
-machine, with the same trip; the two that serve our model serve the same files. Then ours at half of its maximum, and while
-champions are swapped.
+machine, with the same trip; all have learnt from the same months, and the two that serve our model serve the same files. Then ours at
+half of its maximum, and while champions are swapped.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import pandas as pd
 import psutil
 
 from benchmarks.rivals import measure_mlflow, measure_seed
-from benchmarks.seed_service import register as register_seed
+from benchmarks.seed_service import fit as fit_seed
 from benchmarks.wrk import CONNECTIONS, wrk
 from taxi.files import write_json
 from taxi.fitting import fit_model
@@ -32,6 +32,8 @@ from tests.load import hammer_while
 from tests.serving_worlds import ROOT, Registry, Running, ServingWorld
 
 OURS = {"PULocationID": 74, "DOLocationID": 138, "pickup_datetime": "2023-02-07T08:15:00"}
+FOR_SEED = {"PULocationID": 74, "DOLocationID": 138, "trip_distance": 3.5}
+SEED_FILE = "seed.joblib"
 FOR_MLFLOW = {
     "dataframe_split": {
         "columns": ["pickup", "PULocationID", "DOLocationID", "passenger_count", "trip_type", "VendorID"],
@@ -48,20 +50,18 @@ def make_worlds(place: Path, data: Path, service: str, month: str, window: int) 
     (place / "data").mkdir()
     (place / "data" / "zones").symlink_to((data / "zones").resolve())
     params, zones = load_params(ROOT / "params.yaml"), read_zones(data / "zones")
-    folders = {}
+    folders, trips = {}, {}
     for number, last in ((1, month), (2, shift_month(month, -1))):
         months = [shift_month(last, -by) for by in range(window)]
-        trips = read_trips([data / "trips" / service / f"{one}.parquet" for one in months])
+        trips[number] = read_trips([data / "trips" / service / f"{one}.parquet" for one in months])
         folders[number] = place / "models" / str(number)
-        save_model(fit_model(trips, zones, params.model, params.features), folders[number])
+        save_model(fit_model(trips[number], zones, params.model, params.features), folders[number])
     world = ServingWorld(place, folders, Registry(place))
     for number, folder in folders.items():
         assert world.registry.register(folder) == number
     world.registry.alias("champion", 1)
     world.set_params("serve", poll_seconds=1, rate_per_second=1e9, burst=10**9)
-    register_seed(
-        world.registry.uri, world.registry.experiment, read_trips(data / "trips" / service / f"{month}.parquet")
-    )
+    fit_seed(trips[1], place / SEED_FILE)
     return world
 
 
@@ -114,7 +114,7 @@ def measure(world: ServingWorld, seconds: float, swaps: int) -> Json:
     """Measure all, one after another."""
     found: Json = {
         "load_before": os.getloadavg(),
-        "load_per_request": measure_seed(world, OURS, seconds),
+        "load_per_request": measure_seed(world, world.place / SEED_FILE, FOR_SEED, seconds),
         "mlflow_models_serve": measure_mlflow(world, FOR_MLFLOW, seconds),
     }
     running = world.running().start()
