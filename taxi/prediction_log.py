@@ -7,29 +7,24 @@ lose. The other carries the spool's files into the store, oldest first, again an
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
 from pathlib import Path
 from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import Any, Protocol
 
-from taxi.predictions import BadRows, StoreDown
-from taxi.spool import Spool, encode_rows, read_rows
+from taxi.predictions import Carried, StoreDown
+from taxi.spool import Entry, Spool, encode_rows
 
 _LOG = logging.getLogger(__name__)
-Entry = tuple[str, dict[str, Any]]
 LONGEST_PAUSE = 2.0
 LOOK_SECONDS = 30.0  # between two looks for rows of processes that died meanwhile
 
 
 class Sink(Protocol):
-    """Where the rows end: a ``Store``, or one in a process of its own; both methods raise StoreDown and BadRows."""
+    """Where the rows end: a ``Store``, or one in a process of its own."""
 
-    def write_predictions(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Keep predictions."""
-
-    def write_outcomes(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Keep outcomes."""
+    def write_segment(self, segment: Path) -> Carried:
+        """Keep the rows of a segment of the spool; raise StoreDown where the store does not answer."""
 
 
 class PredictionLog:
@@ -136,8 +131,8 @@ class PredictionLog:
         if segments:
             _LOG.info("%d files of rows that another process left are taken over", len(segments))
         for segment in segments:
-            entries, unreadable = read_rows(segment)
-            self._count_kept(len(entries) + len(unreadable), segment.stat().st_size)
+            lines = segment.read_bytes()
+            self._count_kept(lines.count(b"\n"), len(lines))
 
     def _carry(self) -> None:
         pause = self._every
@@ -168,27 +163,16 @@ class PredictionLog:
     def _carry_one(self, segment: Path) -> None:
         if time.monotonic() > self._deadline:
             return
-        size, (entries, unreadable) = segment.stat().st_size, read_rows(segment)
-        refused, _ = encode_rows(self._write(entries))
-        if aside := unreadable + refused:
+        size, carried = segment.stat().st_size, self._store.write_segment(segment)
+        for why in carried.reasons:
+            _LOG.error("a row is put aside: %s", why)
+        if aside := carried.aside:
             self._lose(len(aside), f"rows that the store will not take, kept in {self._spool.refuse(aside)}")
         segment.unlink()
         with self._counting:
-            self.written += len(entries) - len(refused)
-            self._carried += len(entries) + len(unreadable)
+            self.written += carried.written
+            self._carried += carried.written + len(aside)
             self._bytes -= size
-
-    def _write(self, entries: list[Entry]) -> list[Entry]:
-        """Write entries; return those that the store will never take, found by writing each alone."""
-        try:
-            self._store.write_predictions([row for table, row in entries if table == "predictions"])
-            self._store.write_outcomes([row for table, row in entries if table == "outcomes"])
-        except BadRows as error:
-            if len(entries) == 1:
-                _LOG.error("a row is put aside: %s", error)
-                return entries
-            return [bad for entry in entries for bad in self._write([entry])]
-        return []
 
     def close(self, timeout: float = 10.0) -> None:
         """Keep every row and write what the store takes within ``timeout`` seconds; the rest waits for the next start."""

@@ -1,7 +1,9 @@
 """What was predicted and what became of it: the store, SQLite by default and PostgreSQL in production."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,10 +13,20 @@ from sqlalchemy.engine import Engine
 from taxi.engines import INSERT, BadRows, Database, StoreDown, open_engine, reaching
 from taxi.prediction_rows import as_utc, outcome_rows, prediction_rows, with_durations
 from taxi.prediction_tables import OUTCOMES, PREDICTIONS, PREPARING, TABLES
+from taxi.spool import Entry, encode_rows, read_rows
 
-__all__ = ["BadRows", "Store", "StoreDown", "open_store"]
+__all__ = ["BadRows", "Carried", "Store", "StoreDown", "open_store"]
 Json = dict[str, Any]
 WHAT = "prediction store"
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What became of a segment: how many rows were written, and the lines that the store will never take, with reasons."""
+
+    written: int
+    aside: list[str]
+    reasons: list[str]
 
 
 class Store(Database):
@@ -44,6 +56,23 @@ class Store(Database):
         later = (new.received_at >= OUTCOMES.c.received_at) & differs
         changed = {name: new[name] for name in ("duration", "dropoff", "source", "received_at")}
         self._write(insert.on_conflict_do_update(index_elements=["key"], set_=changed, where=later), rows, outcome_rows)
+
+    def write_segment(self, segment: Path) -> Carried:
+        """Keep the rows of a segment of the spool; those that cannot be are found by writing each alone. Raises StoreDown."""
+        entries, unreadable = read_rows(segment)
+        refused = self._write_entries(entries)
+        aside, _ = encode_rows([entry for entry, _ in refused])
+        return Carried(len(entries) - len(refused), unreadable + aside, [why for _, why in refused])
+
+    def _write_entries(self, entries: Sequence[Entry]) -> list[tuple[Entry, str]]:
+        try:
+            self.write_predictions([row for table, row in entries if table == "predictions"])
+            self.write_outcomes([row for table, row in entries if table == "outcomes"])
+        except BadRows as error:
+            if len(entries) == 1:
+                return [(entries[0], str(error))]
+            return [bad for entry in entries for bad in self._write_entries([entry])]
+        return []
 
     def _write(self, statement: Any, rows: Sequence[Json], check: Callable[[Sequence[Json]], list[Json]]) -> None:
         if rows:

@@ -9,29 +9,31 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic_core import to_json
 
 from taxi.files import lock_is_held
 
 _LOG = logging.getLogger(__name__)
+Entry = tuple[str, dict[str, Any]]  # a table and a row of it
 PART, WHOLE, REFUSED = ".part", ".jsonl", "refused.jsonl"
 
 
 def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value.isoformat()
+    return value.item()  # numpy's
 
 
-def encode_rows(entries: Sequence[tuple[str, dict[str, Any]]]) -> tuple[list[str], int]:
+def encode_rows(entries: Sequence[Entry]) -> tuple[list[str], int]:
     """Return one line of JSON an entry (table, row), and how many could not be written as one."""
     lines = []
     for entry in entries:
         try:
-            lines.append(json.dumps(entry, default=_plain) + "\n")
+            lines.append(to_json(entry, fallback=_plain, inf_nan_mode="constants").decode() + "\n")
         except (TypeError, ValueError, AttributeError) as error:
             _LOG.error("a row for %s cannot be written as JSON and is lost: %s", entry[0], error)
     return lines, len(entries) - len(lines)
 
 
-def read_rows(segment: Path) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
+def read_rows(segment: Path) -> tuple[list[Entry], list[str]]:
     """Return the entries of a segment, and its lines that are none; a last line without an end is left out as torn."""
     entries, bad = [], []
     for line in segment.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:

@@ -1,27 +1,27 @@
 """The prediction store in a process of its own: writing a row costs more than answering it, and would do so in the requests' time."""
 
 import multiprocessing
-from collections.abc import Callable, Sequence
+import os
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from pathlib import Path
 
 from taxi.lifelines import end_only_with_parent
-from taxi.predictions import Store, StoreDown, open_store
+from taxi.predictions import Carried, Store, StoreDown, open_store
 
-Rows = Sequence[dict[str, Any]]
+BEHIND = 5  # niceness: requests come first, rows wait on disk meanwhile; ahead of the follower's
 _STORES: dict[str, Store] = {}
 
 
 def _open(address: str) -> None:
     """Open the store in the process that is to hold it."""
+    os.nice(BEHIND)
     _STORES[address] = open_store(address)
 
 
-def _write(address: str, table: str, rows: Rows) -> None:
+def _write(address: str, segment: Path) -> Carried:
     """Write in that process."""
-    write: Callable[[Rows], None] = getattr(_STORES[address], f"write_{table}")
-    write(rows)
+    return _STORES[address].write_segment(segment)
 
 
 def _new_pool(address: str) -> ProcessPoolExecutor:
@@ -39,21 +39,12 @@ class StoreProcess:
         self._address = address
         self._pool: ProcessPoolExecutor | None = _new_pool(address)
 
-    def write_predictions(self, rows: Rows) -> None:
-        """Keep predictions; see ``Store.write_predictions``."""
-        self._do("predictions", rows)
-
-    def write_outcomes(self, rows: Rows) -> None:
-        """Keep outcomes; see ``Store.write_outcomes``."""
-        self._do("outcomes", rows)
-
-    def _do(self, table: str, rows: Rows) -> None:
-        if not rows:
-            return
+    def write_segment(self, segment: Path) -> Carried:
+        """Keep the rows of a segment; see ``Store.write_segment``."""
         if self._pool is None:
             self._pool = _new_pool(self._address)
         try:
-            self._pool.submit(_write, self._address, table, rows).result()
+            return self._pool.submit(_write, self._address, segment).result()
         except BrokenProcessPool as error:
             self._pool = None
             raise StoreDown("the process that writes predictions ended; it is started again") from error
