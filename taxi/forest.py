@@ -3,12 +3,12 @@
 The same float32 comparisons and the same order of additions as XGBoost's, so that the numbers are the same.
 """
 
-import json
 import math
 from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
+from pydantic_core import from_json
 
 from taxi.boosted import MISSING, PARTS, START, Boosted
 from taxi.calibration import HIGH, LOW, Calibration, group_one
@@ -69,12 +69,12 @@ class Forest:
     @staticmethod
     def grow(boosted: Boosted) -> Arrays:
         """Return every tree grown to a complete one of the same depth, in the order of ``PARTS``."""
-        models = {name: json.loads(boosted.parts[name].save_raw("json"))["learner"] for name in PARTS}
+        models = {name: from_json(boosted.parts[name].save_raw("json"))["learner"] for name in PARTS}
         grown = [model["gradient_booster"]["model"]["trees"] for model in models.values()]
         trees = list(chain.from_iterable(grown))
         depth = max(map(_depth, trees))
         columns = zip(*(_complete(tree, depth) for tree in trees), strict=True)
-        base = np.ravel(json.loads(models["trunk"]["learner_model_param"]["base_score"]))[0]
+        base = np.ravel(from_json(models["trunk"]["learner_model_param"]["base_score"]))[0]
         made = {name: np.concatenate(one) for name, one in zip(("feature", "threshold", "leaf"), columns, strict=True)}
         return made | {"ends": np.cumsum([len(part) for part in grown]), "base": np.asarray(base)}
 
