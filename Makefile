@@ -47,7 +47,7 @@ run: setup ## one month of the publisher's: make run SERVICE=green MONTH=2023-03
 	$(BIN)/taxi run --service $(SERVICE) --month $(MONTH)
 
 test: setup ## every test, the notebooks among them; those on real months where ../shared/data/tlc is there
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 	$(MAKE) --no-print-directory nbval
 
 test-fast: setup ## the inner loop: under a minute
