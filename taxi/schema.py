@@ -44,7 +44,7 @@ _ARROW = arrow.schema(
         ("duration", arrow.float64()),
     ]
 )
-_DTYPES = _ARROW.empty_table().to_pandas().dtypes
+_DTYPES = _ARROW.empty_table().to_pandas(use_threads=False).dtypes  # kernels are forked from a process of one thread
 
 
 def _is_canonical(trips: pd.DataFrame) -> bool:
