@@ -4,6 +4,7 @@ The trunk learns the logarithm of the minutes by squared loss. The mean (squared
 from it; the 10 % and 90 % quantiles start from history, do not see the newest weeks, and are calibrated on them.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import xgboost
 from scipy.special import expit
 
 from taxi.calibration import Calibration, calibrate
+from taxi.errors import UsageError
 from taxi.features import NAMES
 from taxi.params import ModelParams
 
@@ -80,6 +82,21 @@ class _Months(xgboost.DataIter):
 
     def reset(self) -> None:
         self.at = 0
+
+
+def require_device(device: str) -> None:
+    """Raise UsageError unless XGBoost computes on ``device``: where there is no such, it warns and goes on on the CPU."""
+    if device == "cpu":
+        return
+    asked = {"device": device, "verbosity": 0}
+    probe = xgboost.train(asked, xgboost.DMatrix(np.zeros((2, 1)), label=np.zeros(2)), num_boost_round=1)
+    found = json.loads(probe.save_config())["learner"]["generic_param"]["device"]
+    if not found.startswith(device):
+        built = "was built for it" if xgboost.build_info()["USE_CUDA"] else "was built without it (package xgboost-cpu)"
+        raise UsageError(
+            f"expected a GPU for `device: {device}` in params.yaml; XGBoost {XGBOOST} {built} and finds none: "
+            "install the package xgboost where there is one, or set `device: cpu`"
+        )
 
 
 def settings_of(params: ModelParams, **changes: Any) -> dict[str, Any]:
@@ -236,6 +253,7 @@ def binned(
 
 def fit_boosted(rows: Sequence[Rows], params: ModelParams) -> Boosted:
     """Fit trunk, heads and calibration on the parts' rows; a sample of them cuts the bins."""
+    require_device(params.device)
     trips = sum(len(one.minutes) for one in rows)
     cuts = binned([one.take(slice(None, None, step_to(CUT_TRIPS, trips))) for one in rows], params)
     plans, parts = plan_parts(params, trips), {}

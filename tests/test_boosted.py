@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import xgboost
 
-from taxi.boosted import SMOOTH, Rows, quantile_loss, step_to
+from taxi.boosted import SMOOTH, Rows, fit_boosted, quantile_loss, step_to
+from taxi.errors import UsageError
+from taxi.params import load_params
+from tests.worlds import ROOT
 
 
 def smoothed_pinball(margin: np.ndarray, truth: np.ndarray, level: float) -> np.ndarray:
@@ -45,3 +48,11 @@ def test_the_interval_learns_from_older_trips_only_and_from_fewer_where_there_ar
     assert rows.older(1).minutes.tolist() == list(range(80))
     assert rows.older(3).minutes.tolist() == list(range(0, 80, 3))
     assert [step_to(40, trips) for trips in (1, 40, 41, 100)] == [1, 1, 2, 3]
+
+
+@pytest.mark.skipif(xgboost.build_info()["USE_CUDA"], reason="this XGBoost may find a GPU")
+def test_a_gpu_that_is_asked_for_and_not_there_is_an_error_and_not_a_cpu() -> None:
+    params = load_params(ROOT / "params.yaml").model.model_copy(update={"device": "cuda"})
+
+    with pytest.raises(UsageError, match=r"expected a GPU for `device: cuda`.*without it \(package xgboost-cpu\)"):
+        fit_boosted([], params)
