@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ from taxi.months import shift_month
 from taxi.params import load_params
 from taxi.schema import read_trips
 from taxi.zones import read_zones
-from tests.load import hammer_while
 from tests.serving_worlds import ROOT, Registry, Running, ServingWorld
 
 OURS = {"PULocationID": 74, "DOLocationID": 138, "pickup_datetime": "2023-02-07T08:15:00"}
@@ -82,31 +82,33 @@ def service_memory(running: Running) -> int:
 
 def measure_swaps(world: ServingWorld, running: Running, swaps: int, seconds: float) -> Json:
     """Swap champions at an even pace under a steady load; return failures, p99 before and during (ms), memory growth."""
-    times: dict[str, float] = {}
 
-    def swap() -> None:
-        time.sleep(seconds / 3)
-        before = service_memory(running)
-        times["begin"] = time.monotonic()
+    def swap() -> float:
+        begin = time.monotonic()
         for number in range(swaps):
-            due = times["begin"] + (number + 1) * seconds / swaps
+            due = begin + (number + 1) * seconds / swaps
             world.registry.alias("champion", 2 - number % 2)
             running.client.post("/model/refresh")
             running.serves(2 - number % 2)
             time.sleep(max(0.0, due - time.monotonic()))
-        times["end"] = time.monotonic()
-        times["growth"] = service_memory(running) / before - 1
+        return time.monotonic() - begin
 
-    tally = hammer_while(swap, running.url, [OURS], 4, 0.004)
-    steady, during = tally.p99(until=times["begin"]), tally.p99(times["begin"], times["end"])
+    def load() -> Json:
+        return wrk(f"{running.url}/predict", OURS, seconds, 4, 4)
+
+    steady, before = load(), service_memory(running)
+    with ThreadPoolExecutor(1) as pool:
+        swapping = pool.submit(swap)
+        during = load()
+        took = swapping.result()
     return {
         "swaps": swaps,
-        "seconds": times["end"] - times["begin"],
-        "requests": len(tally.answers),
-        "failed": len(tally.failed) + tally.refused,
-        "p99_steady_ms": 1000 * steady,
-        "p99_swapping_ms": 1000 * during,
-        "memory_growth": times["growth"],
+        "seconds": took,
+        "requests_per_second": during["per_second"],
+        "failed": during["failed"],
+        "p99_steady_ms": steady["p99_ms"],
+        "p99_swapping_ms": during["p99_ms"],
+        "memory_growth": service_memory(running) / before - 1,
     }
 
 
