@@ -48,9 +48,8 @@ _DTYPES = _ARROW.empty_table().to_pandas(use_threads=False).dtypes  # kernels ar
 
 
 def _is_canonical(trips: pd.DataFrame) -> bool:
-    return trips.dtypes.equals(
-        _DTYPES
-    )  # a column of its own for each of them would take pandera longer than all the rules
+    """Say whether columns, order and types are canonical; a column each would take pandera longer than all the rules."""
+    return trips.dtypes.equals(_DTYPES)
 
 
 CANONICAL = pa.DataFrameSchema(

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-SWITCH_SECONDS = 0.0001
 Body = dict[str, Any]
 
 
@@ -22,7 +20,6 @@ class Answer:
     status: int
     got: Any
     seconds: float
-    at: float
 
 
 @dataclass
@@ -37,11 +34,6 @@ class Tally:
     def failed(self) -> list[Any]:
         return [*self.dropped, *(one for one in self.answers if one.status != 200)]
 
-    def p99(self, since: float = 0, until: float = float("inf")) -> float:
-        """Return the 99th percentile of the seconds that answers took, of those begun in between."""
-        taken = sorted(one.seconds for one in self.answers if since <= one.at < until)
-        return taken[int(0.99 * (len(taken) - 1))]
-
 
 async def _client(
     address: tuple[str, int], bodies: Sequence[Body], go_on: Callable[[], bool], every: float, tally: Tally
@@ -54,7 +46,7 @@ async def _client(
             except OSError:
                 tally.refused += 1
                 return
-        body, began, at = bodies[number % len(bodies)], time.perf_counter(), time.monotonic()
+        body, began = bodies[number % len(bodies)], time.perf_counter()
         number += 1
         content = json.dumps(body).encode()
         try:
@@ -69,7 +61,7 @@ async def _client(
             tally.dropped.append(repr(error))
             writer = None
             continue
-        tally.answers.append(Answer(body, int(head.split()[1]), got, time.perf_counter() - began, at))
+        tally.answers.append(Answer(body, int(head.split()[1]), got, time.perf_counter() - began))
         if "connection: close" in head:
             writer.close()
             writer = None
@@ -96,17 +88,9 @@ def hammer(
 def hammer_while(
     act: Callable[[], object], url: str, bodies: Sequence[Body], clients: int = 4, every: float = 0.002
 ) -> Tally:
-    """Return what came of a load that lasted while ``act`` acted; what it raises is raised here.
-
-    What ``act`` computes here must not count as the service's time: so it has to let go of the interpreter at once.
-    """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH_SECONDS)
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            acting = pool.submit(act)
-            tally = hammer(url, bodies, lambda: not acting.done(), clients, every)
-    finally:
-        sys.setswitchinterval(before)
+    """Return what came of a load that lasted while ``act`` acted; what it raises is raised here."""
+    with ThreadPoolExecutor(1) as pool:
+        acting = pool.submit(act)
+        tally = hammer(url, bodies, lambda: not acting.done(), clients, every)
     acting.result()
     return tally
