@@ -18,7 +18,7 @@ from taxi.fitting import COLUMNS, fit_months
 from taxi.model import DurationModel, load_model, save_model
 from taxi.months import month_bounds
 from taxi.params import load_params
-from taxi.schema import PREFIX, check_trips, read_published, read_trips
+from taxi.schema import AT_PICKUP, PREFIX, check_trips, read_published, read_trips
 from taxi.training import month_parts, read_months
 from taxi.trips import split_trips
 from taxi.zones import read_zones
@@ -29,7 +29,7 @@ def prepare_ours(settings: Settings, service: str, months: list[str]) -> int:
     params, read, kept = load_params(ROOT / "params.yaml"), 0, []
     for month in months:
         rows = read_published(settings.month(service, month).raw, service)
-        kept.append(check_trips(split_trips(rows, month, params.clean)[0]))
+        kept.append(check_trips(split_trips(rows, month, params.clean)[0])[[*AT_PICKUP, "duration"]])
         read += len(rows)
     trips = pd.concat(kept, ignore_index=True)
     kept.clear()

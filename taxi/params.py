@@ -202,6 +202,6 @@ def load_params(path: Path | None = None) -> Params:
     """Read and check ``params.yaml``; an unknown, missing or mistyped entry raises UsageError that names it."""
     path = path or find_root() / "params.yaml"
     try:
-        return Params.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Params.model_validate(yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader))
     except (ValidationError, yaml.YAMLError) as error:
         raise UsageError(f"{path.name}: {error}") from error
