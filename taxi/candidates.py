@@ -9,7 +9,7 @@ from taxi.errors import TaxiError
 from taxi.follower import Source, Unreachable
 from taxi.golden import check_golden, read_golden
 from taxi.lineage import Version
-from taxi.place import trees_of
+from taxi.place import find_trees, trees_of
 from taxi.registry import aliased_version, download_model
 from taxi.slots import load_slot
 from taxi.tracking import RegistryUnreachable
@@ -25,12 +25,17 @@ def _asking(ask: Callable[[], Answer]) -> Answer:
 
 
 def examine(service: str, version: Version, folder: Path) -> None:
-    """Load a fetched version, have it answer as it did when registered, leave its trees grown; raise what is wrong with it."""
+    """Load a fetched version, have it answer as it did when registered, leave its trees grown; raise what is wrong with it.
+
+    One that served before and is still kept comes back without its trees being grown again.
+    """
     if version.service != service:
         raise TaxiError(f"expected a version of {service}; version {version.number} is of {version.service}")
-    loaded = load_slot(folder, version.number, {})
+    grown = find_trees(folder)
+    loaded = load_slot(folder, version.number, {}, grown)
     check_golden(loaded.model, read_golden(version.tags.get("golden")))
-    loaded.fast.save_trees(trees_of(folder))
+    if grown is None:
+        loaded.fast.save_trees(trees_of(folder))
 
 
 def registry_source(settings: Settings, service: str) -> Source:

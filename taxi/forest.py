@@ -1,5 +1,7 @@
 """Boosted trees for one trip at a time, without XGBoost's overhead: the trees of all parts walked together, level by level.
 
+Indexing by ``[]`` and not by ``take``: on a few hundred trees it keeps the interpreter, where ``take`` lets go of it at every
+step, so that a version being loaded beside the requests would make one request wait dozens of times.
 The same float32 comparisons and the same order of additions as XGBoost's, so that the numbers are the same.
 """
 
@@ -57,37 +59,42 @@ class Forest:
 
     def __init__(self, trees: Arrays, calibration: Calibration) -> None:
         self.trees, self.calibration = trees, calibration
-        self.feature, self.threshold, self.leaf = trees["feature"], trees["threshold"], trees["leaf"]
-        self.base = float(trees["base"])
+        self.leaf, self.base = trees["leaf"], float(trees["base"])
         ends = trees["ends"].tolist()
         self.part = {name: slice(*both) for name, both in zip(PARTS, pairwise([0, *ends]), strict=True)}
-        inner = len(self.feature) // ends[-1]
-        self.depth = inner.bit_length()
-        self.root = np.arange(ends[-1]) * inner
-        self.leaf_root = np.arange(ends[-1]) * (inner + 1) - inner
+        self.roots = np.arange(ends[-1])
+        depth = (len(trees["feature"]) // ends[-1]).bit_length()
+        levels = [slice(ends[-1] * (2**level - 1), ends[-1] * (2 ** (level + 1) - 1)) for level in range(depth)]
+        self.levels = [(trees["feature"][level], trees["threshold"][level]) for level in levels]
 
     @staticmethod
     def grow(boosted: Boosted) -> Arrays:
-        """Return every tree grown to a complete one of the same depth, in the order of ``PARTS``."""
+        """Return every tree grown to a complete one of the same depth, in the order of ``PARTS``.
+
+        Of d levels and t trees, ``feature`` and ``threshold``, shape (t * (2^d - 1),), have the nodes of one level after those
+        of another, within a level tree by tree; ``leaf``, shape (t * 2^d,), is tree by tree.
+        """
         models = {name: from_json(boosted.parts[name].save_raw("json"))["learner"] for name in PARTS}
         grown = [model["gradient_booster"]["model"]["trees"] for model in models.values()]
         trees = list(chain.from_iterable(grown))
         depth = max(map(_depth, trees))
-        columns = zip(*(_complete(tree, depth) for tree in trees), strict=True)
+        *inner, leaf = (np.array(one) for one in zip(*(_complete(tree, depth) for tree in trees), strict=True))
+        feature, threshold = (
+            np.concatenate([one[:, 2**level - 1 : 2 ** (level + 1) - 1].ravel() for level in range(depth)])
+            for one in inner
+        )
         base = np.ravel(from_json(models["trunk"]["learner_model_param"]["base_score"]))[0]
-        made = {name: np.concatenate(one) for name, one in zip(("feature", "threshold", "leaf"), columns, strict=True)}
+        made = {"feature": feature, "threshold": threshold, "leaf": leaf.ravel()}
         return made | {"ends": np.cumsum([len(part) for part in grown]), "base": np.asarray(base)}
 
     def leaves(self, row: np.ndarray) -> np.ndarray:
         """Return the value of the leaf that a row (float32, no NaN) reaches in each tree, shape (trees,)."""
-        place = np.zeros(len(self.root), dtype=np.intp)
-        for _ in range(self.depth):
-            node = self.root + place
-            right = row.take(self.feature.take(node)) >= self.threshold.take(node)
+        place = self.roots.copy()
+        for feature, threshold in self.levels:  # the children of a level's node i are the next level's 2i and 2i + 1
+            right = row[feature[place]] >= threshold[place]
             place += place
-            place += 1
             place += right
-        return self.leaf.take(self.leaf_root + place)
+        return self.leaf[place]
 
     def predict_one(self, row: np.ndarray) -> tuple[float, float, float, float]:
         """Return mean, median, p10 and p90 (minutes) of one row of features, shape (k,), float32."""

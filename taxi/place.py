@@ -14,7 +14,7 @@ from taxi.files import read_json, remove, sha256_tree, write_json
 
 _LOG = logging.getLogger(__name__)
 KEPT = 3
-TREES = "trees-1"  # arrays of another layout need another name: a new edition must not read an old one's
+TREES = "trees-2"  # arrays of another layout need another name: a new edition must not read an old one's
 UNASKED, ANSWERS, SILENT, UNCLEAR = "not asked yet", "answers", "does not answer", "cannot be understood"
 
 
@@ -71,6 +71,21 @@ def trees_of(folder: Path) -> Path:
     return folder.parents[1] / TREES / f"{folder.name}.npz"
 
 
+def find_trees(folder: Path) -> Path | None:
+    """Return the grown trees of the version in ``folder``, or None where they are not there or not whole."""
+    path = trees_of(folder)
+    if not path.is_file():
+        return None
+    try:
+        with ZipFile(path) as archive:
+            spoilt = archive.testzip()
+    except BadZipFile as error:
+        spoilt = str(error)
+    if spoilt:
+        _LOG.error("the grown trees in %s are spoilt (%s): they are grown anew", path, spoilt)
+    return None if spoilt else path
+
+
 class Place:
     """The folder of one service's server."""
 
@@ -105,22 +120,6 @@ class Place:
         if not folder.is_dir() or sha256_tree(folder) != entry.sha256:
             raise TaxiError(f"expected version {entry.version} with sha256 {entry.sha256}; the local copy is another")
         return folder
-
-    def find_trees(self, folder: Path) -> Path | None:
-        """Return the grown trees of the version in ``folder``, or None where they are not there or not whole."""
-        path = trees_of(folder)
-        if not path.is_file():
-            return None
-        try:
-            with ZipFile(path) as archive:
-                spoilt = archive.testzip()
-        except BadZipFile as error:
-            spoilt = str(error)
-        if spoilt:
-            _LOG.error(
-                "the grown trees in %s are spoilt (%s): they are grown anew, which delays requests", path, spoilt
-            )
-        return None if spoilt else path
 
     def ask_again(self) -> None:
         """Have the follower look at the aliases now, and try again what it refused."""

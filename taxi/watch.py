@@ -15,7 +15,7 @@ from taxi.gate import Rules
 from taxi.limits import Keys
 from taxi.metrics import AGE, DEGRADED, REFUSED, SWAPS, VERSION
 from taxi.params import Params, load_params
-from taxi.place import Entry, Place, State
+from taxi.place import Entry, Place, State, find_trees
 from taxi.predictor import Predictor
 from taxi.slots import ARMS, Loaded, give_back, load_slot
 
@@ -122,7 +122,7 @@ class Watch:
         about = {"version": entry.version, "sha256": entry.sha256, "since": entry.since}
         about |= {"trained_from": entry.trained_from, "trained_to": entry.trained_to}
         folder = self._place.find(entry)
-        return load_slot(folder, entry.version, about, self._place.find_trees(folder))
+        return load_slot(folder, entry.version, about, find_trees(folder))
 
     def _tell(self) -> None:
         now = datetime.now(UTC)

@@ -15,7 +15,7 @@ from taxi.errors import TaxiError
 from taxi.files import sha256_tree, write_json
 from taxi.follower import ENDED, Follower, Source, Unreachable
 from taxi.lineage import Version
-from taxi.place import Entry, Place, State, trees_of
+from taxi.place import Entry, Place, State, find_trees, trees_of
 
 
 @dataclass
@@ -222,14 +222,14 @@ def test_old_versions_are_removed_and_those_in_use_are_not(tmp_path: Path) -> No
 def test_grown_trees_are_found_only_where_they_are_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     place = Place(tmp_path)
     folder = place.versions / "1-x"
-    assert place.find_trees(folder) is None
+    assert find_trees(folder) is None
     trees_of(folder).parent.mkdir()
     np.savez(trees_of(folder), leaf=np.arange(1000.0))
-    assert place.find_trees(folder) == trees_of(folder)
+    assert find_trees(folder) == trees_of(folder)
     whole = trees_of(folder).read_bytes()
     for spoilt in (whole[:-100], whole[:3000] + b"?" + whole[3001:]):
         trees_of(folder).write_bytes(spoilt)
-        assert place.find_trees(folder) is None
+        assert find_trees(folder) is None
     assert caplog.text.count("are spoilt") == 2
 
 
