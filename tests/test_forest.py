@@ -8,11 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from taxi.candidates import examine
 from taxi.errors import TaxiError
 from taxi.features import planned_distance
 from taxi.fitting import fit_model
-from taxi.model import DurationModel, FastModel
+from taxi.forest import Forest
+from taxi.golden import write_golden
+from taxi.lineage import Version
+from taxi.model import DurationModel, FastModel, save_model
 from taxi.params import load_params
+from taxi.place import find_trees
 
 Trips = Callable[..., pd.DataFrame]
 
@@ -64,6 +69,22 @@ def test_trees_that_were_kept_in_a_file_give_the_same(model: DurationModel, fast
     for distance in (None, 3.5):
         asked = (when, 74, 138, 1.0, 1.0, 2.0, distance)
         assert kept.predict_one(*asked) == fast.predict_one(*asked)
+
+
+def test_a_version_that_is_still_kept_comes_back_without_growing_its_trees_again(
+    model: DurationModel, trips: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, tags = tmp_path / "versions" / "1-x", {"golden": write_golden(model, trips.head(50))}
+    save_model(model, folder)
+    version = Version("green", 1, "2024-01", "2024-01", None, {}, tags, "", "")
+    examine("green", version, folder)
+    monkeypatch.setattr(Forest, "grow", lambda boosted: pytest.fail("the trees were grown again"))
+
+    examine("green", version, folder)
+
+    find_trees(folder).unlink()  # type: ignore[union-attr]
+    with pytest.raises(pytest.fail.Exception, match="grown again"):
+        examine("green", version, folder)
 
 
 def test_a_zone_that_does_not_exist_counts_as_unknown(fast: FastModel) -> None:
