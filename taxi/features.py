@@ -131,23 +131,17 @@ class TripFeatures(TransformerMixin, BaseEstimator):
         self, trips: pd.DataFrame, duration: pd.Series, sample_weight: np.ndarray | None = None
     ) -> np.ndarray:
         """Learn, and return what each trip looks like to a model that has not seen its week's fold."""
-        return self._look_back(trips, self._learn(trips, duration, sample_weight))
+        return self.look_back(trips, self._learn(trips, duration, sample_weight))
 
-    def tally(self, trips: pd.DataFrame, minutes: np.ndarray, weight: np.ndarray) -> list[Sums]:
-        """Return what these trips add to history, one set of sums a fold; sums of several months ``merge``."""
+    def tally(
+        self, trips: pd.DataFrame, minutes: np.ndarray, weight: np.ndarray, keys: Keys | None = None
+    ) -> list[Sums]:
+        """Return what these trips add to history, one set of sums a fold; sums of several months ``merge``.
+
+        ``keys`` are theirs, where they have been made.
+        """
         self._set_places()
-        return self._tally(trips, self._keys(trips), minutes, weight)
-
-    def _learn(self, trips: pd.DataFrame, duration: pd.Series, sample_weight: np.ndarray | None) -> Keys:
-        if not len(trips):
-            raise ValueError("expected at least one trip to learn from; got none")
-        self._set_places()
-        keys = self._keys(trips)
-        weight = np.ones(len(trips)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
-        self.restore(self._tally(trips, keys, np.asarray(duration, dtype=float), weight))
-        return keys
-
-    def _tally(self, trips: pd.DataFrame, keys: Keys, minutes: np.ndarray, weight: np.ndarray) -> list[Sums]:
+        keys = keys or self._keys(trips)
         fold = self._fold(keys)
         sums = add_up(keys, minutes, weight, fold, self.folds)
         if not self.planned:
@@ -172,13 +166,11 @@ class TripFeatures(TransformerMixin, BaseEstimator):
         other.__dict__ |= {name: value for name, value in vars(self).items() if name.endswith("_")}
         return other
 
-    def look_back(self, trips: pd.DataFrame) -> np.ndarray:
+    def look_back(self, trips: pd.DataFrame, keys: Keys | None = None) -> np.ndarray:
         """Return the matrix of trips that were learnt from, each without what its own fold of weeks taught."""
-        return self._look_back(trips, self._keys(trips))
-
-    def _look_back(self, trips: pd.DataFrame, keys: Keys) -> np.ndarray:
         if not getattr(self, "others_", {}):
             raise ValueError("expected features fitted here; those read from a model keep no folds")
+        keys = keys or self._keys(trips)
         return self._assemble(trips, keys, self.others_, self._fold(keys))
 
     def transform(self, trips: pd.DataFrame) -> np.ndarray:
@@ -208,6 +200,15 @@ class TripFeatures(TransformerMixin, BaseEstimator):
     def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
         """Return ``NAMES``, and ``PLANNED`` where the distance is planned."""
         return np.array([*NAMES, *(PLANNED if self.planned else ())], dtype=object)
+
+    def _learn(self, trips: pd.DataFrame, duration: pd.Series, sample_weight: np.ndarray | None) -> Keys:
+        if not len(trips):
+            raise ValueError("expected at least one trip to learn from; got none")
+        self._set_places()
+        keys = self._keys(trips)
+        weight = np.ones(len(trips)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
+        self.restore(self.tally(trips, np.asarray(duration, dtype=float), weight, keys))
+        return keys
 
     def _set_places(self) -> None:
         if hasattr(self, "pair_bin_"):

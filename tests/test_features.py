@@ -147,3 +147,13 @@ def test_no_trips_is_an_error(trips: pd.DataFrame, zones: pd.DataFrame) -> None:
 def test_a_missing_column_is_named(trips: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match=r"\['VendorID'\] are missing"):
         at_pickup(trips.drop(columns="VendorID"))
+
+
+def test_only_features_fitted_here_look_back(zones: pd.DataFrame, sample_trips: Callable[..., pd.DataFrame]) -> None:
+    trips = sample_trips("2024-01", 500)
+    fitted = TripFeatures(zones).fit(trips, trips["duration"])
+    read = TripFeatures(zones).restore([fitted.sums_])
+
+    for without_folds in (TripFeatures(zones), read):
+        with pytest.raises(ValueError, match="expected features fitted here"):
+            without_folds.look_back(trips)
