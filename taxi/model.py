@@ -13,9 +13,11 @@ from taxi.errors import TaxiError
 from taxi.features import NAMES, Trip, TripFeatures, at_pickup
 from taxi.files import read_json, staged, write_json
 from taxi.forest import Forest
+from taxi.history import SIZES, Sums
 from taxi.simple import SimpleDistribution
 
-FORMAT = 4
+FORMAT = 5
+DENSE_FORMAT = 4  # had every cell of the tables of sums, seen or not; still read
 OUTPUTS = ("mean", "median", "p10", "p90")
 PLANNED_FOLDER = "planned"
 
@@ -116,12 +118,27 @@ def _within(arrays: dict[str, np.ndarray], folder: str) -> dict[str, np.ndarray]
     return {name.split("/")[1]: one for name, one in arrays.items() if name.split("/")[0] == folder}
 
 
-def _tables(features: TripFeatures) -> dict[str, Any]:
-    return {
-        f"{kind}/{name}": part
-        for name, both in features.sums_.items()
-        for kind, part in zip(("sum", "count"), both, strict=True)
-    }
+def _seen_cells(sums: Sums) -> dict[str, np.ndarray]:
+    """Return what a file keeps of the sums: nine cells of ten have seen no trip, and reading them takes longer than all else."""
+    arrays = {}
+    for name, (total, count) in sums.items():
+        seen = np.flatnonzero(count)
+        arrays |= {f"cell/{name}": seen, f"sum/{name}": total[seen], f"count/{name}": count[seen]}
+    return arrays
+
+
+def _all_cells(arrays: dict[str, np.ndarray]) -> Sums:
+    """Return the sums of which ``arrays`` has the cells seen, or all of them."""
+
+    def table(kind: str, name: str) -> np.ndarray:
+        if f"cell/{name}" not in arrays:
+            return arrays[f"{kind}/{name}"]
+        whole = np.zeros(SIZES[name.removeprefix("way_")])
+        whole[arrays[f"cell/{name}"]] = arrays[f"{kind}/{name}"]
+        return whole
+
+    names = {one.split("/")[1] for one in arrays}
+    return {name: (table("sum", name), table("count", name)) for name in names}
 
 
 def save_model(model: DurationModel, folder: Path) -> None:
@@ -132,7 +149,7 @@ def save_model(model: DurationModel, folder: Path) -> None:
         if model.planned:
             (part / PLANNED_FOLDER).mkdir()
             model.planned.distribution.save(part / PLANNED_FOLDER)
-        np.savez_compressed(part / "tables.npz", **_tables(model.features))
+        np.savez_compressed(part / "tables.npz", **_seen_cells(model.features.sums_))
         model.features.zones.to_parquet(part / "zones.parquet")
         write_json(part / "recipe.json", model.recipe | {"planned": model.planned is not None})
 
@@ -146,14 +163,12 @@ def load_model(folder: Path) -> DurationModel:
     if not (folder / "recipe.json").is_file():
         raise TaxiError(f"expected a model in {folder}; there is no recipe.json")
     recipe = read_json(folder / "recipe.json")
-    if recipe.get("format") != FORMAT or recipe.get("columns") != NAMES:
+    if recipe.get("format") not in (FORMAT, DENSE_FORMAT) or recipe.get("columns") != NAMES:
         raise TaxiError(
             f"expected a model of format {FORMAT} with this code's {len(NAMES)} features in {folder}; it has another"
         )
     with np.load(folder / "tables.npz", allow_pickle=False) as archive:
-        arrays = dict(archive)
-    tables = {name.split("/")[1] for name in arrays}
-    sums = {name: (arrays[f"sum/{name}"], arrays[f"count/{name}"]) for name in tables}
+        sums = _all_cells(dict(archive))
     features = TripFeatures(pd.read_parquet(folder / "zones.parquet"), **recipe["features"]).restore([sums])
     planned = None
     if recipe["planned"]:

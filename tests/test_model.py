@@ -11,7 +11,7 @@ from taxi.errors import TaxiError
 from taxi.evaluate import score
 from taxi.files import read_json, sha256_tree, write_json
 from taxi.fitting import fit_model, recency_weights
-from taxi.model import DurationModel, load_model, save_model
+from taxi.model import DENSE_FORMAT, FORMAT, DurationModel, load_model, save_model
 from taxi.params import Params, load_params
 from taxi.sample import NOISE, expected_minutes
 from taxi.schema import AT_PICKUP
@@ -117,6 +117,21 @@ def test_a_model_comes_back_from_disk_to_the_last_bit(
     pd.testing.assert_frame_equal(loaded.predict(month), fitted.predict(month), check_exact=True)
 
 
+def test_a_model_of_the_format_before_still_comes_back(
+    model: DurationModel, month: pd.DataFrame, tmp_path: Path
+) -> None:
+    save_model(model, tmp_path / "model")
+    dense = {f"sum/{name}": total for name, (total, _) in model.features.sums_.items()}
+    dense |= {f"count/{name}": count for name, (_, count) in model.features.sums_.items()}
+    np.savez_compressed(tmp_path / "model" / "tables.npz", **dense)
+    recipe = tmp_path / "model" / "recipe.json"
+    write_json(recipe, read_json(recipe) | {"format": DENSE_FORMAT})
+
+    loaded = load_model(tmp_path / "model")
+
+    pd.testing.assert_frame_equal(loaded.predict(month), model.predict(month), check_exact=True)
+
+
 def test_the_same_trips_give_the_same_bytes(past: pd.DataFrame, zones: pd.DataFrame, tmp_path: Path) -> None:
     for name in ("one", "two"):
         save_model(fit(past, zones), tmp_path / name)
@@ -138,7 +153,7 @@ def test_a_folder_without_a_model_and_another_format_are_named(model: DurationMo
     save_model(model, tmp_path / "model")
     recipe = tmp_path / "model" / "recipe.json"
     write_json(recipe, read_json(recipe) | {"format": 99})
-    with pytest.raises(TaxiError, match="expected a model of format 4"):
+    with pytest.raises(TaxiError, match=f"expected a model of format {FORMAT}"):
         load_model(tmp_path / "model")
 
 
