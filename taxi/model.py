@@ -118,9 +118,9 @@ def _within(arrays: dict[str, np.ndarray], folder: str) -> dict[str, np.ndarray]
     return {name.split("/")[1]: one for name, one in arrays.items() if name.split("/")[0] == folder}
 
 
-def _seen_cells(sums: Sums) -> dict[str, np.ndarray]:
+def _seen_cells(sums: Sums) -> dict[str, Any]:
     """Return what a file keeps of the sums: nine cells of ten have seen no trip, and reading them takes longer than all else."""
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name, (total, count) in sums.items():
         seen = np.flatnonzero(count)
         arrays |= {f"cell/{name}": seen, f"sum/{name}": total[seen], f"count/{name}": count[seen]}

@@ -13,6 +13,7 @@ from taxi.zones import read_zones
 from tests.builders import build_published, build_sample_trips, build_trips
 from tests.changes import HISTORY, MONTH
 from tests.postgres import Postgres, running_postgres, why_not
+from tests.prefect_server import running_prefect
 
 REAL_SOURCE = Path(__file__).resolve().parents[2] / "shared/data/tlc"
 
@@ -106,3 +107,10 @@ def postgres() -> Iterator[Postgres]:
         pytest.skip(reason)
     with running_postgres() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The API address of a real Prefect server; runs that should start their own do not use it."""
+    with running_prefect(tmp_path_factory.mktemp("prefect")) as address:
+        yield address

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from taxi.files import read_json, sha256_file
 from taxi.policy import replay
 from taxi.sample import write_sample
 from tests.automation import SMALL, make_checkout
-from tests.prefect_server import running_prefect
 from tests.worlds import World
 
 MONTHS = ["2024-01", "2024-02", "2024-03"]
@@ -24,16 +22,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Prefect server, so that runs are tried with one; test_kill runs without."""
-    with running_prefect(tmp_path_factory.mktemp("prefect")) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, server: str) -> World:
+def world(tmp_path_factory: pytest.TempPathFactory, prefect: str) -> World:
     checkout = make_checkout(tmp_path_factory.mktemp("small") / "checkout", {"model": SMALL})
-    made = World(tmp_path_factory.mktemp("world"), {"PREFECT_API_URL": server}, checkout)
+    made = World(tmp_path_factory.mktemp("world"), {"PREFECT_API_URL": prefect}, checkout)
     write_sample(made.place / "source", "green", MONTHS, rows=3000, shift_month=MONTHS[-1])
     return made
 

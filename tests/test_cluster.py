@@ -198,9 +198,9 @@ def test_a_month_split_by_a_worker_is_the_month_split_here(address: str, tmp_pat
     assert not there.split.exists()
 
 
-def test_a_backfill_on_a_cluster_keeps_the_same_trips(address: str, tmp_path: Path) -> None:
+def test_a_backfill_on_a_cluster_keeps_the_same_trips(address: str, tmp_path: Path, prefect: str) -> None:
     checkout = make_checkout(tmp_path / "checkout", {"model": SMALL | {"planned": False}})
-    world = World(tmp_path, {"PREFECT_SERVER_ANALYTICS_ENABLED": "false"}, checkout)
+    world = World(tmp_path, {"PREFECT_API_URL": prefect}, checkout)
     write_sample(tmp_path / "source", "green", MONTHS[:2], rows=1500)
     words = ("--from", MONTHS[0], "--to", MONTHS[1], "--no-version", "--engine", "dask", "--scheduler", address)
 
