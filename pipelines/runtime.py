@@ -126,7 +126,8 @@ def begin_flow(
 
 def prepare_server(metrics: Path | None) -> None:
     """Set the environment that a server's processes inherit; several workers add up their ``metrics`` in that folder."""
-    for name, value in TELEMETRY_OFF.items():
+    alone = {"OMP_NUM_THREADS": "1"}  # more threads of XGBoost's spin beside the requests while a version is examined
+    for name, value in (TELEMETRY_OFF | alone).items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     if metrics:
