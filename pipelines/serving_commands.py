@@ -8,6 +8,7 @@ import typer
 from pipelines.runtime import prepare_server
 from pipelines.terminal import start_logging
 from taxi.config import load_api_keys, load_settings, parse_service
+from taxi.forking import import_before_forking
 
 
 def serve(
@@ -22,6 +23,9 @@ def serve(
     """Serve the champion over HTTP, and follow the registry's aliases; SIGTERM ends it without dropping a request."""
     settings = load_settings()
     prepare_server(settings.server(parse_service(service)) / "metrics" if workers > 1 else None)
+    import_before_forking(
+        "pipelines.cli", "taxi.server", "taxi.follower"
+    )  # again for none that ends and is started again
     from taxi.limits import Keys
     from taxi.supervisor import serve as run
 

@@ -1,62 +1,30 @@
 """Kernels forked from one process that has the packages imported already, so that imports are paid once a run, not once a notebook."""
 
 import atexit
-import multiprocessing
 import os
 import signal
 import tempfile
 import uuid
-from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from subprocess import Popen
 from typing import Any, cast
 
-import psutil
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets import Unicode, default
 
+from taxi.forking import FORKING, import_before_forking
 from taxi.processes import SOCKETS
 
 WARM = ("ipykernel.kernelapp", "matplotlib.backends.backend_agg", "taxi.comparison", "taxi.inspection", "taxi.monitor")
+
+
 # not matplotlib.pyplot: imported inside a kernel, it arranges there that figures show themselves
-ONE_THREAD = {
-    "OPENBLAS_NUM_THREADS": "1",
-    "JE_ARROW_MALLOC_CONF": "background_thread:false",
-}  # threads and forks do not mix
-_CONTEXT = multiprocessing.get_context("forkserver")
-
-
 def warm_up(*more: str) -> None:
-    """Start the process that kernels are forked from, and return at once; it imports ``WARM`` and ``more`` modules meanwhile.
-
-    A forked process imports the program's main module again: name what that imports, and it costs nothing.
-    """
-    _CONTEXT.set_forkserver_preload([*WARM, *more])
-    own = {name: os.environ[name] for name in ONE_THREAD if name in os.environ}
-    os.environ.update(ONE_THREAD)
-    try:
-        forkserver.ensure_running()
-    finally:
-        for name in ONE_THREAD:
-            os.environ.pop(name)
-        os.environ.update(own)
-    atexit.unregister(_cool_down)
-    atexit.register(_cool_down)
-
-
-def warm_processes() -> list[psutil.Process]:
-    """Return the process that this one forks its kernels from, if it runs."""
-    mine = psutil.Process().children()
-    return [child for child in mine if "multiprocessing.forkserver" in " ".join(child.cmdline())]
-
-
-def _cool_down() -> None:
-    """End the process that kernels are forked from at once; by itself it takes seconds, and looks like an orphan meanwhile."""
-    for child in warm_processes():
-        child.kill()
+    """Start the process that kernels are forked from, and return at once; it imports ``WARM`` and ``more`` modules meanwhile."""
+    import_before_forking(*WARM, *more)
 
 
 def _run_kernel(connection_file: str, folder: str, environment: dict[str, str]) -> None:
@@ -116,7 +84,7 @@ class ForkedProvisioner(LocalProvisioner):
         warm_up()
         self.cwd = str(kwargs.get("cwd") or Path.cwd())
         given = cmd[cmd.index("-f") + 1], self.cwd, dict(kwargs["env"])
-        kernel = ForkedKernel(_CONTEXT.Process(target=_run_kernel, args=given))
+        kernel = ForkedKernel(FORKING.Process(target=_run_kernel, args=given))
         self.process, self.pid = cast("Popen[bytes]", kernel), kernel.pid
         return self.connection_info
 

@@ -1,7 +1,6 @@
 """The server's processes: workers that share a socket, and the follower beside them; each is started again if it ends."""
 
 import logging
-import multiprocessing
 import signal
 import sys
 import threading
@@ -14,6 +13,7 @@ from typing import Any
 
 from taxi.config import Settings
 from taxi.errors import TaxiError, UsageError
+from taxi.forking import FORKING
 from taxi.lifelines import end_with_parent
 from taxi.limits import Keys, require_keys
 from taxi.metrics import forget_process
@@ -59,7 +59,7 @@ class Supervised:
         failures = 0
         while not self._stop.is_set() and (self._most_failures is None or failures < self._most_failures):
             began = time.monotonic()
-            process = multiprocessing.get_context("spawn").Process(target=_begin, args=self._arguments)
+            process = FORKING.Process(target=_begin, args=self._arguments)
             process.start()
             self._process = process
             if self._stop.is_set():

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from tenacity import retry, stop_after_delay, wait_fixed
 
-from taxi.kernels import ONE_THREAD, ForkedKernelManager, warm_processes, warm_up
+from taxi.forking import ONE_THREAD, warm_processes
+from taxi.kernels import ForkedKernelManager, warm_up
 
 
 def threads_of_a_warm_process() -> int:

@@ -2,7 +2,6 @@
 
 import atexit
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from taxi.forking import FORKING
 from taxi.kernels import warm_up
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,7 +64,7 @@ class World:
         with TemporaryDirectory() as folder:
             out, err = (Path(folder) / name for name in ("out", "err"))
             given = words, self.environment, self.root, out, err
-            process = multiprocessing.get_context("forkserver").Process(target=_run, args=given)
+            process = FORKING.Process(target=_run, args=given)
             process.start()
             process.join()
             return subprocess.CompletedProcess(words, process.exitcode or 0, out.read_text(), err.read_text())
