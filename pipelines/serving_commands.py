@@ -23,9 +23,8 @@ def serve(
     """Serve the champion over HTTP, and follow the registry's aliases; SIGTERM ends it without dropping a request."""
     settings = load_settings()
     prepare_server(settings.server(parse_service(service)) / "metrics" if workers > 1 else None)
-    import_before_forking(
-        "pipelines.cli", "taxi.server", "taxi.follower"
-    )  # again for none that ends and is started again
+    # whatever ends and is started again finds them imported
+    import_before_forking("pipelines.cli", "taxi.server", "taxi.follower")
     from taxi.limits import Keys
     from taxi.supervisor import serve as run
 

@@ -39,9 +39,7 @@ def ablate(
         return float(np.sqrt(np.mean((quick_minutes(part, seen[:, columns], recipe) - truth) ** 2)))
 
     columns = {"nothing": list(range(len(NAMES)))} | {group: without(GROUPS, group) for group in GROUPS}
-    with ThreadPoolExecutor(
-        params.threads
-    ) as pool:  # small fits side by side; threads within one mostly wait for each other
+    with ThreadPoolExecutor(params.threads) as pool:  # threads within a small fit mostly wait for each other
         errors = dict(zip(columns, pool.map(rmse, columns.values()), strict=True))
     table = pd.DataFrame({"features": {"nothing": 0} | {group: len(names) for group, names in GROUPS.items()}})
     table["rmse"] = pd.Series(errors)

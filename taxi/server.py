@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing.connection import Connection
 
 import uvicorn
 
@@ -21,12 +22,14 @@ HALF_MADE_SECONDS = 0.25  # a connection whose client has its answer may be a ro
 class DrainingServer(uvicorn.Server):
     """On SIGTERM it goes on answering for a while and tells every connection to close; then it ends as uvicorn does.
 
-    A connection that is merely cut may have a request under way that its client cannot safely repeat.
+    A connection that is merely cut may have a request under way that its client cannot safely repeat. Where only this worker
+    ends, its siblings, or the one started in its place, take the connections that it no longer accepts.
     """
 
-    def __init__(self, config: uvicorn.Config, gate: Gate) -> None:
+    def __init__(self, config: uvicorn.Config, gate: Gate, service: Connection) -> None:
         super().__init__(config)
         self._gate = gate
+        self._service = service
 
     async def on_tick(self, counter: int) -> bool:
         """Once a second, give up on connections whose request does not come to its end."""
@@ -40,10 +43,11 @@ class DrainingServer(uvicorn.Server):
         rules = self._gate.rules
         rules.closing = True
         await self._wait(lambda: False, rules.params.drain_seconds)
-        for listening in sockets or []:
-            make_no_more(listening)
-        await self._wait(lambda: False, HALF_MADE_SECONDS)
-        await self._wait(lambda: not any(map(waiting, sockets or [])), LAST_SECONDS)
+        if self._service.poll():  # its other end is closed: the whole service ends, however
+            for listening in sockets or []:
+                make_no_more(listening)
+            await self._wait(lambda: False, HALF_MADE_SECONDS)
+            await self._wait(lambda: not any(map(waiting, sockets or [])), LAST_SECONDS)
         for server in self.servers:
             server.close()
         await self._wait(lambda: not self._unheard(), LAST_SECONDS)
@@ -76,8 +80,8 @@ def _config(gate: Gate) -> uvicorn.Config:
     )
 
 
-def run_worker(settings: Settings, service: str, listening: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT: the body of a worker's process."""
+def run_worker(settings: Settings, service: str, listening: socket.socket, alive: Connection) -> None:
+    """Serve until SIGTERM or SIGINT: the body of a worker's process; ``alive`` is closed at its other end when the service ends."""
     gate = make_gate(settings, service)
     with suppress(KeyboardInterrupt):
-        DrainingServer(_config(gate), gate).run(sockets=[listening])
+        DrainingServer(_config(gate), gate, alive).run(sockets=[listening])

@@ -114,17 +114,26 @@ def serve(
     """
     require_keys(address[0], keys)
     listening = listen(*address)
+    alive, own_end = FORKING.Pipe(duplex=False)  # only this process holds the latter
     _LOG.info("%s is served on http://%s:%d by %d worker(s)", service, address[0], listening.getsockname()[1], workers)
     follower = Supervised("follower", None, prepare, "taxi.follower:follow", settings, service)
     several = [
         Supervised(
-            f"worker {number + 1}", MOST_FAILURES, prepare, "taxi.server:run_worker", settings, service, listening
+            f"worker {number + 1}",
+            MOST_FAILURES,
+            prepare,
+            "taxi.server:run_worker",
+            settings,
+            service,
+            listening,
+            alive,
         )
         for number in range(workers)
     ]
     try:
         _wait(several)
     finally:
+        own_end.close()
         listening.close()  # or connections would be made that no worker accepts any more
         for worker in several:
             worker.stop()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from tests.hostile import BODIES, GOOD, MARK, OUTCOMES
@@ -373,3 +374,29 @@ def test_a_page_of_a_service_with_keys_asks_for_one(locked: Running) -> None:
     assert 'id="key"' in page.text
     assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
     assert page.headers["x-frame-options"] == "DENY" and page.headers["x-content-type-options"] == "nosniff"
+
+
+def processes(service: Running) -> dict[str, list[psutil.Process]]:
+    """Return the service's processes by what they are, once all are there: two workers, a follower, what these are forked from."""
+    found: dict[str, list[psutil.Process]] = {"workers": [], "follower": []}
+    try:
+        children = psutil.Process(service.process.pid).children()
+        found["imported"] = [one for one in children if "forkserver" in " ".join(one.cmdline())]
+        for one in [child for parent in found["imported"] for child in parent.children()]:
+            found["workers" if one.net_connections() else "follower"].append(one)
+    except psutil.NoSuchProcess as error:
+        raise AssertionError("a process ended meanwhile") from error
+    assert {name: len(several) for name, several in found.items()} == {"workers": 2, "follower": 1, "imported": 1}
+    return found
+
+
+def test_whatever_ends_is_started_again(locked: Running) -> None:  # last: the others ask the processes that it ends
+    for name, end in (("workers", "kill"), ("workers", "terminate"), ("follower", "kill"), ("imported", "kill")):
+        before = wait_for(lambda: processes(locked), "the service's processes")
+        gone = before[name][:1] if name != "imported" else [one for several in before.values() for one in several]
+
+        getattr(before[name][0], end)()
+
+        wait_for(lambda: not any(map(psutil.Process.is_running, gone)), f"the end of {name}")  # noqa: B023
+        wait_for(lambda: processes(locked), f"{name} again")
+        wait_for(lambda: post_key(locked).status_code == 200, "an answer")
