@@ -18,6 +18,8 @@ from taxi.release import promote
 from taxi.tracking import Client, connect, prepare
 from tests.test_registry import CHECKOUT
 
+pytestmark = pytest.mark.slow
+
 PARAMS = load_params(CHECKOUT / "params.yaml")
 STEPS = (
     "set_registered_model_tag", "set_model_version_tag", "set_registered_model_alias", "delete_registered_model_tag",

@@ -27,6 +27,8 @@ from taxi.sample import write_sample
 from taxi.shelf import Shelf
 from taxi.standings import Standings, alarms_between, read_backtest, served_by, summarise, to_table
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 MONTHS = ["2024-01", "2024-02", "2024-04", "2024-05"]  # 2024-03 is missing, and with it 2024-04's whole window
 TINY = {

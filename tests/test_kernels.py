@@ -28,6 +28,7 @@ def threads_of_a_warm_process() -> int:
     return warm.num_threads()
 
 
+@pytest.mark.slow
 def test_the_process_that_kernels_are_forked_from_has_one_thread_when_its_imports_are_done() -> None:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
         assert apart.submit(threads_of_a_warm_process).result() == 1

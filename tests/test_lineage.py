@@ -28,6 +28,8 @@ from taxi.tracking import prepare
 from taxi.verify import gate_faults, trace, verify_version
 from tests.test_registry import CHECKOUT, MONTHS, PARAMS, make_month, make_zones, record
 
+pytestmark = pytest.mark.slow
+
 JUDGE = "2023-03"
 ID = "0123456789abcdef0123456789abcdef"
 

@@ -29,6 +29,8 @@ from taxi.registry import champion_before, champion_now, download_model, find_ve
 from taxi.schema import to_arrow
 from taxi.tracking import RegistryUnreachable, prepare
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 PARAMS = load_params(CHECKOUT / "params.yaml")
 MONTHS = ["2023-01", "2023-02", "2023-03"]

@@ -32,6 +32,8 @@ from taxi.search import (
 )
 from tests.worlds import World
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 MONTHS = ["2024-01", "2024-02", "2024-03"]
 MONTH = "2024-04"
