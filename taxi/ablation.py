@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 
-from taxi.boosted import Rows, quick_minutes
+from taxi.boosting import Rows, quick_minutes
 from taxi.features import GROUPS, NAMES, TripFeatures
 from taxi.folds import thin
 from taxi.params import ModelParams
 from taxi.schema import AT_PICKUP
 
-ROWS = 100_000  # trips to learn from at most; the same number judges
+ROWS = 50_000  # trips to learn from at most; the same number judges
 QUICK = {"rounds": 60, "learning_rate": 0.2, "max_depth": 6, "colsample_bytree": 1.0, "subsample": 1.0}
 LEAST = 0.001  # a smaller share of the error is nothing to name
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from taxi.boosted import Booster, Objective
+from taxi.boosting import Booster, Objective
 from taxi.errors import TaxiError
 from taxi.files import sha256_tree
 

@@ -7,17 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from taxi.boosted import (
-    OBJECTIVES,
-    Boosted,
-    Booster,
-    Rows,
-    calibrated,
-    filled,
-    lesson,
-    plan_parts,
-    step_to,
-)
+from taxi.boosted import Boosted, filled
+from taxi.boosting import OBJECTIVES, Booster, Rows, calibrated, lesson, plan_parts, step_to
 from taxi.cluster import Client, Future, boost, connected, gathered, merged, spread
 from taxi.features import TripFeatures
 from taxi.fitting import (

@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from datetime import date, datetime
-from functools import lru_cache, reduce
+from datetime import datetime
+from functools import reduce
 from itertools import accumulate, chain, pairwise
 from typing import NamedTuple
 
-import holidays
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -33,10 +32,10 @@ from taxi.history import (
     subtract,
     zone_pair,
 )
+from taxi.holiday import holiday_flag, holiday_flags
 from taxi.matrix import matrix_of
 from taxi.schema import AT_PICKUP
 
-EPOCH = date(1970, 1, 1).toordinal()
 CALENDAR = ("minute_of_day", "hour_of_week", "holiday", "next_to_holiday", "day_of_year")
 RIDE = ("passenger_count", "trip_type", "VendorID")
 GROUPS = {
@@ -52,36 +51,12 @@ _SIZES = (2, len(ZONE), len(ZONE), len(PAIR), len(CALENDAR), len(RIDE), len(Hist
 _ENDS, _FROM, _TO, _BETWEEN, _WHEN, _RIDE, _LEARNT, _WAY = (slice(*ends) for ends in pairwise([0, *accumulate(_SIZES)]))
 
 
-@lru_cache(maxsize=64)
-def _holidays_of(year: int) -> frozenset[date]:
-    return frozenset(holidays.country_holidays("US", subdiv="NY", years=year))
-
-
-def _is_holiday(day: date) -> bool:
-    return day in _holidays_of(day.year)
-
-
 def minutes_of(pickup: pd.Series) -> np.ndarray:
     """Return minutes since 1970, shape (n,); raise ValueError where a time is missing."""
     when = pickup.to_numpy()
     if np.isnat(when).any():
         raise ValueError(f"expected a pickup time for every trip; {int(np.isnat(when).sum())} have none")
     return when.astype("datetime64[m]").astype(np.int64)
-
-
-def holiday_flags(dates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each date (days since 1970) whether it is a public holiday in New York, and whether it is next to one."""
-    codes, unique = pd.factorize(dates)
-    free = [[_is_holiday(date.fromordinal(EPOCH + int(day) + by)) for by in (0, -1, 1)] for day in unique]
-    flags = np.array(free, dtype=float).reshape(-1, 3)
-    return flags[:, 0][codes], flags[:, 1:].max(axis=1)[codes]
-
-
-@lru_cache(maxsize=4096)
-def holiday_flag(day: date) -> tuple[float, float]:
-    """Return the same of one day."""
-    free, near = holiday_flags(np.array([day.toordinal() - EPOCH]))
-    return float(free[0]), float(near[0])
 
 
 def _codes(zone: pd.Series) -> np.ndarray:

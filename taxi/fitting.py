@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
 
-from taxi.boosted import XGBOOST, Boosted, Rows, fit_boosted
+from taxi.boosted import Boosted
+from taxi.boosting import XGBOOST, Rows, fit_boosted
 from taxi.features import NAMES, PLANNED, TripFeatures, planned_distance
 from taxi.history import DAYS, Sums, merge
 from taxi.model import FORMAT, DurationModel

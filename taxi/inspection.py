@@ -22,7 +22,7 @@ def column_table(trips: pd.DataFrame) -> pd.DataFrame:
 
 
 def feature_frame(features: TripFeatures, trips: pd.DataFrame) -> pd.DataFrame:
-    """Return the features of trips as a named frame, shape (n, 35)."""
+    """Return the features of trips as a named frame, shape (n, 48)."""
     return pd.DataFrame(features.transform(trips[AT_PICKUP]), columns=NAMES, index=trips.index)
 
 
@@ -31,7 +31,7 @@ def feature_list() -> str:
     return "\n".join(f"- **{group}**: {', '.join(names)}" for group, names in GROUPS.items())
 
 
-def relation_table(seen: pd.DataFrame, duration: pd.Series, seed: int, rows: int = 20_000) -> pd.DataFrame:
+def relation_table(seen: pd.DataFrame, duration: pd.Series, seed: int, rows: int = 8_000) -> pd.DataFrame:
     """Return rank correlation and shared information (bits) of each feature with the duration, strongest first."""
     drawn = seen.sample(min(rows, len(seen)), random_state=seed)
     truth = duration.loc[drawn.index]

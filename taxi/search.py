@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from taxi.boosted import XGBOOST
+from taxi.boosting import XGBOOST
 from taxi.config import Settings
 from taxi.errors import TaxiError, UsageError
 from taxi.features import NAMES

@@ -27,10 +27,11 @@ from taxi.golden import write_golden
 from taxi.integrity import write_manifest
 from taxi.model import load_model, save_model
 from taxi.params import load_params
-from taxi.registry import model_name, prepare
+from taxi.registry import model_name
 from taxi.schema import AT_PICKUP
 from taxi.zones import read_zones
 from tests.builders import build_sample_trips
+from tests.databases import give_registry
 
 ROOT = Path(__file__).resolve().parents[1]
 TRIP = {"PULocationID": 74, "DOLocationID": 138, "pickup_datetime": "2024-02-06T08:15:00"}
@@ -78,8 +79,7 @@ class Registry:
     service: str = "green"
 
     def __post_init__(self) -> None:
-        self.uri = self.uri or f"sqlite:///{self.place / 'mlflow.db'}"
-        prepare(self.uri)
+        self.uri = self.uri or give_registry(self.place)
         self.client = MlflowClient(self.uri, self.uri)
         self.client.create_registered_model(model_name(self.service))
         self.experiment = self.client.create_experiment(

@@ -15,7 +15,8 @@ from taxi.moves import Move, champions_served, choose_target, plan_move, read_mo
 from taxi.params import load_params
 from taxi.registry import aliased_version, champion_before, champion_now, find_version, versions
 from taxi.release import promote
-from taxi.tracking import Client, connect, prepare
+from taxi.tracking import Client, connect
+from tests.databases import give_registry
 from tests.test_registry import CHECKOUT
 
 pytestmark = pytest.mark.slow
@@ -50,8 +51,7 @@ def fill(uri: str) -> None:
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("filled")
-    prepare(f"sqlite:///{folder / 'mlflow.db'}")
-    fill(f"sqlite:///{folder / 'mlflow.db'}")
+    fill(give_registry(folder))
     return folder
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xgboost
 
-from taxi.boosted import SMOOTH, Rows, fit_boosted, quantile_loss, step_to
+from taxi.boosting import SMOOTH, Rows, fit_boosted, quantile_loss, step_to
 from taxi.errors import UsageError
 from taxi.params import load_params
 from tests.worlds import ROOT

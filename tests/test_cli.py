@@ -236,7 +236,7 @@ def test_the_daily_flow_runs_what_is_out_and_ends_well(copy: World) -> None:
 
 
 def test_processes_at_once_on_a_fresh_machine_all_succeed(tmp_path: Path) -> None:
-    fresh = World(tmp_path)  # no server: each starts its own, on one new Prefect home
+    fresh = World(tmp_path, fresh=True)  # no server: each starts its own, on one new Prefect home
     write_sample(tmp_path / "source", "green", ["2024-01", "2024-02"], rows=500)
 
     months = ["2024-01", "2024-02", "2024-01"]  # two of the same, and one of another

@@ -17,7 +17,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from taxi.acceptance import clean_month
-from taxi.boosted import plan_parts
+from taxi.boosting import plan_parts
 from taxi.config import MonthPaths, load_settings
 from taxi.errors import TaxiError, UsageError
 from taxi.evaluate import score

@@ -253,11 +253,11 @@ def test_runs_whose_process_was_killed_are_marked_as_crashed_at_the_next_start(t
         world, other = (World(tmp_path / place, {"PREFECT_API_URL": address}) for place in ("one", "other"))
         (tmp_path / "one" / "source").mkdir(parents=True)
         words = ("run", "--service", "green", "--no-version", "--source", silent, "--month")
-        running = [place.start(*words, "2024-01") for place in (world, world, other)]
+        running = [place.begin(tmp_path, *words, "2024-01") for place in (world, world, other)]
         wait_until_running(address, 3)
         for process in running[:2]:
             process.kill()
-            process.wait()
+            process.join()
         said = json.loads(world.taxi("doctor", "--json").stdout)
         found = next(one for one in said["findings"] if one["name"] == "flow-runs")
 
@@ -268,4 +268,4 @@ def test_runs_whose_process_was_killed_are_marked_as_crashed_at_the_next_start(t
         states = list(flow_runs(address).values())
         assert (states.count("CRASHED"), states.count("RUNNING")) == (2, 1)
         running[2].kill()
-        running[2].wait()
+        running[2].join()

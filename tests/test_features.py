@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from taxi.features import NAMES, Trip, TripFeatures, at_pickup, holiday_flags
+from taxi.features import NAMES, Trip, TripFeatures, at_pickup
+from taxi.holiday import holiday_flags
 from taxi.matrix import MANY
 from taxi.schema import AT_PICKUP
 

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from taxi.boosted import Boosted, schedule
+from taxi.boosted import Boosted
+from taxi.boosting import schedule
 from taxi.calibration import Calibration
 from taxi.features import NAMES, PLANNED, TripFeatures
 from taxi.fitting import (

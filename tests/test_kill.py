@@ -17,6 +17,7 @@ from taxi.files import STAGING_MARK, sha256_file, sha256_tree
 from taxi.processes import PARENT_MARK
 from taxi.sample import write_sample
 from tests.automation import SMALL, make_checkout
+from tests.databases import give_prefect_home
 from tests.worlds import World
 
 KILLS = int(os.environ.get("TAXI_TEST_KILLS", "1"))
@@ -72,6 +73,7 @@ def outcome(place: Path, answer: dict[str, Any]) -> dict[str, Any]:
 def test_kill_9_at_random_moments_leaves_nothing_behind_and_changes_nothing(tmp_path: Path) -> None:
     write_sample(tmp_path / "source", "green", MONTHS, rows=2000, shift_month="2024-02")
     make_checkout(tmp_path / "checkout", {"model": SMALL})
+    give_prefect_home(tmp_path / "prefect")
     calm, shaken = tmp_path / "calm", tmp_path / "shaken"
     begun = time.monotonic()
     expected = outcome(calm, finish(calm))

@@ -17,6 +17,7 @@ from taxi.registry import aliased_version
 from taxi.sample import write_sample
 from taxi.source import open_source
 from tests.automation import SMALL, Automation
+from tests.databases import give_prefect_home
 from tests.serving_worlds import ROOT, Registry, train, wait_for
 
 pytestmark = pytest.mark.slow
@@ -51,6 +52,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Automation]:
     made = Automation(tmp_path_factory.mktemp("loop"), {"model": TINY})
     write_sample(made.place / "source", "green", ["2024-01", "2024-02"], rows=16_000, shift_month="2024-02")
     put_month_on_hand(made.place)
+    give_prefect_home(made.place / "prefect")
     try:
         made.start_prefect()
         yield made

@@ -20,6 +20,7 @@ from taxi.errors import UsageError
 from taxi.features import AT_PICKUP
 from taxi.files import sha256_file, sha256_tree, write_json
 from taxi.fitting import fit_model
+from taxi.forking import FORKING, import_before_forking
 from taxi.integrity import UnsafeModel
 from taxi.model import load_model, save_model
 from taxi.params import Params, load_params
@@ -28,6 +29,7 @@ from taxi.recording import record_month
 from taxi.registry import champion_before, champion_now, download_model, find_version, versions
 from taxi.schema import to_arrow
 from taxi.tracking import RegistryUnreachable, prepare
+from tests.databases import give_registry
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +84,7 @@ def model():
 @pytest.fixture(scope="module")
 def empty_registry(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("registry")
-    prepare(f"sqlite:///{folder / 'mlflow.db'}")
+    give_registry(folder)
     return folder
 
 
@@ -313,11 +315,16 @@ def test_a_month_without_a_challenger_is_a_run_and_no_version(settings):
 
 @pytest.mark.slow
 def test_eight_processes_start_at_once_on_a_fresh_registry(tmp_path):
-    code = "import sys; from taxi.registry import champion_now; assert champion_now(sys.argv[1], 'green') is None"
-    command = [sys.executable, "-c", code, f"sqlite:///{tmp_path / 'mlflow.db'}"]
-    running = [subprocess.Popen(command, cwd=CHECKOUT) for _ in range(8)]
+    import_before_forking("taxi.registry")  # so that they begin at the same moment
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    running = [FORKING.Process(target=champion_now, args=(uri, "green")) for _ in range(8)]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join()
 
-    assert [process.wait() for process in running] == [0] * 8
+    assert [process.exitcode for process in running] == [0] * 8
+    assert champion_now(uri, "green") is None
 
 
 @pytest.mark.slow

@@ -8,9 +8,11 @@ import pandas as pd
 import pyarrow.parquet as parquet
 import pytest
 
+from taxi.editions import published_schema
 from taxi.files import sha256_file
 from taxi.params import load_params
-from taxi.sample import SHIFT, make_month, published_schema, write_sample
+from taxi.profiles import SHIFT
+from taxi.sample import make_month, write_sample
 from taxi.schema import canonical_columns, read_published
 from taxi.trips import split_trips
 from tests.builders import build_sample_trips

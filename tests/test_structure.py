@@ -31,7 +31,7 @@ HOMES = {
         "taxi/search.py",
     },
     "optuna": {"taxi/search.py"},
-    "xgboost": {"taxi/boosted.py", "taxi/cluster.py"},
+    "xgboost": {"taxi/boosted.py", "taxi/boosting.py", "taxi/cluster.py"},
     "dask": {"taxi/cluster.py"},
     "distributed": {"taxi/cluster.py"},
     "fastapi": {"taxi/serving.py", "taxi/describe.py"},
@@ -80,7 +80,7 @@ def test_the_environment_is_read_in_one_place() -> None:
 def test_modules_stay_small() -> None:
     long = {name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
 
-    assert {path: lines for path, lines in long.items() if lines > 280} == {}
+    assert {path: lines for path, lines in long.items() if lines > 255} == {}
 
 
 def test_there_is_no_drawer_for_everything() -> None:
