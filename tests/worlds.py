@@ -15,8 +15,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from psutil import Process
-
 from taxi.forking import FORKING
 from taxi.kernels import warm_up
 from tests.databases import give_prefect_home, give_registry
@@ -31,11 +29,11 @@ IMPORTED = (
 
 
 def _fork_what_kernels_are_forked_from() -> None:
-    """Let this process, which has their imports behind it too, fork it, instead of starting a process that imports them anew."""
+    """Fork it from this process, which has their imports behind it too; by itself the command would start one that imports all anew."""
     start = util.spawnv_passfds
 
     def fork(path: bytes, command: list[str], passed: list[int]) -> int:
-        if "forkserver" not in command[-1] or Process().num_threads() > 1:  # threads and forks do not mix
+        if "forkserver" not in command[-1]:
             return start(path, command, passed)
         if pid := os.fork():
             return pid
@@ -49,6 +47,10 @@ def _fork_what_kernels_are_forked_from() -> None:
             os._exit(0)
 
     util.spawnv_passfds = fork
+    try:
+        warm_up(*IMPORTED)
+    finally:
+        util.spawnv_passfds = start
 
 
 def _run(words: tuple[str, ...], environment: dict[str, str], folder: Path, out: Path, err: Path) -> None:
