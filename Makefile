@@ -67,7 +67,7 @@ notebooks: $(LAB)/.ready ## execute notebooks/ on the sample source and write th
 	@. $(LAB)/env && $(BIN)/python -m taxi.notebooks notebooks
 
 nbval: $(LAB)/.ready ## check that the committed notebooks' outputs are what the code makes
-	@. $(LAB)/env && $(BIN)/python -m pytest --nbval --nbval-current-env -p no:cacheprovider -n 2 --dist loadfile -q notebooks
+	@. $(LAB)/env && $(BIN)/python -m pytest --nbval --nbval-current-env -p no:cacheprovider -q notebooks
 
 bench: setup ## accuracy and speed beside the peers, growth, a month's seconds: make bench SOURCE=DIR [SERVICE=green]
 	@test -n "$(SOURCE)" || { echo "expected: make bench SOURCE=folder or address in the TLC's layout" >&2; exit 2; }
