@@ -18,6 +18,7 @@ from taxi.leftovers import clear_sockets, clear_staging
 from taxi.processes import PARENT_MARK, end_orphans, mark_of
 
 _LOG = logging.getLogger(__name__)
+PREFECT_READY = "taxi-database-ready"  # beside a database of Prefect that is complete
 
 
 def prepare_reading() -> None:
@@ -75,7 +76,7 @@ def prefect_home() -> Path:
 def _prepare_prefect() -> None:
     """Create Prefect's database once, one process at a time: a fresh one fails under many."""
     home = prefect_home()
-    stamp = home / "taxi-database-ready"
+    stamp = home / PREFECT_READY
     if stamp.exists() and (home / "prefect.db").exists():
         return
     with locked(home / "taxi-database.lock"):

@@ -11,10 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 
+from pipelines.runtime import PREFECT_READY
 from taxi.database import prepare_database
 from taxi.files import locked, staged
-
-PREFECT_READY = "taxi-database-ready"  # what pipelines.runtime leaves beside a database that it made
 
 
 def _once(package: str, make: Callable[[Path], None]) -> Path:

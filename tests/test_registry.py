@@ -81,18 +81,9 @@ def model():
     return fit_model(make_month("2023-01"), make_zones(), quick, PARAMS.features)
 
 
-@pytest.fixture(scope="module")
-def empty_registry(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("registry")
-    give_registry(folder)
-    return folder
-
-
 @pytest.fixture
-def settings(tmp_path: Path, model, empty_registry) -> Settings:
-    for name in ("mlflow.db", ".mlflow.db.ready"):  # making a database takes seconds
-        shutil.copyfile(empty_registry / name, tmp_path / name)
-    made = Settings(CHECKOUT, "unused", tmp_path / "data", tmp_path / "reports", f"sqlite:///{tmp_path / 'mlflow.db'}")
+def settings(tmp_path: Path, model) -> Settings:
+    made = Settings(CHECKOUT, "unused", tmp_path / "data", tmp_path / "reports", give_registry(tmp_path))
     for month in MONTHS:
         paths = made.month("green", month)
         for path in (paths.raw, paths.trips):

@@ -21,7 +21,7 @@ from tests import test_registry
 from tests.builders import build_published
 from tests.test_prediction_log import make_row
 
-model, empty_registry, settings = test_registry.model, test_registry.empty_registry, test_registry.settings
+model, settings = test_registry.model, test_registry.settings
 MONTH = "2023-03"
 
 
