@@ -53,18 +53,19 @@ test: setup ## every test, the notebooks among them; those on real months where 
 test-fast: setup ## the inner loop: under a minute
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow and not real" -n 2 -q
 
-lint: setup ## style, types, workflows
+lint: setup ## style, types, the order of the rooms, workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/zizmor --offline --quiet .github/workflows
 
-$(LAB)/.ready: $(VENV)/.ready params.yaml $(wildcard taxi/*.py)
+$(LAB)/.ready: $(VENV)/.ready params.yaml $(wildcard taxi/*.py taxi/*/*.py)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/lab $(LAB)
 	@touch $@
 
 notebooks: $(LAB)/.ready ## execute notebooks/ on the sample source and write their outputs back
-	@. $(LAB)/env && $(BIN)/python -m taxi.notebooks notebooks
+	@. $(LAB)/env && $(BIN)/python -m taxi.runs.notebooks notebooks
 
 nbval: $(LAB)/.ready ## check that the committed notebooks' outputs are what the code makes
 	@. $(LAB)/env && $(BIN)/python -m pytest --nbval --nbval-current-env -p no:cacheprovider -q notebooks

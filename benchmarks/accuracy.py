@@ -30,7 +30,7 @@ from taxi.config import SERVICES, Settings
 from taxi.errors import TaxiError
 from taxi.files import staged, write_json
 from taxi.params import load_params
-from taxi.provenance import describe_code
+from taxi.registry.provenance import describe_code
 
 SHOWN = ["rmse", "mae", "medae", "p90", "within5", "coverage80", "width80", "n"]
 FORMATS = dict.fromkeys(SHOWN, "{:.3f}".format) | {"n": "{:.0f}".format, "folds": "{:.0f}".format}

@@ -18,8 +18,8 @@ import psutil
 from taxi.files import write_json
 from taxi.months import shift_month
 from taxi.processes import PARENT_MARK, lives
-from tests.prefect_server import flow_runs, running_prefect, wait_until_running
-from tests.worlds import World
+from tests.support.prefect_server import flow_runs, running_prefect, wait_until_running
+from tests.support.worlds import World
 
 
 def _left_running(place: Path) -> int:

@@ -16,12 +16,12 @@ import pandas as pd
 
 from benchmarks.child import measure_apart
 from benchmarks.window import ROOT, places, prepare_months, prepare_zones
-from taxi.drift import compare_months, describe_inputs
+from taxi.data.schema import read_trips
+from taxi.data.synthetic import write_sample
+from taxi.data.zones import read_zones
 from taxi.files import write_json
+from taxi.monitoring.drift import compare_months, describe_inputs
 from taxi.params import load_params
-from taxi.sample import write_sample
-from taxi.schema import read_trips
-from taxi.zones import read_zones
 
 SERVICE, MONTH = "green", "2024-01"
 LIMIT_SECONDS = 60.0

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from taxi.arms import LOSS, loss, paired_blocks, share_blocks
 from taxi.config import Settings, load_settings
-from taxi.experiment import change_over_time, first_decision, plan_experiment
+from taxi.data.zones import read_zones
+from taxi.experiments.ab_test import change_over_time, first_decision, plan_experiment
+from taxi.experiments.losses import LOSS, loss, paired_blocks, share_blocks
 from taxi.files import write_json
-from taxi.fitting import fit_model
+from taxi.models.fitting import fit_model
 from taxi.months import iterate_months
 from taxi.params import ExperimentParams, load_params
-from taxi.training import read_months
-from taxi.zones import read_zones
+from taxi.training.train import read_months
 
 Losses = tuple[pd.Series, np.ndarray, np.ndarray]
 

@@ -12,14 +12,14 @@ from benchmarks.intervals import pair_hour_interval
 from benchmarks.peers import ONE_MONTH, WHOLE_WINDOW
 from benchmarks.window import months_before
 from taxi.config import Settings
-from taxi.evaluate import score, score_by_slice
-from taxi.features import planned_distance
-from taxi.fitting import fit_months
+from taxi.data.schema import read_trips
+from taxi.data.zones import read_zones
+from taxi.features.trip_features import planned_distance
+from taxi.models.evaluate import score, score_by_slice
+from taxi.models.fitting import fit_months
 from taxi.months import month_bounds
 from taxi.params import Params
-from taxi.schema import read_trips
-from taxi.training import month_parts, read_months
-from taxi.zones import read_zones
+from taxi.training.train import month_parts, read_months
 
 MODELS = ("ours", "p3", "zc_linear", "zc_xgboost", "pair_hour_median")
 PREDICTIONS = ("ours_mean", "ours_median", "ours_p10", "ours_p90", "ours_planned", *MODELS[1:])

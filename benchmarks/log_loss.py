@@ -25,9 +25,9 @@ import numpy as np
 import pandas as pd
 
 from taxi.files import write_json
-from taxi.prediction_log import PredictionLog
-from taxi.predictions import open_store
-from tests.postgres import running_postgres, why_not
+from taxi.predictions.log import PredictionLog
+from taxi.predictions.store import open_store
+from tests.support.postgres import running_postgres, why_not
 
 MOST_ROWS = 1_000_000
 

@@ -22,14 +22,14 @@ from typing import Any
 import httpx
 import pandas as pd
 
+from taxi.data.schema import AT_PICKUP
+from taxi.data.synthetic import write_sample
 from taxi.files import remove, write_json
 from taxi.months import iterate_months
-from taxi.replay_client import replay_month
-from taxi.sample import write_sample
-from taxi.schema import AT_PICKUP
-from tests.automation import SMALL, Automation
-from tests.builders import build_sample_trips
-from tests.serving_worlds import ADDRESS, wait_for
+from taxi.serving.replay import replay_month
+from tests.support.automation import SMALL, Automation
+from tests.support.builders import build_sample_trips
+from tests.support.serving_worlds import ADDRESS, wait_for
 
 QUIET, SLOW, LAST = "2024-03", "2024-04", "2024-12"  # run before; the first slow month; as far as traffic could go
 ROWS, CHUNK, CHUNK_SECONDS = 12_000, 500, 5.0

@@ -21,15 +21,15 @@ import pandas as pd
 from benchmarks.window import ROOT, months_before, places, prepare_months
 from taxi.config import NOTEBOOKS
 from taxi.files import write_json
-from taxi.kernels import warm_up
-from taxi.notebooks import run_notebook
+from taxi.runs.kernels import warm_up
+from taxi.runs.notebooks import run_notebook
 
 
 def empty_notebook_seconds(place: Path, repeats: int = 5) -> float:
     """Return what a notebook with one empty cell costs (median): kernel, papermill, HTML."""
     cells = [nbformat.v4.new_code_cell("a = 1", metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell("a")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), place / "empty.ipynb")
-    warm_up("taxi.acceptance", "taxi.fetch", "nbformat")
+    warm_up("taxi.data.acceptance", "taxi.data.fetch", "nbformat")
     runs = [
         run_notebook(place / "empty.ipynb", place / "empty.html", {}, cwd=place).seconds for _ in range(repeats + 1)
     ]

@@ -10,8 +10,8 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import OneHotEncoder
 
-from taxi.geometry import pair_arrays, zone_arrays
-from taxi.history import zone_pair
+from taxi.features.history import zone_pair
+from taxi.features.lookups import pair_arrays, zone_arrays
 
 Recipe = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame], np.ndarray]
 ZC_SETTINGS = {

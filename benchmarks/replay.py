@@ -13,16 +13,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from taxi.data.schema import read_trips
+from taxi.data.zones import read_zones
 from taxi.files import write_json
-from taxi.fitting import fit_model
-from taxi.model import save_model
+from taxi.models.fitting import fit_model
+from taxi.models.model import save_model
 from taxi.months import shift_month
 from taxi.params import load_params
-from taxi.replay import read_traffic
-from taxi.schema import read_trips
-from taxi.zones import read_zones
-from tests.replayed import differences, replay_to
-from tests.serving_worlds import ServingWorld, make_world
+from taxi.serving.replay import read_traffic
+from tests.support.replayed import differences, replay_to
+from tests.support.serving_worlds import ServingWorld, make_world
 
 LEARNT_FROM = 50_000
 SMALL = {"rounds": 60, "head_rounds": 10, "interval_rounds": 10, "max_depth": 5}

@@ -14,9 +14,9 @@ from typing import IO, Any
 import httpx
 
 from benchmarks.wrk import wrk
-from taxi.registry import model_name
-from tests.postgres import free_port
-from tests.serving_worlds import ServingWorld
+from taxi.registry.versions import model_name
+from tests.support.postgres import free_port
+from tests.support.serving_worlds import ServingWorld
 
 PATIENCE = 180.0  # seconds to the first answer: such a service imports MLflow, and loads a model, before it
 SHOWN = 4000  # characters of what a server wrote that an error repeats

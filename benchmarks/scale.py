@@ -22,16 +22,16 @@ import pandas as pd
 from benchmarks.child import measure_apart, peak_mb
 from benchmarks.window import ROOT, places, prepare_months, prepare_zones, work_folder
 from taxi.config import Settings
+from taxi.data.source import month_name
+from taxi.data.synthetic import write_sample
+from taxi.data.zones import read_zones
 from taxi.errors import TaxiError
 from taxi.files import remove, write_json
-from taxi.fitting import Tally, assemble, draw_rows, maker_of, plan_draw, tally_month
+from taxi.models.fitting import Tally, assemble, draw_rows, maker_of, plan_draw, tally_month
 from taxi.months import month_bounds, shift_month
 from taxi.params import load_params
-from taxi.provenance import describe_code
-from taxi.sample import write_sample
-from taxi.source import month_name
-from taxi.training import month_parts
-from taxi.zones import read_zones
+from taxi.registry.provenance import describe_code
+from taxi.training.train import month_parts
 
 SIZES = (100_000, 300_000, 1_000_000, 3_000_000, 9_000_000, 18_000_000, 36_000_000)
 MONTH_ROWS = 3_000_000
@@ -105,7 +105,7 @@ def run_dask(settings: Settings, months: list[str]) -> list[dict[str, Any]]:
     """
     import distributed
 
-    from taxi.cluster_fit import fit_months_on
+    from taxi.models.cluster import fit_months_on
 
     params, begun = load_params(ROOT / "params.yaml"), time.perf_counter()
     if missing := prepare_months(settings, SERVICE, months):

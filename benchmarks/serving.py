@@ -22,14 +22,14 @@ import psutil
 from benchmarks.rivals import measure_mlflow, measure_seed
 from benchmarks.seed_service import fit as fit_seed
 from benchmarks.wrk import CONNECTIONS, wrk
+from taxi.data.schema import read_trips
+from taxi.data.zones import read_zones
 from taxi.files import write_json
-from taxi.fitting import fit_model
-from taxi.model import save_model
+from taxi.models.fitting import fit_model
+from taxi.models.model import save_model
 from taxi.months import shift_month
 from taxi.params import load_params
-from taxi.schema import read_trips
-from taxi.zones import read_zones
-from tests.serving_worlds import ROOT, Registry, Running, ServingWorld
+from tests.support.serving_worlds import ROOT, Registry, Running, ServingWorld
 
 OURS = {"PULocationID": 74, "DOLocationID": 138, "pickup_datetime": "2023-02-07T08:15:00"}
 FOR_SEED = {"PULocationID": 74, "DOLocationID": 138, "trip_distance": 3.5}

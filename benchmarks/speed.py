@@ -21,7 +21,7 @@ from taxi.config import SERVICES, Settings
 from taxi.errors import TaxiError
 from taxi.files import write_json
 from taxi.months import parse_month
-from taxi.provenance import describe_code
+from taxi.registry.provenance import describe_code
 
 SPOKEN = {False: "at pickup", True: "with planned distance"}
 

@@ -13,15 +13,16 @@ from sklearn.feature_extraction import DictVectorizer
 from benchmarks.peers import zc_inputs, zc_xgboost_fit
 from benchmarks.window import ROOT
 from taxi.config import Settings
-from taxi.features import TripFeatures, planned_distance
-from taxi.fitting import COLUMNS, fit_months
-from taxi.model import DurationModel, load_model, save_model
+from taxi.data.schema import AT_PICKUP, PREFIX, check_trips, read_published, read_trips
+from taxi.data.trips import split_trips
+from taxi.data.zones import read_zones
+from taxi.features.trip_features import TripFeatures, planned_distance
+from taxi.models.fitting import COLUMNS, fit_months
+from taxi.models.model import DurationModel, load_model, save_model
+from taxi.models.single_trip import fast_model
 from taxi.months import month_bounds
 from taxi.params import load_params
-from taxi.schema import AT_PICKUP, PREFIX, check_trips, read_published, read_trips
-from taxi.training import month_parts, read_months
-from taxi.trips import split_trips
-from taxi.zones import read_zones
+from taxi.training.train import month_parts, read_months
 
 
 def prepare_ours(settings: Settings, service: str, months: list[str]) -> int:
@@ -137,7 +138,7 @@ def predict_singly(
 ) -> dict[str, Any]:
     """Ask about ``calls`` trips one by one; return milliseconds a call, those of one-row frames, and how far from the batch."""
     model, trips = load_model(folder), _asked(settings, service, month, planned)
-    chosen, fast = _pick(model, planned), model.fast()
+    chosen, fast = _pick(model, planned), fast_model(model)
     drawn = trips.sample(min(calls, len(trips)), random_state=7)
     names = ["pickup", "PULocationID", "DOLocationID", "passenger_count", "trip_type", "VendorID"]
     names += ["planned_distance"] if planned else []

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from taxi.acceptance import clean_month
 from taxi.config import Settings
+from taxi.data.acceptance import clean_month
+from taxi.data.fetch import fetch_month, fetch_zones
+from taxi.data.source import open_source
 from taxi.errors import BadFile, MonthRefused, NotPublished, UsageError
-from taxi.fetch import fetch_month, fetch_zones
 from taxi.months import iterate_months, parse_month, shift_month
 from taxi.params import load_params
-from taxi.source import open_source
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -5,15 +5,15 @@ from typing import Any
 
 from prefect import flow
 
-from pipelines.alarming import watch
+from pipelines.alarms import watch
 from pipelines.flow_runs import sign
 from pipelines.monthly import monthly
 from pipelines.retrain import retrain
-from taxi.alarms import list_standing
 from taxi.config import Settings, load_settings
-from taxi.month import due_month
-from taxi.retraining import pick_live
-from taxi.source import is_published, open_source
+from taxi.data.source import is_published, open_source
+from taxi.monitoring.alarm_book import list_standing
+from taxi.runs.month_result import due_month
+from taxi.training.retraining import pick_live
 
 _LOG = logging.getLogger(__name__)
 

@@ -6,16 +6,15 @@ from typing import Any
 from prefect import flow, task
 
 from pipelines.flow_runs import sign
-from taxi.acceptance import clean_month, refuse_unreadable
 from taxi.config import Settings, load_settings
+from taxi.data.acceptance import clean_month, ready_split, refuse_unreadable, split_ahead
+from taxi.data.fetch import fetch_month, fetch_zones
+from taxi.data.source import open_source
 from taxi.errors import BadFile, MonthRefused
-from taxi.fetch import fetch_month, fetch_zones
 from taxi.files import read_json
 from taxi.params import load_params
-from taxi.reports import write_refusal
-from taxi.source import open_source
-from taxi.splitting import ready_split, split_ahead
-from taxi.versioning import keep_edition, why_not
+from taxi.reporting.pages import write_refusal
+from taxi.runs.dvc_snapshot import keep_edition, why_not
 
 
 @task(name="fetch", task_run_name="fetch-{service}-{month}", timeout_seconds=3600)
@@ -42,7 +41,7 @@ def clean(settings: Settings, service: str, month: str) -> dict[str, Any]:
     params, paths = load_params(settings.root / "params.yaml"), settings.month(service, month)
     try:
         if settings.scheduler and ready_split(paths, params) is None:
-            from taxi.cluster import run_on_a_worker
+            from taxi.models.cluster import run_on_a_worker
 
             run_on_a_worker(settings.scheduler, settings.data, split_ahead, paths, params)
         return clean_month(paths, params)

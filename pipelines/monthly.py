@@ -10,25 +10,25 @@ from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from pipelines.alarming import watch
+from pipelines.alarms import watch
 from pipelines.flow_runs import sign
 from pipelines.ingest import clean, fetch
 from pipelines.runtime import hand_on
-from taxi.aliases import settle
-from taxi.collecting import keep_month
 from taxi.config import NOTEBOOKS, Settings, load_settings
 from taxi.errors import MonthRefused, NotPublished
 from taxi.files import locked, remove, write_json
-from taxi.month import finished_month, month_result, read_results, refused_result, unpublished_result
 from taxi.params import Params, load_params
-from taxi.plan import Plan, describe_incumbent, make_plan, write_plan
-from taxi.policy import Decision, decide_training, gather_facts
-from taxi.recording import record_month
-from taxi.registry import champion_before, download_model
-from taxi.reports import build_gallery
-from taxi.steps import execute_step, month_fingerprint
-from taxi.training import refit_winner
-from taxi.versioning import snapshot
+from taxi.registry.aliases import settle
+from taxi.registry.versions import champion_before, describe_incumbent, download_model
+from taxi.reporting.live_page import keep_month
+from taxi.reporting.pages import build_gallery
+from taxi.runs.dvc_snapshot import snapshot
+from taxi.runs.mlflow_run import record_month
+from taxi.runs.month_result import finished_month, month_result, read_results, refused_result, unpublished_result
+from taxi.runs.steps import execute_step, month_fingerprint
+from taxi.training.plan import Plan, make_plan, write_plan
+from taxi.training.policy import Decision, decide_training, gather_facts
+from taxi.training.train import refit_winner
 
 _LOG = logging.getLogger(__name__)
 

@@ -12,17 +12,19 @@ from pipelines.ingest import clean, fetch
 from pipelines.monthly import refit, register, run_step, take_incumbent
 from pipelines.runtime import attempting, hand_on
 from taxi.config import NOTEBOOKS, Settings, load_settings, parse_service
+from taxi.data.acceptance import read_acceptance
+from taxi.data.source import is_published, open_source
 from taxi.errors import MonthRefused, UsageError
-from taxi.explore import read_acceptance
 from taxi.files import locked, write_json
-from taxi.month import read_results
 from taxi.months import shift_month
 from taxi.params import Params, load_params
-from taxi.plan import Plan, make_retrain_plan, write_plan
-from taxi.policy import Decision
-from taxi.registry import versions
-from taxi.reports import build_gallery
-from taxi.retraining import (
+from taxi.registry.versions import versions
+from taxi.reporting.pages import build_gallery
+from taxi.runs.month_result import read_results
+from taxi.runs.steps import month_fingerprint
+from taxi.training.plan import Plan, make_retrain_plan, write_plan
+from taxi.training.policy import Decision
+from taxi.training.retraining import (
     Call,
     attempt_file,
     decide_retrain,
@@ -33,8 +35,6 @@ from taxi.retraining import (
     name_attempt,
     retrain_result,
 )
-from taxi.source import is_published, open_source
-from taxi.steps import month_fingerprint
 
 _LOG = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from taxi.config import TELEMETRY_OFF, Settings, load_settings
 from taxi.files import locked, remove
-from taxi.leftovers import clear_sockets, clear_staging
+from taxi.operations.leftovers import clear_sockets, clear_staging
 from taxi.processes import PARENT_MARK, end_orphans, mark_of
 
 _LOG = logging.getLogger(__name__)
@@ -105,13 +105,13 @@ def begin_flow(
     source: str | None, name: str, engine: str = "local", scheduler: str | None = None
 ) -> tuple[Settings, Callable[..., dict[str, Any]]]:
     """Return the settings and the flow ``pipelines.<name>.<name>``; Prefect's server and the kernels' imports start meanwhile."""
-    from taxi.kernels import warm_up
-    from taxi.source import open_source
+    from taxi.data.source import open_source
+    from taxi.runs.kernels import warm_up
 
     settings = load_settings(source, engine, scheduler)
     open_source(settings.source)
     if settings.scheduler:
-        import_module("taxi.cluster").check_cluster(settings.scheduler, settings.data)
+        import_module("taxi.models.cluster").check_cluster(settings.scheduler, settings.data)
     prepare_process(settings)
     if name != "ingest":
         warm_up("pipelines.cli")

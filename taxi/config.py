@@ -4,10 +4,21 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from taxi.errors import UsageError
-from taxi.reachable import shown
 
+SQLITE = "sqlite:///"
+
+
+def shown(address: str) -> str:
+    """Return the address without the user and password that it may hold."""
+    parts = urlsplit(address)
+    return address if "@" not in parts.netloc else parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+PACKAGE = Path(__file__).resolve().parent
+TEMPLATES = PACKAGE / "templates"
 TLC_SITE = "https://d37ci6vzurychx.cloudfront.net"
 SERVICES = ("green", "yellow")
 ENGINES = ("local", "dask")
@@ -33,7 +44,7 @@ def find_root(start: Path | None = None) -> Path:
     Outside any checkout it is the checkout that this package is installed from.
     """
     here = (start or Path.cwd()).resolve()
-    installed = Path(__file__).resolve().parent.parent
+    installed = PACKAGE.parent
     for folder in (here, *here.parents, installed):
         if (folder / "params.yaml").is_file() and (folder / "notebooks").is_dir():
             return folder

@@ -1,53 +1,145 @@
-"""The registry's SQLite file: made once however many processes start, and found again after it was moved."""
+"""How our databases are reached: SQLite files and PostgreSQL, with limits on waiting, and errors that say which it was."""
 
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from taxi.files import STAGING_MARK, locked, read_json, remove, staged, write_json
+import sqlalchemy as sql
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    SQLAlchemyError,
+    StatementError,
+)
+from sqlalchemy.schema import CreateIndex, CreateTable
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
-ARTIFACTS = "mlartifacts"
-PLACES = {
-    "experiments": "artifact_location",
-    "runs": "artifact_uri",
-    "logged_models": "artifact_location",
-    "model_versions": "storage_location",
+from taxi.errors import TaxiError, UsageError
+
+INSERT: dict[str, Callable[..., Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+PATIENCE = {  # seconds, and milliseconds for the last: a silent server counts as down instead of holding a thread
+    "connect_timeout": 3,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
 }
+BUSY_SECONDS = 5
 
 
-def beside(database: Path, what: str) -> Path:
-    """Return the path of a lock or mark that belongs to the database."""
-    return database.with_name(f".{database.name}.{what}")
+class StoreDown(TaxiError):
+    """The database did not answer; the rows were not written and may be written later."""
 
 
-def prepare_database(database: Path, edition: str, migrate: Callable[[Path], None]) -> None:
-    """Make the file with ``migrate`` (or bring it to ``edition``), once, under a lock; a killed making leaves no file.
+class BadRows(TaxiError):
+    """The database answers and refuses these rows, as it always will."""
 
-    A file that was moved or copied with its ``mlartifacts`` is told where they are now.
+
+@contextmanager
+def reaching(what: str, shown: str) -> Iterator[None]:
+    """Turn what a driver raises into StoreDown or BadRows about ``what`` (for example "prediction store") at ``shown``."""
+    try:
+        yield
+    except (DataError, IntegrityError, OverflowError, ValueError, TypeError) as error:
+        raise BadRows(f"the {what} at {shown} refused the rows: {_in_short(error)}") from error
+    except (DBAPIError, OSError) as error:
+        raise StoreDown(f"the {what} at {shown} did not answer: {_in_short(error)}") from error
+    except SQLAlchemyError as error:
+        raise BadRows(f"the {what} at {shown} refused the rows: {_in_short(error)}") from error
+
+
+def _in_short(error: Exception) -> str:
+    """Return the driver's own words, without the statement and its values."""
+    said = str(error.orig if isinstance(error, StatementError) and error.orig else error)
+    return said.strip().partition("\n")[0]
+
+
+def _is_busy(error: BaseException) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY  # the low byte: the rest says why
+
+
+@retry(
+    retry=retry_if_exception(_is_busy),
+    stop=stop_after_delay(BUSY_SECONDS),
+    wait=wait_random(0.01, 0.05),
+    reraise=True,
+)
+def _set_pragmas(connection: Any, record: Any) -> None:
+    """Prepare a new connection; of those that first make a file's journal WAL at once, SQLite lets none but one wait."""
+    for pragma in (f"busy_timeout={1000 * BUSY_SECONDS}", "journal_mode=WAL", "synchronous=NORMAL"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def open_engine(address: str, what: str, variable: str) -> Engine:
+    """Return an engine for ``sqlite:///file`` or ``postgresql+psycopg2://…`` without connecting yet; UsageError otherwise.
+
+    ``variable`` is the environment's name for the address of the ``what``, for messages.
     """
-    stamp, now = beside(database, "ready"), {"edition": edition, "folder": str(database.parent)}
-    with locked(beside(database, "lock")):
-        before = read_json(stamp) if stamp.is_file() and database.is_file() else {}
-        if before == now:
-            return
-        for leftover in database.parent.glob(f".{database.stem}{STAGING_MARK}*"):
-            remove(leftover)
-        if not database.is_file():
-            with staged(database) as part:
-                migrate(part)
-        elif before.get("edition") != edition:
-            migrate(database)
-        move_places(database)
-        write_json(stamp, now)
+    try:
+        url = make_url(address)
+        if url.get_backend_name() not in INSERT:
+            raise UsageError(f"expected {' or '.join(INSERT)} as the {what}; got {url.drivername!r}")
+        postgres = url.get_backend_name() == "postgresql"
+        options = {"connect_args": PATIENCE, "executemany_mode": "values_plus_batch"} if postgres else {}
+        engine = sql.create_engine(url, pool_recycle=3600, **options)
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise UsageError(f"expected {variable} as sqlite:///file or postgresql+psycopg2://…") from error
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{error.name} is not installed: pip install 'taxi[serve]' brings it") from error
+    if not postgres:
+        Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+        sql.event.listen(engine, "connect", _set_pragmas)
+    return engine
 
 
-def move_places(database: Path) -> None:
-    """Rewrite where artifacts lie, if the database's folder is another than when its experiments were made."""
-    now = f"{database.parent.as_uri()}/{ARTIFACTS}/"
-    with closing(sqlite3.connect(database)) as connection, connection:
-        found = connection.execute("SELECT artifact_location FROM experiments WHERE name LIKE 'taxi-%'").fetchall()
-        for old in {f"{place.rpartition(f'/{ARTIFACTS}/')[0]}/{ARTIFACTS}/" for (place,) in found} - {now}:
-            for table, column in PLACES.items():
-                moved = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?"
-                connection.execute(moved, (now, len(old) + 1, len(old), old))
+class Database:
+    """The tables of ``tables`` at one address, made when first needed: a database that is down now may be up later.
+
+    ``what`` names it in messages; ``lock`` is as for ``make_all``.
+    """
+
+    what: str
+    tables: sql.MetaData
+    lock: int
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._ready = False
+        self.address = engine.url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with reaching(self.what, self.address):
+            try:
+                with self._engine.begin() as connection:
+                    if not self._ready:
+                        make_all(connection, self.tables, self.lock)
+                    yield connection
+                self._ready = True
+            except DBAPIError:
+                self._ready = False  # the database may have been made anew
+                raise
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._engine.dispose()
+
+
+def make_all(connection: Connection, tables: sql.MetaData, lock: int) -> None:
+    """Make the tables and indexes that are not there; however many processes do so at once, each succeeds.
+
+    ``lock`` is the number of PostgreSQL's advisory lock under which it is done: CREATE … IF NOT EXISTS races with itself there.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(sql.select(sql.func.pg_advisory_xact_lock(lock)))
+    for table in tables.sorted_tables:
+        connection.execute(CreateTable(table, if_not_exists=True))
+        for index in table.indexes:
+            connection.execute(CreateIndex(index, if_not_exists=True))

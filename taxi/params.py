@@ -1,17 +1,103 @@
 """What ``params.yaml`` may say: every number that decides something, typed and checked."""
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from taxi.alarm_params import AlarmParams
 from taxi.config import find_root
 from taxi.errors import UsageError
-from taxi.live_params import ExperimentParams
-from taxi.section import Section
-from taxi.serve_params import ServeParams
+
+# --- What every section of ``params.yaml`` is: a name that is not known is an error, and nobody changes a value once it is read.
+
+
+class Section(BaseModel):
+    """A part of ``params.yaml``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# --- Section ``alarms`` of ``params.yaml``: from where on something is told, to whom, and without effect on any month.
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Owners(Section):
+    """Who is asked to act, by the kind of trouble."""
+
+    data: str = Field(min_length=1)
+    model: str = Field(min_length=1)
+    service: str = Field(min_length=1)
+    operations: str = Field(min_length=1)
+
+
+class AlarmParams(Section):
+    """When the alarms go off. Pairs are: from where on a warning, from where on an error."""
+
+    volume_error: Share
+    rmse_error: float = Field(gt=1)
+    coverage_error: tuple[Share, Share]
+    champion_months: tuple[Count, Count]
+    overdue_days: tuple[Count, Count]
+    stalled_months: Count
+    live_trips: Count
+    live_least: Count
+    live_hours: float = Field(gt=0)
+    live_rmse_ratio: tuple[float, float]
+    live_volume: tuple[Share, Share]
+    live_volume_least: Count
+    live_p99_ms: tuple[float, float]
+    live_every_minutes: float = Field(gt=0)
+    channels_env: str = Field(pattern=r"^[A-Z][A-Z0-9_]*$")
+    channel_seconds: float = Field(gt=0)
+    runbook: str = Field(min_length=1)
+    owners: Owners
+
+
+# --- The section of ``params.yaml`` that is changed while the service runs; ``taxi.params`` reads it with the others.
+
+
+class ExperimentParams(Section):
+    """Champion against challenger on live trips. Shares, levels and effects are of 1."""
+
+    mode: Literal["none", "shadow", "share"]
+    share: float = Field(ge=0, le=1)
+    salt: str = Field(min_length=1, max_length=16)
+    since: datetime | None
+    metric: Literal["rmse", "mae"]
+    effect: float = Field(gt=0, lt=1)
+    alpha: float = Field(gt=0, lt=0.5)
+    power: float = Field(ge=0.5, lt=1)
+    planned_trips: int = Field(ge=1000)
+    least_days: int = Field(ge=2)
+    ratio_alpha: float = Field(gt=0, lt=0.5)
+    fallback_limit: float = Field(ge=0, le=1)
+    unpaired_limit: float = Field(ge=0, le=1)
+
+    @property
+    def start(self) -> datetime | None:
+        """``since`` with its zone; without one it is taken for UTC."""
+        return self.since and (self.since if self.since.tzinfo else self.since.replace(tzinfo=UTC))
+
+
+# --- Section ``serve`` of ``params.yaml``: read anew while the service runs, and without effect on any month.
+
+
+class ServeParams(Section):
+    """How the service behaves; all but the address is reread while it runs. Rates and bursts are per key or address."""
+
+    poll_seconds: float = Field(gt=0)
+    rate_per_second: float = Field(gt=0)
+    burst: int = Field(ge=1)
+    body_bytes: int = Field(ge=1000)
+    body_seconds: float = Field(gt=0)
+    answer_seconds: float = Field(gt=0)
+    drain_seconds: float = Field(ge=0)
+
 
 Check = Literal["volume", "null-block", "rmse", "coverage", "slice-rmse", "input-drift", "prediction-drift"]
 ASIDE = {"alarms", "experiment", "release", "search", "serve"}
@@ -205,3 +291,30 @@ def load_params(path: Path | None = None) -> Params:
         return Params.model_validate(yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader))
     except (ValidationError, yaml.YAMLError) as error:
         raise UsageError(f"{path.name}: {error}") from error
+
+
+# --- Other values than those of ``params.yaml``, for one run: given as ``section.name=value``, checked as the file is.
+
+
+def parse_overrides(given: Sequence[str], sections: Sequence[str]) -> dict[str, Any]:
+    """Return ``section.name`` to value for texts like ``model.rounds=60``; raise UsageError for others."""
+    found = {}
+    for text in given:
+        name, there, value = text.partition("=")
+        if not there or name.partition(".")[0] not in sections or "." not in name:
+            listed = ", ".join(sections)
+            raise UsageError(f"expected a parameter as section.name=value, section one of {listed}; got {text!r}")
+        found[name] = yaml.safe_load(value)
+    return found
+
+
+def override(params: Params, values: dict[str, Any]) -> Params:
+    """Return the parameters with other values by ``section.name``; raise UsageError if one is unknown or does not fit."""
+    content = params.model_dump(mode="json")
+    for name, value in values.items():
+        section, _, entry = name.partition(".")
+        content[section][entry] = value
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise UsageError(f"params.yaml with {values}: {error}") from error

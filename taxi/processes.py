@@ -1,9 +1,14 @@
 """Which process started what: a mark that children inherit and flow runs carry, so that what outlived its process can be told."""
 
+import atexit
 import logging
+import multiprocessing
 import os
+import signal
 import socket
 import tempfile
+import threading
+from multiprocessing import forkserver
 from pathlib import Path
 
 import psutil
@@ -71,3 +76,66 @@ def left_sockets() -> list[Path]:
     """Return the folders of kernels' sockets whose process no longer lives."""
     found = Path(tempfile.gettempdir()).glob(f"{SOCKETS}[0-9]*-*")
     return [path for path in found if not psutil.pid_exists(int(path.name.removeprefix(SOCKETS).split("-")[0]))]
+
+
+# --- One process that has the packages imported, from which others are forked: imports are paid once, not once a process.
+
+ONE_THREAD = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}  # threads and forks do not mix
+FORKING = multiprocessing.get_context("forkserver")
+
+
+def import_before_forking(*modules: str) -> None:
+    """Start the process that ``FORKING`` forks from, if there is none, and return at once; it imports ``modules`` meanwhile.
+
+    A forked process imports the program's main module again: name what that imports, and it costs nothing.
+    """
+    FORKING.set_forkserver_preload(list(modules))
+    own = {name: os.environ[name] for name in ONE_THREAD if name in os.environ}
+    os.environ.update(ONE_THREAD)
+    try:
+        forkserver.ensure_running()
+    finally:
+        for name in ONE_THREAD:
+            os.environ.pop(name)
+        os.environ.update(own)
+    atexit.unregister(_cool_down)
+    atexit.register(_cool_down)
+
+
+def warm_processes() -> list[psutil.Process]:
+    """Return the process that this one forks from, if it runs."""
+    mine = psutil.Process().children()
+    return [child for child in mine if "multiprocessing.forkserver" in " ".join(child.cmdline())]
+
+
+def _cool_down() -> None:
+    """End the process that is forked from at once; by itself it takes seconds, and looks like an orphan meanwhile."""
+    for child in warm_processes():
+        child.kill()
+
+
+# --- Processes that do not outlive the one that started them, however that one ends.
+
+QUIET = (signal.SIGINT, signal.SIGTERM)
+
+
+def end_with_parent(by: signal.Signals = signal.SIGTERM) -> None:
+    """Send ``by`` to this process (started by multiprocessing) as soon as its parent is gone."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os.kill(os.getpid(), by)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
+
+def end_only_with_parent() -> None:
+    """Ignore SIGINT and SIGTERM, which a terminal or a service manager sends to every process; end with the parent."""
+    for one in QUIET:
+        signal.signal(one, signal.SIG_IGN)
+    end_with_parent(signal.SIGKILL)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from taxi.model import DurationModel, load_model
+from taxi.models.model import DurationModel, load_model
 
 
 class ServedModel:

@@ -7,13 +7,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from taxi.city import build_city, write_lookup, write_shapes
 from taxi.config import TELEMETRY_OFF
-from taxi.zones import read_zones
-from tests.builders import build_published, build_sample_trips, build_trips
-from tests.changes import HISTORY, MONTH
-from tests.postgres import Postgres, running_postgres, why_not
-from tests.prefect_server import running_prefect
+from taxi.data.synthetic_city import build_city, write_lookup, write_shapes
+from taxi.data.zones import read_zones
+from tests.support.builders import build_published, build_sample_trips, build_trips
+from tests.support.changes import HISTORY, MONTH
+from tests.support.postgres import Postgres, running_postgres, why_not
+from tests.support.prefect_server import running_prefect
 
 REAL_SOURCE = Path(__file__).resolve().parents[2] / "shared/data/tlc"
 
@@ -83,7 +83,7 @@ def made_months(make_published: Callable[..., pd.DataFrame]) -> dict[str, pd.Dat
 @pytest.fixture(scope="module")
 def data_with_history(tmp_path_factory: pytest.TempPathFactory, made_months: dict[str, pd.DataFrame]) -> Path:
     """A data folder in which the months before the mutated one were accepted."""
-    from tests.mutations import keep_history  # imports what few tests need
+    from tests.support.mutations import keep_history  # imports what few tests need
 
     folder = tmp_path_factory.mktemp("data")
     keep_history(folder, {month: made_months[month] for month in HISTORY})
@@ -93,7 +93,7 @@ def data_with_history(tmp_path_factory: pytest.TempPathFactory, made_months: dic
 @pytest.fixture(scope="session")
 def small_models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """Folders of two small models of the sample city, by number."""
-    from tests.serving_worlds import train, write_zones  # imports MLflow, which few tests need
+    from tests.support.serving_worlds import train, write_zones  # imports MLflow, which few tests need
 
     place = tmp_path_factory.mktemp("small-models")
     zones = write_zones(place / "zones")

@@ -1,0 +1,1 @@
+"""The commands of ``taxi``, one file a room."""

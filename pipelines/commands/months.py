@@ -1,0 +1,214 @@
+"""The months: run, backfill, ingest, clean, notebook, sample, retrain, status."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.commands.options import (
+    AnyService,
+    AsJson,
+    Engine,
+    First,
+    Last,
+    Month,
+    NoVersion,
+    Scheduler,
+    Service,
+    Source,
+)
+from pipelines.runtime import begin_flow
+from pipelines.terminal import show_summary
+from taxi.config import NOTEBOOKS, SERVICES, load_settings, parse_service
+from taxi.errors import MonthRefused, NotPublished, UsageError
+from taxi.months import iterate_months, parse_month
+
+app = typer.Typer()
+
+STATUS_CODES = {"done": 0, "not-published": 3, "refused": 4}
+
+
+def _say(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result, allow_nan=False), flush=True)
+
+
+@app.command()
+def run(
+    service: Service,
+    month: Month,
+    source: Source = None,
+    engine: Engine = "local",
+    scheduler: Scheduler = None,
+    json_: AsJson = False,
+    no_version: NoVersion = False,
+) -> None:
+    """Run one month, from the publisher to its reports: the main job."""
+    parse_service(service), parse_month(month)
+    settings, flow = begin_flow(source, "monthly", engine, scheduler)
+    result = flow(service, month, settings.told_source, not no_version, settings.engine, settings.scheduler)
+    show_summary([result], settings.reports) if not json_ else _say(result, True)
+    raise typer.Exit(STATUS_CODES[result["status"]])
+
+
+@app.command()
+def backfill(
+    service: Service,
+    first: First,
+    last: Last,
+    source: Source = None,
+    engine: Engine = "local",
+    scheduler: Scheduler = None,
+    json_: AsJson = False,
+    no_version: NoVersion = False,
+) -> None:
+    """Run many months, oldest first; those that are finished already cost nothing."""
+    parse_service(service), list(iterate_months(first, last))
+    settings, flow = begin_flow(source, "backfill", engine, scheduler)
+    result = flow(service, first, last, settings.told_source, not no_version, settings.engine, settings.scheduler)
+    show_summary(result["months"], settings.reports) if not json_ else _say(result, True)
+    raise typer.Exit(max(STATUS_CODES[month["status"]] for month in result["months"]))
+
+
+@app.command()
+def ingest(
+    service: Service,
+    month: Month,
+    source: Source = None,
+    engine: Engine = "local",
+    scheduler: Scheduler = None,
+    json_: AsJson = False,
+) -> None:
+    """Fetch one month and split it into kept trips and quarantine: step 1 alone."""
+    parse_service(service), parse_month(month)
+    settings, flow = begin_flow(source, "ingest", engine, scheduler)
+    from taxi.params import load_params
+    from taxi.runs.month_result import refused_result, unpublished_result
+
+    try:
+        result = flow(service, month, settings.told_source, settings.engine, settings.scheduler) | {"status": "done"}
+    except NotPublished as error:
+        result = unpublished_result(service, month, str(error)) | {"warnings": []}
+    except MonthRefused as error:
+        result = refused_result(settings.month(service, month), str(error), {}, load_params()) | {"warnings": []}
+    if json_:
+        _say({name: result[name] for name in ("service", "month", "status", "rows", "warnings")}, True)
+    else:
+        rows = result["rows"]
+        print(f"{service} {month}: {result['status']}; {rows['raw']:,} rows, {rows['kept']:,} kept,", end=" ")
+        print(f"{rows['quarantined']:,} in quarantine {rows['reasons']}")
+        for line in [*result["warnings"], *([result["reason"]] if result["status"] != "done" else [])]:
+            print(f"  {line}")
+    raise typer.Exit(STATUS_CODES[result["status"]])
+
+
+@app.command()
+def clean(service: Service, month: Month) -> None:
+    """Split the raw month that is on hand into kept trips and quarantine, without asking the publisher."""
+    from taxi.data.acceptance import clean_month
+    from taxi.params import load_params
+
+    settings = load_settings()
+    summary = clean_month(settings.month(parse_service(service), parse_month(month)), load_params())
+    print(f"{service} {month}: {summary['rows']['kept']:,} of {summary['rows']['raw']:,} rows kept")
+
+
+def _literal(text: str) -> tuple[str, Any]:
+    name, found, value = text.partition("=")
+    if not found:
+        raise UsageError(f"expected a parameter as name=value; got {text!r}")
+    import yaml
+
+    return name, yaml.safe_load(value)
+
+
+@app.command()
+def notebook(
+    name: Annotated[str, typer.Argument(help=", ".join(NOTEBOOKS))],
+    service: Service,
+    month: Month,
+    parameter: Annotated[list[str] | None, typer.Option("-p", help="name=value; may be repeated.")] = None,
+) -> None:
+    """Execute one notebook for a month that was ingested, as the flow runs it."""
+    if name not in NOTEBOOKS:
+        raise UsageError(f"no notebook {name!r}; there are {', '.join(NOTEBOOKS)}")
+    parse_service(service), parse_month(month)
+    from pipelines.runtime import prepare_process
+    from taxi.runs.steps import execute_notebook
+
+    settings = load_settings()
+    prepare_process(settings)
+    extra = dict(map(_literal, parameter or []))
+    print(execute_notebook(settings, service, month, name, extra))
+
+
+@app.command()
+def sample(
+    out: Annotated[Path, typer.Option(help="Folder to write the source to.")],
+    service: Service,
+    first: First,
+    last: Last,
+    rows: Annotated[int, typer.Option(min=1, help="Trips in a month.")] = 20_000,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 7,
+    shift: Annotated[
+        str | None, typer.Option(help="The month from which roads are slower and demand is lower.")
+    ] = None,
+) -> None:
+    """Write a synthetic city's trips in the TLC's layout, faults included."""
+    from taxi.data.synthetic import write_sample
+
+    shifted = parse_month(shift) if shift else None
+    months = list(iterate_months(first, last))
+    for path in write_sample(out, parse_service(service), months, rows=rows, seed=seed, shift_month=shifted):
+        print(path)
+
+
+# --- ``taxi retrain``: what the automation does on an alarm, by hand.
+
+
+@app.command()
+def retrain(
+    service: Service,
+    because: Annotated[str, typer.Option(help="Why; kept with the decision.")],
+    rule: Annotated[
+        str, typer.Option(help="The alarm that asks for it, as `taxi alarms list` names it.")
+    ] = "live-error",
+    source: Source = None,
+    json_: AsJson = False,
+) -> None:
+    """Train a challenger on all that is published, judge it on the newest days, and promote it if it is better; exit 4 if held."""
+    parse_service(service)
+    settings, run = begin_flow(source, "retrain")
+    result = run(service, rule, said=because, source=settings.told_source)
+    if json_:
+        print(json.dumps(result, allow_nan=False), flush=True)
+    else:
+        outcome = "promoted" if result["promoted"] else result["status"]
+        print(f"{service}, newest month {result['month']}: {outcome}; {result['reason']}")
+    raise typer.Exit(4 if result["status"] == "held" else 0)
+
+
+# --- ``taxi status``: months on hand, champion, last verdicts.
+
+
+@app.command()
+def status(service: AnyService = None) -> None:
+    """Show the months on hand, the champion, and the last verdicts."""
+    from taxi.registry.aliases import settle
+    from taxi.registry.versions import champion_now
+    from taxi.runs.month_result import read_results
+
+    settings = load_settings()
+    for one in [parse_service(service)] if service else SERVICES:
+        settle(settings.tracking_uri, one)
+        on_hand = settings.months_on_hand(one)
+        champion = champion_now(settings.tracking_uri, one)
+        held = f"{len(on_hand)} months on hand, {on_hand[0]} to {on_hand[-1]}" if on_hand else "no months on hand"
+        ruling = (
+            f"champion {one}/{champion.number}, trained to {champion.trained_to}" if champion else "no champion yet"
+        )
+        print(f"{one}: {held}; {ruling}")
+        for result in list(read_results(settings.reports, one).values())[-6:]:
+            words = ", ".join([result["verdict"] or "–", *result["alarms"]])
+            print(f"  {result['month']}  {result['status']:8}  {words:32}  {result['reason']}")

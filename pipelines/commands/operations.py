@@ -1,0 +1,123 @@
+"""``taxi doctor``: what is wrong here, and what crashes have left."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.commands.options import AsJson
+from pipelines.runtime import prefect_home, prepare_reading, start_prefect
+from taxi.config import Settings, find_root, load_settings
+from taxi.errors import TaxiError
+from taxi.operations.doctor import Check, Finding, as_answer, examine, why_unreachable, worst
+from taxi.operations.maturity import CELLS, LEVELS, Cell, Repository, judge, level_reached, maturity_answer
+
+if TYPE_CHECKING:
+    from pipelines.flow_runs import UnderWay
+
+app = typer.Typer()
+
+COLOURS = {"ok": "green", "warn": "yellow", "broken": "red"}
+
+
+def _under_way(settings: Settings) -> list["UnderWay"]:
+    """Ask Prefect's server; where none is set, its file, since a server of our own would take many seconds to start."""
+    from pipelines import flow_runs  # imports Prefect
+
+    if settings.prefect is None:
+        database = prefect_home() / "prefect.db"
+        return flow_runs.read_under_way_from_file(database) if database.is_file() else []
+    if reason := why_unreachable(settings.prefect, "/health"):
+        raise TaxiError(reason)
+    return flow_runs.read_under_way()
+
+
+def find_flow_runs(settings: Settings) -> Finding:
+    """Look for flow runs that Prefect takes for under way and whose process is gone."""
+    found = _under_way(settings)
+    gone = [run.name for run in found if run.alive is False]
+    unknown = sum(run.alive is None for run in found)
+    more = f"; of {unknown} more that are under way nobody here can say" if unknown else ""
+    if not gone:
+        return Finding("flow-runs", "ok", f"no flow run is under way in name only{more}")
+    said = f"{len(gone)} flow runs are under way in name only, their process is gone: {', '.join(gone[:5])}{more}"
+    return Finding(
+        "flow-runs", "warn", said, "the next `taxi run` marks them as crashed, or `taxi doctor --repair` now"
+    )
+
+
+def repair_flow_runs(settings: Settings) -> None:
+    """Mark them as crashed."""
+    start_prefect(settings)()
+    from pipelines.flow_runs import mark_crashed
+
+    mark_crashed()
+
+
+def _show_doctor(findings: list[Finding]) -> None:
+    table = Table("check", "", "what was found", "what to do", show_lines=False)
+    for one in findings:
+        word = "repaired" if one.repaired else one.level
+        table.add_row(one.name, f"[{COLOURS[one.level]}]{word}[/]", one.says, one.todo)
+    Console(width=None if Console().is_terminal else 150).print(table)
+
+
+@app.command()
+def doctor(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Also clear away what crashes left, where that is safe.")
+    ] = False,
+    json_: AsJson = False,
+) -> None:
+    """Say what is wrong with this installation and what crashes left; exit 1 if something is broken."""
+    from taxi.operations import doctor, leftovers
+
+    settings = load_settings()
+    prepare_reading()
+    runs = Check("flow-runs", find_flow_runs, repair_flow_runs)
+    findings = examine([*doctor.CHECKS, *leftovers.CHECKS, runs], settings, repair)
+    if json_:
+        print(json.dumps(as_answer(findings), allow_nan=False), flush=True)
+    else:
+        _show_doctor(findings)
+    raise typer.Exit(1 if worst(findings) == "broken" else 0)
+
+
+# --- ``taxi maturity``: how far this repository is by Microsoft's maturity model, with proof and with what is missing.
+
+
+def command_names(context: typer.Context) -> frozenset[str]:
+    """Return the names of the commands and groups of commands of the program that runs."""
+    return frozenset(getattr(context.find_root().command, "commands", {}))
+
+
+def _show_maturity(cells: list[Cell], reached: int) -> None:
+    table = Table("level", "area", "", "what it asks, and what shows it", title=f"level {reached} is reached")
+    for cell in cells:
+        lines = [
+            f"{need.asks}: {need.proof}" if need.met else f"[bold]missing[/] {need.asks}: {need.missing or 'no proof'}"
+            for need in cell.needs
+        ]
+        table.add_row(str(cell.level), cell.area, "yes" if cell.met else "no", "\n".join(lines), end_section=True)
+    table.caption = "people are judged by what they left in the repository: nothing here can see who talks to whom"
+    Console(width=None if Console().is_terminal else 150).print(table)
+
+
+@app.command()
+def maturity(
+    context: typer.Context,
+    level: Annotated[int | None, typer.Option(min=1, max=4, help="Only this level; exit 1 if it is not met.")] = None,
+    json_: AsJson = False,
+) -> None:
+    """Judge every cell of Microsoft's MLOps maturity model, levels 1 to 4, by what is in this repository."""
+    cells = judge(Repository(find_root(), command_names(context)), CELLS)
+    shown = [cell for cell in cells if level in (None, cell.level)]
+    if json_:
+        answer = maturity_answer(cells) | {"names": LEVELS}
+        chosen = [one for one in answer["cells"] if level in (None, one["level"])]
+        print(json.dumps(answer | {"cells": chosen}, allow_nan=False), flush=True)
+    else:
+        _show_maturity(shown, level_reached(cells))
+    raise typer.Exit(0 if level is None or all(cell.met for cell in shown) else 1)

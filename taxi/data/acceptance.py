@@ -1,0 +1,176 @@
+"""Whether a month as a whole may be used: it is read, split, judged by the month rules, and kept or refused."""
+
+import logging
+import numpy as np
+import pandas as pd
+import pyarrow as arrow
+import pyarrow.parquet as parquet
+from collections.abc import Sequence
+from pathlib import Path
+from taxi.config import PACKAGE, MonthPaths
+from taxi.data.month_rules import ALONE, BESIDE, FORMAT, Figures, Finding, month_figures, read_history, row_count, volume_jump
+from taxi.data.schema import check_trips, open_published, read_published, synthetic_mark, take_rows, to_arrow
+from taxi.data.trips import split_trips
+from taxi.errors import BadFile, MonthRefused, TaxiError
+from taxi.files import locked, publish, read_json, remove, sha256_file, sha256_json, sha256_tree, staged, write_json
+from taxi.params import AcceptParams, Params
+from typing import Any
+
+def read_acceptance(paths: MonthPaths) -> dict[str, Any]:
+    """Read what the acceptance rules said of a month; raise TaxiError that says what to run if there is nothing."""
+    if not paths.acceptance.is_file():
+        asked = f"--service {paths.service} --month {paths.month}"
+        raise TaxiError(f"{paths.service} {paths.month} is not on hand: run `taxi ingest {asked}`")
+    return dict(read_json(paths.acceptance))
+
+
+# --- The part of a month's acceptance that needs no other month: rows are split, and lie ready until the month is judged.
+#
+# Whoever splits, the flow itself or a worker of a cluster, leaves the same files; only a judged month counts as on hand.
+
+_LOG = logging.getLogger(__name__)
+FILES = ("trips.parquet", "quarantine.parquet", "split.json")
+
+
+def _made_from(paths: MonthPaths, params: Params) -> str:
+    code = sha256_tree(PACKAGE, "**/*.py")
+    return sha256_json([FORMAT, sha256_file(paths.raw), code, params.clean.model_dump(mode="json")])
+
+
+def _quarantined(path: Path, reasons: pd.Series) -> arrow.Table:
+    rows = reasons.index.to_numpy(np.int64)
+    whole = take_rows(path, rows).append_column("row", arrow.array(rows))
+    return whole.append_column("reason", arrow.array(reasons.to_numpy(), arrow.string()))
+
+
+def _row_counts(kept: pd.DataFrame, reasons: pd.Series) -> dict[str, Any]:
+    counts = {str(name): int(count) for name, count in reasons.value_counts().sort_index().items()}
+    return {"raw": len(kept) + len(reasons), "kept": len(kept), "quarantined": len(reasons), "reasons": counts}
+
+
+def split_month(paths: MonthPaths, params: Params) -> dict[str, Any]:
+    """Split the raw month into ``paths.split``: ``trips.parquet``, ``quarantine.parquet``, and what is returned, ``split.json``.
+
+    Returns ``rows`` (counts), ``figures``, ``columns`` as published, and ``synthetic``. Raises BadFile if it cannot be read.
+    """
+    with open_published(paths.raw) as file:
+        published = file.schema_arrow
+    rows = read_published(paths.raw, paths.service)
+    kept, reasons = split_trips(rows, paths.month, params.clean)
+    split = {
+        "made_from": _made_from(paths, params),
+        "rows": _row_counts(kept, reasons),
+        "figures": month_figures(rows, kept, reasons, paths.month),
+        "columns": published.names,
+        "synthetic": synthetic_mark(published),
+    }
+    with staged(paths.split) as part:
+        part.mkdir()
+        parquet.write_table(_quarantined(paths.raw, reasons), part / "quarantine.parquet")
+        parquet.write_table(to_arrow(check_trips(kept)), part / "trips.parquet")
+        write_json(part / "split.json", split)
+    return split
+
+
+def ready_split(paths: MonthPaths, params: Params) -> dict[str, Any] | None:
+    """Return the split that lies ready, if it was made from these bytes by this code; None otherwise."""
+    if not all(path.is_file() for path in (paths.raw, *(paths.split / name for name in FILES))):
+        return None
+    split = dict(read_json(paths.split / "split.json"))
+    return split if split["made_from"] == _made_from(paths, params) else None
+
+
+def split_ahead(paths: MonthPaths, params: Params) -> None:
+    """Split the month unless a split lies ready; one that cannot be read is left to those who judge it."""
+    try:
+        if ready_split(paths, params) is None:
+            split_month(paths, params)
+    except BadFile as error:
+        _LOG.warning("%s %s cannot be split: %s", paths.service, paths.month, error)
+
+
+def judge_month(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> list[Finding]:
+    """Return every rule's finding; ``history`` holds the figures of accepted months before, oldest first, or none."""
+    found = [row_count(figures, history, accept)]
+    if not figures["raw"]:
+        return found
+    compared = BESIDE if history and figures["kept"] else ()
+    for judge in (*ALONE, *compared):
+        said = judge(figures, history, accept)
+        found += said if isinstance(said, list) else [said]
+    if compared and history[-1]["adjoins"]:
+        found.append(volume_jump(figures, history, accept))
+    return found
+
+
+def decide(findings: Sequence[Finding]) -> str:
+    """Return what the findings amount to: accepted, warned (used, with warnings) or refused."""
+    levels = {finding.level for finding in findings}
+    return "refused" if "refuse" in levels else "warned" if "warn" in levels else "accepted"
+
+
+def _summary(paths: MonthPaths, findings: Sequence[Finding], **more: Any) -> dict[str, Any]:
+    source = read_json(paths.sidecar) if paths.sidecar.is_file() else {}
+    return {
+        "format": FORMAT,
+        "service": paths.service,
+        "month": paths.month,
+        "status": decide(findings),
+        "rows": {"raw": 0, "kept": 0, "quarantined": 0, "reasons": {}},
+        "findings": [finding.as_dict() for finding in findings],
+        "warnings": [f"{finding.rule}: {finding.message}" for finding in findings if finding.level == "warn"],
+        "raw_sha256": sha256_file(paths.raw) if paths.raw.is_file() else None,
+        "address": source.get("address"),
+        "synthetic": source.get("synthetic"),
+        "figures": None,
+        "columns": [],
+    } | more
+
+
+def _refuse(paths: MonthPaths, summary: dict[str, Any]) -> MonthRefused:
+    remove(paths.trips)
+    write_json(paths.acceptance, summary)
+    broken = [f"{one['rule']}: {one['message']}" for one in summary["findings"] if one["level"] == "refuse"]
+    return MonthRefused(f"{paths.service} {paths.month} is refused. " + "; ".join(broken))
+
+
+def refuse_unreadable(paths: MonthPaths, error: BadFile) -> dict[str, Any]:
+    """Return the summary of bytes that cannot be read as a month; kept as evidence unless an earlier edition is on hand."""
+    summary = _summary(paths, [Finding(error.rule, "refuse", str(error))])
+    if not paths.raw.is_file():
+        write_json(paths.acceptance, summary)
+    return summary
+
+
+def clean_month(paths: MonthPaths, params: Params) -> dict[str, Any]:
+    """Split the raw month into kept trips and quarantine, judge it, and return the summary that is also kept as JSON.
+
+    A split that lies ready (``splitting.split_month``) is taken up. Safe for two processes at once. Raises MonthRefused (for an
+    unreadable file too) after the evidence is written; then there is no trips file.
+    """
+    with locked(paths.data / ".locks" / f"clean-{paths.service}-{paths.month}.lock"):
+        try:
+            split = ready_split(paths, params) or split_month(paths, params)
+        except BadFile as error:
+            remove(paths.quarantine)
+            raise _refuse(paths, _summary(paths, [Finding(error.rule, "refuse", str(error))])) from error
+        return _judged(paths, params, split)
+
+
+def _judged(paths: MonthPaths, params: Params, split: dict[str, Any]) -> dict[str, Any]:
+    rows, figures, columns = split["rows"], split["figures"], split["columns"]
+    mark = {} if split["synthetic"] is None else {"synthetic": split["synthetic"]}
+    history = read_history(paths, params.accept.history_months, synthetic=bool(mark))
+    findings = judge_month(figures | {"columns": columns}, history, params.accept)
+    summary = _summary(paths, findings, rows=rows, figures=figures, columns=columns, **mark)
+    publish(paths.split / "quarantine.parquet", paths.quarantine)
+    if summary["status"] == "refused":
+        remove(paths.split)
+        raise _refuse(paths, summary)
+    publish(paths.split / "trips.parquet", paths.trips)
+    write_json(paths.acceptance, summary)
+    remove(paths.split)
+    _LOG.info("%s %s: %s of %s rows kept", paths.service, paths.month, f"{rows['kept']:,}", f"{rows['raw']:,}")
+    for line in summary["warnings"]:
+        _LOG.warning("%s %s: %s", paths.service, paths.month, line)
+    return summary

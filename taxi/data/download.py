@@ -1,0 +1,195 @@
+"""Downloads over HTTPS that survive a bad line: resumed by Range, retried with back-off, checked for length."""
+
+import errno
+import httpx
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from taxi.config import shown
+from taxi.errors import NotPublished, TaxiError
+from taxi.files import read_json, remove, write_json
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from typing import Any
+
+_LOG = logging.getLogger(__name__)
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait: seconds for a connection and for the next bytes, attempts, and the back-off's first and longest wait.
+
+    Less than ``slowest`` (bytes a second) over ``read`` seconds counts as a broken line.
+    """
+
+    connect: float = 10.0
+    read: float = 60.0
+    slowest: float = 1000.0
+    attempts: int = 6
+    first_wait: float = 1.0
+    longest_wait: float = 60.0
+
+
+class Interrupted(TaxiError):
+    """The line or the server failed in a way that may pass; ``after`` is what the server asked to wait, in seconds."""
+
+    def __init__(self, message: str, after: float = 0.0) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+class Unreachable(TaxiError):
+    """The source did not answer, however often it was asked."""
+
+
+def _retrying(patience: Patience) -> Retrying:
+    back_off = wait_exponential_jitter(patience.first_wait, patience.longest_wait, jitter=patience.first_wait)
+
+    def wait(state: RetryCallState) -> float:
+        failure = state.outcome.exception() if state.outcome else None
+        asked = failure.after if isinstance(failure, Interrupted) else 0.0
+        return min(max(back_off(state), asked), patience.longest_wait)
+
+    def say(state: RetryCallState) -> None:
+        failure = state.outcome.exception() if state.outcome else None
+        _LOG.warning("attempt %d of %d failed: %s", state.attempt_number, patience.attempts, failure)
+
+    return Retrying(
+        retry=retry_if_exception_type(Interrupted),
+        stop=stop_after_attempt(patience.attempts),
+        wait=wait,
+        before_sleep=say,
+        reraise=True,
+    )
+
+
+def _seconds(text: str | None) -> float:
+    return float(text) if text and text.isdigit() else 0.0
+
+
+def _check_status(response: httpx.Response, named: str) -> None:
+    code = response.status_code
+    if code in (403, 404):
+        raise NotPublished(f"{named} is not published (the server answered {code})")
+    if code == 429 or code >= 500:
+        raise Interrupted(f"{named} answered {code}", _seconds(response.headers.get("Retry-After")))
+    if code not in (200, 206):
+        raise TaxiError(f"expected 200 or 206 from {named}; it answered {code}")
+
+
+def ask_over_http(url: str, patience: Patience) -> dict[str, Any]:
+    """Return etag, size (bytes) and last_modified of ``url`` without its body; NotPublished, Unreachable as they come."""
+    named = shown(url)
+
+    def ask() -> dict[str, Any]:
+        try:
+            with httpx.Client(
+                timeout=httpx.Timeout(patience.read, connect=patience.connect), follow_redirects=True
+            ) as client:
+                response = client.head(url)
+        except httpx.TransportError as error:
+            raise Interrupted(f"{named}: {type(error).__name__}: {error}") from error
+        _check_status(response, named)
+        length = response.headers.get("Content-Length")
+        return {
+            "etag": response.headers.get("ETag"),
+            "size": int(length) if length else None,
+            "last_modified": response.headers.get("Last-Modified"),
+        }
+
+    try:
+        return _retrying(patience)(ask)
+    except Interrupted as error:
+        raise Unreachable(f"the source did not answer: {error}") from error
+
+
+def _resumable(part: Path, note: Path, named: str) -> tuple[int, str | None]:
+    if part.is_file() and note.is_file():
+        kept = read_json(note)
+        if kept["url"] == named and kept["etag"]:
+            return part.stat().st_size, kept["etag"]
+    remove(part)
+    return 0, None
+
+
+def _total(response: httpx.Response) -> int | None:
+    if response.status_code == 206:
+        whole = response.headers.get("Content-Range", "").rpartition("/")[2]
+        return int(whole) if whole.isdigit() else None
+    length = response.headers.get("Content-Length")
+    return int(length) if length else None
+
+
+def _receive(response: httpx.Response, part: Path, begun: int, patience: Patience, progress: Progress) -> None:
+    total = _total(response)
+    with open(part, "ab" if begun else "wb") as stream:
+        since, there = time.monotonic(), begun
+        for chunk in response.iter_raw():
+            stream.write(chunk)
+            progress(stream.tell(), total)
+            if (waited := time.monotonic() - since) >= patience.read:
+                if (came := stream.tell() - there) < patience.slowest * waited:
+                    raise Interrupted(f"only {came:,} bytes came in {waited:.1f} s")
+                since, there = time.monotonic(), stream.tell()
+        stream.flush()
+        os.fsync(stream.fileno())
+    got = part.stat().st_size
+    if total is not None and got > total:
+        remove(part)
+        raise Interrupted(f"expected {total:,} bytes; {got:,} came")
+    if total is not None and got < total:
+        raise Interrupted(f"expected {total:,} bytes; the line broke after {got:,}")
+
+
+def download(url: str, part: Path, patience: Patience, progress: Progress = lambda done, total: None) -> dict[str, Any]:
+    """Bring ``url`` into ``part``, going on where an earlier try stopped if the publisher's edition is the same.
+
+    Returns etag, size and last_modified. Raises NotPublished for 403 and 404 at once, Unreachable when patience ends (what came
+    stays in ``part`` for the next start), TaxiError if the disk is full.
+    """
+    note, named = part.with_name(f"{part.name}.json"), shown(url)
+
+    def attempt() -> dict[str, Any]:
+        begun, etag = _resumable(part, note, named)
+        asked = {"Range": f"bytes={begun}-", "If-Range": etag} if begun and etag else {}
+        timeout = httpx.Timeout(patience.read, connect=patience.connect)
+        try:
+            with (
+                httpx.Client(timeout=timeout, follow_redirects=True) as client,
+                client.stream("GET", url, headers={"Accept-Encoding": "identity", **asked}) as response,
+            ):
+                if response.status_code == 416:
+                    remove(part)
+                    raise Interrupted(f"{named} has fewer bytes than came before")
+                _check_status(response, named)
+                resumed = response.status_code == 206
+                if resumed and response.headers.get("ETag") not in (None, etag):
+                    remove(part)
+                    raise Interrupted(f"{named} was replaced while it was fetched")
+                tag = response.headers.get("ETag")
+                write_json(note, {"url": named, "etag": tag or etag})
+                _receive(response, part, begun if resumed else 0, patience, progress)
+                return {
+                    "etag": tag or etag,
+                    "size": part.stat().st_size,
+                    "last_modified": response.headers.get("Last-Modified"),
+                }
+        except httpx.TransportError as error:
+            raise Interrupted(f"{named}: {type(error).__name__}: {error}") from error
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                remove(part)
+                raise TaxiError(
+                    f"no space left for {part}; free some and run again: nothing was half-written"
+                ) from error
+            raise
+
+    try:
+        found = _retrying(patience)(attempt)
+    except Interrupted as error:
+        raise Unreachable(f"the source did not answer well: {error}. What came is kept; run again to go on") from error
+    remove(note)
+    return found

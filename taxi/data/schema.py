@@ -1,0 +1,188 @@
+"""One schema for the trips of every service and edition: how published files are read, what kept trips look like."""
+
+import json
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+import pyarrow as arrow
+import pyarrow.parquet as parquet
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from taxi.errors import BadFile
+from typing import Any
+
+PREFIX = {"yellow": "tpep", "green": "lpep"}
+OTHER_SERVICES = {"fhvhv": "hvfhs_license_num", "fhv": "dispatching_base_num"}
+SYNTHETIC_KEY = b"taxi.synthetic"
+SYNTHETIC_NOTE = "They come from the built-in sample source, not from the publisher."
+SYNTHETIC_BANNER = f"Synthetic trips. {SYNTHETIC_NOTE}"
+AT_PICKUP = ["pickup", "PULocationID", "DOLocationID", "passenger_count", "trip_type", "VendorID"]
+REQUIRED = ["PULocationID", "DOLocationID", "VendorID", "trip_distance", "total_amount"]
+OPTIONAL = ["passenger_count", "trip_type", "RatecodeID", "payment_type", "fare_amount"]
+_INTEGERS = ("PULocationID", "DOLocationID")
+_FLOATS = ("VendorID", "passenger_count", "trip_type", "RatecodeID", "payment_type")
+_AMOUNTS = ("trip_distance", "fare_amount", "total_amount")
+
+
+def _all_different(row: pd.Series) -> bool:
+    """Say whether no row number comes twice; in the order of the file, as they come, that is seen without sorting."""
+    return bool((np.diff(row) > 0).all()) or row.is_unique
+
+
+_ARROW = arrow.schema(
+    [
+        ("row", arrow.int64()),
+        ("pickup", arrow.timestamp("us")),
+        ("dropoff", arrow.timestamp("us")),
+        *((name, arrow.int32()) for name in _INTEGERS),
+        *((name, arrow.float64()) for name in (*_FLOATS, *_AMOUNTS)),
+        ("null_block", arrow.bool_()),
+        ("distance_suspect", arrow.bool_()),
+        ("duration", arrow.float64()),
+    ]
+)
+_DTYPES = _ARROW.empty_table().to_pandas(use_threads=False).dtypes  # kernels are forked from a process of one thread
+
+
+def _is_canonical(trips: pd.DataFrame) -> bool:
+    """Say whether columns, order and types are canonical; a column each would take pandera longer than all the rules."""
+    return trips.dtypes.equals(_DTYPES)
+
+
+CANONICAL = pa.DataFrameSchema(
+    {
+        "row": pa.Column(
+            checks=[pa.Check.ge(0), pa.Check(_all_different, error="field 'row' contains duplicate values")]
+        ),
+        "pickup": pa.Column(),
+        "dropoff": pa.Column(),
+        **{name: pa.Column(checks=pa.Check.in_range(1, 265)) for name in _INTEGERS},
+        "duration": pa.Column(checks=pa.Check.gt(0)),
+    },
+    checks=pa.Check(_is_canonical, error=f"expected these columns in this order: {_DTYPES.astype(str).to_dict()}"),
+)
+
+
+@contextmanager
+def open_published(path: Path) -> Iterator[parquet.ParquetFile]:
+    """Open a published file; raise BadFile, which says what the bytes are, if it is not Parquet or not whole."""
+    with path.open("rb") as stream:
+        head = stream.read(4)
+    if not head:
+        raise BadFile("empty", f"expected a Parquet file as {path.name}; it has no bytes")
+    if head != b"PAR1":
+        raise BadFile("not-parquet", f"expected Parquet (bytes that begin with PAR1) as {path.name}; got {head!r}")
+    try:
+        with parquet.ParquetFile(path) as file:
+            yield file
+    except (arrow.ArrowException, OSError) as error:
+        raise BadFile(
+            "truncated", f"expected a whole Parquet file as {path.name}; reading it failed: {error}"
+        ) from error
+
+
+def take_rows(path: Path, rows: np.ndarray) -> arrow.Table:
+    """Read some rows of a published file, all columns, by their numbers in rising order; one row group at a time in memory."""
+    with open_published(path) as file:
+        parts, first = [file.schema_arrow.empty_table()], 0
+        for group in range(file.num_row_groups):
+            after = first + file.metadata.row_group(group).num_rows
+            wanted = rows[(rows >= first) & (rows < after)] - first
+            if len(wanted):
+                parts.append(file.read_row_group(group).take(arrow.array(wanted, arrow.int64())))
+            first = after
+    return arrow.concat_tables(parts)
+
+
+def _refuse_other_services(there: set[str], service: str) -> None:
+    marks = {name: f"{prefix}_pickup_datetime" for name, prefix in PREFIX.items()} | OTHER_SERVICES
+    if marks[service] in there:
+        return
+    for other, mark in marks.items():
+        if mark in there:
+            raise BadFile("wrong-service", f"expected a {service} file; its columns are those of a {other} file")
+
+
+def published_names(published: Sequence[str], service: str) -> dict[str, str]:
+    """Map canonical names to the published ones, whatever their case; raise BadFile if one is missing or repeated."""
+    names = [name.lower() for name in published]
+    _refuse_other_services(set(names), service)
+    ends = {end: f"{PREFIX[service]}_{end}_datetime" for end in ("pickup", "dropoff")}
+    wanted = ends | {name: name.lower() for name in (*REQUIRED, *OPTIONAL) if name in REQUIRED or name.lower() in names}
+    if missing := [name for name in wanted.values() if name not in names]:
+        raise BadFile("missing-column", f"expected columns {missing}; there are {list(published)}")
+    if repeated := [name for name in wanted.values() if names.count(name) > 1]:
+        raise BadFile("repeated-column", f"expected each column once; {repeated} are there more than once")
+    return {name: published[names.index(lower)] for name, lower in wanted.items()}
+
+
+def _is_number(kind: arrow.DataType) -> bool:
+    known = arrow.types.is_integer, arrow.types.is_floating, arrow.types.is_decimal, arrow.types.is_null
+    return any(is_known(kind) for is_known in known)
+
+
+def _cast(column: arrow.ChunkedArray, name: str, kind: arrow.DataType) -> arrow.ChunkedArray:
+    published, wants_time = column.type, arrow.types.is_timestamp(kind)
+    is_time = arrow.types.is_timestamp(published) and published.tz is None
+    if not (is_time if wants_time else _is_number(published)):
+        raise BadFile("wrong-type", f"expected {name} as {kind}; it is {published}")
+    try:
+        return column.cast(kind, safe=not wants_time)
+    except arrow.ArrowInvalid as error:
+        raise BadFile("wrong-type", f"expected {name} to fit {kind}; it is {published}: {error}") from error
+
+
+def canonical_columns(table: arrow.Table, service: str) -> pd.DataFrame:
+    """Return one row a published row: ``row``, both times, ids, counts, miles, dollars; missing values stay missing.
+
+    Zone ids are float64 here, so that missing and impossible ones survive until a rule refuses them.
+    """
+    names = published_names(table.column_names, service)
+    columns = {"row": arrow.array(np.arange(table.num_rows))}
+    for field in _ARROW:
+        if field.name in names:
+            kind = arrow.float64() if field.name in _INTEGERS else field.type
+            columns[field.name] = _cast(table[names[field.name]], field.name, kind)
+        elif field.name in OPTIONAL:
+            columns[field.name] = arrow.nulls(table.num_rows, arrow.float64())
+    return arrow.table(columns).to_pandas()
+
+
+def read_published(path: Path, service: str) -> pd.DataFrame:
+    """Read a published file's rows by canonical names (``canonical_columns``); raise BadFile if it cannot be."""
+    with open_published(path) as file:
+        names = published_names(file.schema_arrow.names, service)
+        table = file.read(columns=list(names.values()))
+    return canonical_columns(table, service)
+
+
+def synthetic_mark(schema: arrow.Schema) -> dict[str, Any] | None:
+    """Return how the file was synthesised (seed and so on) if it says so, or None for a publisher's file."""
+    mark = (schema.metadata or {}).get(SYNTHETIC_KEY)
+    return None if mark is None else json.loads(mark)
+
+
+def check_trips(trips: pd.DataFrame) -> pd.DataFrame:
+    """Return kept trips in canonical order and types; raise pandera's SchemaError if one breaks the schema."""
+    typed = trips.assign(**{name: trips[name].astype("int32") for name in _INTEGERS}).reindex(columns=_ARROW.names)
+    return CANONICAL.validate(typed, inplace=True)  # its own copy would be the second
+
+
+def to_arrow(trips: pd.DataFrame) -> arrow.Table:
+    """Return kept trips as the Arrow table that is written to disk."""
+    return arrow.Table.from_pandas(trips, schema=_ARROW, preserve_index=False)
+
+
+def _read_columns(path: Path, columns: list[str] | None) -> arrow.Table:
+    with parquet.ParquetFile(path) as file:
+        return file.read(columns=columns)
+
+
+def read_trips(paths: Path | Sequence[Path], columns: list[str] | None = None) -> pd.DataFrame:
+    """Read kept trips (canonical schema, or just ``columns``) of one or more months, in the order given."""
+    several = [paths] if isinstance(paths, Path) else list(paths)
+    tables = [_read_columns(path, columns) for path in several]
+    schema = arrow.schema([field for field in _ARROW if columns is None or field.name in columns])
+    merged = arrow.concat_tables([table.select(schema.names) for table in tables]) if tables else schema.empty_table()
+    return merged.to_pandas()[columns or schema.names]

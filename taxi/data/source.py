@@ -1,0 +1,129 @@
+"""Where months come from: the publisher's site, a folder, or S3, all in the publisher's layout."""
+
+import errno
+import fsspec
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from taxi.config import shown as shown_address
+from taxi.data.download import Patience, Unreachable, ask_over_http, download
+from taxi.errors import NotPublished, TaxiError, UsageError
+from taxi.files import remove
+from typing import Any, Protocol
+from urllib.parse import unquote, urlparse
+
+Shown = Callable[[int, int | None], None]
+
+
+class Source(Protocol):
+    """Something in the publisher's layout: it says what a file is without reading it, and brings it."""
+
+    def address(self, name: str) -> str:
+        """Return the full address of a file named relative to the source."""
+
+    def ask(self, name: str) -> dict[str, Any]:
+        """Return etag, size and last_modified; raise NotPublished or Unreachable."""
+
+    def bring(self, name: str, part: Path, shown: Shown) -> dict[str, Any]:
+        """Copy the file to ``part`` and return what ``ask`` returns."""
+
+
+@dataclass(frozen=True)
+class SiteSource:
+    """A site over HTTP."""
+
+    base: str
+    patience: Patience = Patience()
+
+    def address(self, name: str) -> str:
+        """Return the file's URL, without the user and password that the base may hold: it is written down."""
+        return shown_address(self._url(name))
+
+    def _url(self, name: str) -> str:
+        return f"{self.base.rstrip('/')}/{name}"
+
+    def ask(self, name: str) -> dict[str, Any]:
+        """Ask by HEAD."""
+        return ask_over_http(self._url(name), self.patience)
+
+    def bring(self, name: str, part: Path, shown: Shown) -> dict[str, Any]:
+        """Download, resuming and retrying."""
+        return download(self._url(name), part, self.patience, shown)
+
+
+@dataclass(frozen=True)
+class StoreSource:
+    """A folder or a bucket, through fsspec."""
+
+    base: str
+    protocol: str
+
+    def address(self, name: str) -> str:
+        """Return the file's address."""
+        return f"{self.base.rstrip('/')}/{name}"
+
+    def _system(self) -> Any:
+        return fsspec.filesystem(self.protocol, **({"skip_instance_cache": True} if self.protocol == "s3" else {}))
+
+    def ask(self, name: str) -> dict[str, Any]:
+        """Ask the file system; a local file's ETag is its size and time of change."""
+        address = self.address(name)
+        try:
+            info = self._system().info(address)
+        except (FileNotFoundError, PermissionError) as error:
+            raise NotPublished(f"{address} is not there") from error
+        except OSError as error:
+            raise Unreachable(f"{address}: {error}") from error
+        changed = info.get("LastModified") or info.get("mtime")
+        return {
+            "etag": info.get("ETag") or f"{info['size']}-{changed}",
+            "size": info["size"],
+            "last_modified": str(changed),
+        }
+
+    def bring(self, name: str, part: Path, shown: Shown) -> dict[str, Any]:
+        """Copy, chunk by chunk."""
+        found = self.ask(name)
+        try:
+            with self._system().open(self.address(name), "rb") as stream, open(part, "wb") as target:
+                shutil.copyfileobj(stream, target, 1 << 20)
+        except OSError as error:
+            remove(part)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise TaxiError(
+                    f"no space left for {part}; free some and run again: nothing was half-written"
+                ) from error
+            raise Unreachable(f"reading {self.address(name)} failed: {error}") from error
+        if part.stat().st_size != found["size"]:
+            raise Unreachable(f"expected {found['size']:,} bytes of {self.address(name)}; got {part.stat().st_size:,}")
+        return found
+
+
+def open_source(address: str, patience: Patience | None = None) -> Source:
+    """Return the source at an https or http address, ``s3://…``, ``file://…`` or a folder; raise UsageError otherwise."""
+    parts = urlparse(address)
+    if parts.scheme in ("http", "https") and parts.netloc:
+        return SiteSource(address, patience or Patience())
+    if parts.scheme == "s3" and parts.netloc:
+        return StoreSource(address, "s3")
+    folder = Path(unquote(parts.path)) if parts.scheme == "file" else Path(address).expanduser()
+    if address and parts.scheme in ("", "file") and folder.is_dir():
+        return StoreSource(str(folder.resolve()), "file")
+    raise UsageError(
+        f"expected a source as https://…, s3://bucket/…, file:///… or a folder that exists, in the TLC's layout; got {shown_address(address)!r}"
+    )
+
+
+def month_name(service: str, month: str) -> str:
+    """Return the publisher's name of a month's file."""
+    return f"trip-data/{service}_tripdata_{month}.parquet"
+
+
+def is_published(source: Source, service: str, month: str) -> bool:
+    """Say whether the month is there, without reading it; raise Unreachable if the source does not answer."""
+    try:
+        source.ask(month_name(service, month))
+    except NotPublished:
+        return False
+    return True

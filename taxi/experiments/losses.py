@@ -1,0 +1,139 @@
+"""From the prediction log to what each arm lost, hour by hour."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+
+from taxi.errors import TaxiError
+from taxi.models.evaluate import score
+from taxi.params import CleanParams
+from taxi.predictions.arms import ARMS, SHADOW, VALUES, with_known_duration
+
+LOSS = {"rmse": "mean", "mae": "median"}  # the prediction that each metric judges: the one that makes it smallest
+
+
+@dataclass(frozen=True)
+class Running:
+    """The experiment that ran last: its two versions, when it began (UTC), and its rows of the log.
+
+    ``rows`` has, beside the log's columns, ``unit`` (the trip) and ``challenger`` (the trip is dealt to the challenger).
+    """
+
+    mode: str
+    champion: int
+    challenger: int
+    start: pd.Timestamp
+    rows: pd.DataFrame
+
+
+def _prepared(log: pd.DataFrame) -> pd.DataFrame:
+    rows = log.assign(
+        made_at=pd.to_datetime(log["made_at"], utc=True, format="ISO8601"),
+        pickup=pd.to_datetime(log["pickup"]),
+        unit=log["trip_id"].fillna(log["prediction_id"].str.removesuffix(SHADOW)),
+        **{name: log[name].astype(bool) for name in ("shadow", "fallback")},
+    )
+    rows["challenger"] = (rows["arm"] == "challenger") | rows["fallback"]
+    return rows.sort_values(["made_at", "prediction_id"], ignore_index=True)
+
+
+def find_running(log: pd.DataFrame, since: datetime | None = None) -> Running:
+    """Return the newest experiment in ``log`` (all predictions, as ``Store.with_outcomes`` gives them).
+
+    Its versions are those that predicted last; it begins when both were there, or at ``since`` (UTC), and each trip counts
+    once, with its first prediction. A trip that the challenger failed to answer stays the challenger's: otherwise it could
+    leave out the hard ones. Raises TaxiError where an arm predicted nothing.
+    """
+    rows = _prepared(log)
+    tried = rows[rows["challenger"] & ~rows["fallback"]]
+    answered = rows[(rows["arm"] == "champion") & ~rows["fallback"]]
+    if tried.empty or answered.empty:
+        missing = "challenger" if tried.empty else "champion"
+        raise TaxiError(
+            f"expected predictions of both arms; the log has none of a {missing}: set experiment.mode in params.yaml"
+        )
+    shadow, pair = bool(tried["shadow"].iloc[-1]), {int(one["version"].iloc[-1]) for one in (answered, tried)}
+    own = rows[rows["version"].isin(pair) & (~rows["shadow"] | shadow)]
+    seen = own[~own["fallback"] & (~own["challenger"] | (own["shadow"] == shadow))]
+    start = pd.Timestamp(since) if since is not None else seen.groupby("challenger")["made_at"].min().max()
+    inside = own[own["made_at"] >= start].drop_duplicates(["unit", "shadow"])
+    champion, challenger = (int(one["version"].iloc[-1]) for one in (answered, tried))
+    return Running("shadow" if shadow else "share", champion, challenger, start, inside.reset_index(drop=True))
+
+
+def pair_predictions(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a trip that both models predicted: pickup, duration, and mean and median of each arm (minutes)."""
+    shadow = rows[rows["shadow"] & ~rows["fallback"]].set_index("unit")[VALUES].add_suffix("_challenger")
+    answer = rows[~rows["shadow"]].set_index("unit")[["pickup", "duration", *VALUES]]
+    answer = answer.rename(columns={name: f"{name}_champion" for name in VALUES})
+    return answer.join(shadow, how="inner").sort_values("pickup").reset_index()
+
+
+def loss(predicted: pd.Series, duration: pd.Series, metric: str) -> np.ndarray:
+    """Return what each prediction loses: its squared error (rmse) or its absolute error (mae), in minutes."""
+    error = np.asarray(predicted, dtype=float) - np.asarray(duration, dtype=float)
+    return error**2 if metric == "rmse" else np.abs(error)
+
+
+def _hours(pickup: pd.Series) -> tuple[np.ndarray, pd.DatetimeIndex]:
+    code, hours = pd.factorize(pickup.dt.floor("h"), sort=True)
+    return code, pd.DatetimeIndex(hours)
+
+
+def _blocks(hours: pd.DatetimeIndex, trips: np.ndarray, challenger: np.ndarray, champion: np.ndarray) -> pd.DataFrame:
+    day = hours.normalize().to_numpy()
+    return pd.DataFrame({"day": day, "trips": trips, "challenger": challenger, "champion": champion}, index=hours)
+
+
+def share_blocks(pickup: pd.Series, challenger: np.ndarray, lost: np.ndarray) -> pd.DataFrame:
+    """Return what the arms lost in each hour of pickup, by trips that were dealt to one arm or the other.
+
+    Arms are compared within the hour, so that neither gains from having had the quieter hours: the hour's mean loss of each
+    arm, times n1 * n0 / (n1 + n0), the weight that makes the comparison most precise. Hours without one arm tell nothing.
+    """
+    code, hours = _hours(pickup)
+    size = len(hours)
+    counts = [np.bincount(code[arm], minlength=size) for arm in (~challenger, challenger)]
+    sums = [np.bincount(code[arm], lost[arm], size) for arm in (~challenger, challenger)]
+    both = (counts[0] > 0) & (counts[1] > 0)
+    here, there = (count[both] for count in counts)
+    weight = here * there / (here + there)
+    old, new = (weight * total[both] / count for total, count in zip(sums, (here, there), strict=True))
+    return _blocks(hours[both], here + there, new, old)
+
+
+def paired_blocks(pickup: pd.Series, champion: np.ndarray, challenger: np.ndarray) -> pd.DataFrame:
+    """Return what both models lost in each hour of pickup, by trips that both predicted."""
+    code, hours = _hours(pickup)
+    new, old = (np.bincount(code, lost, len(hours)) for lost in (challenger, champion))
+    return _blocks(hours, np.bincount(code, minlength=len(hours)), new, old)
+
+
+def judged_trips(running: Running, clean: CleanParams) -> pd.DataFrame:
+    """Return the trips with an outcome that judge the arms: each with its own arm's prediction, or in shadow mode with both."""
+    if running.mode == "shadow":
+        return with_known_duration(pair_predictions(running.rows), clean)
+    return with_known_duration(running.rows[~running.rows["shadow"]], clean)
+
+
+def compare_arms(trips: pd.DataFrame, mode: str, metric: str) -> pd.DataFrame:
+    """Return the hours' blocks of ``judged_trips`` in ``metric`` (rmse or mae), in order of time."""
+    column, duration = LOSS[metric], trips["duration"]
+    if mode == "share":
+        return share_blocks(trips["pickup"], trips["challenger"].to_numpy(), loss(trips[column], duration, metric))
+    lost = [loss(trips[f"{column}_{arm}"], duration, metric) for arm in ARMS]
+    return paired_blocks(trips["pickup"], *lost)
+
+
+def score_arms(trips: pd.DataFrame, mode: str) -> pd.DataFrame:
+    """Return each arm's scores on its own trips (share), or on the same trips (shadow); see ``taxi.evaluate.score``."""
+    scores = {}
+    for arm in ARMS:
+        suffix = "" if mode == "share" else f"_{arm}"
+        own = trips[trips["challenger"] == (arm == "challenger")] if mode == "share" else trips
+        predicted = own[[f"{name}{suffix}" for name in VALUES]].set_axis(VALUES, axis=1)
+        if len(own):
+            scores[arm] = score(own["duration"], predicted)
+    return pd.DataFrame.from_dict(scores, orient="index")

@@ -1,0 +1,1 @@
+"""The model: boosting, calibrated intervals, baselines, fitting, scoring, evaluation, hyperparameter search."""

@@ -1,0 +1,1 @@
+"""For the operator: doctor, leftovers of crashes, the maturity check."""

@@ -1,0 +1,333 @@
+"""What may be wrong with an installation: versions, tools, addresses, room, permissions, parameters, zones."""
+
+import re
+import shutil
+import socket
+import sqlite3
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from zipfile import BadZipFile
+
+from packaging.requirements import Requirement
+
+from taxi.config import SQLITE, TLC_SITE, Settings, shown
+from taxi.data.zones import read_zones
+from taxi.errors import BadFile, NotPublished, TaxiError, UsageError
+from taxi.params import load_params
+
+# --- Checks of an installation and of what crashes leave: each finds, and only what is asked to repair repairs.
+
+Level = Literal["ok", "warn", "broken"]
+LEVELS: tuple[Level, ...] = ("ok", "warn", "broken")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found: ``ok``, ``warn`` (works, but look) or ``broken`` (does not work), a sentence, and what to do."""
+
+    name: str
+    level: Level
+    says: str
+    todo: str = ""
+    repaired: bool = False
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check by name; ``find`` changes nothing, ``repair`` (where there is one) may be done at any time, and again."""
+
+    name: str
+    find: Callable[[Settings], Finding]
+    repair: Callable[[Settings], object] | None = None
+
+
+def _find(check: Check, settings: Settings) -> Finding:
+    """Return what the check finds; that it could not look is a finding too."""
+    try:
+        return check.find(settings)
+    except (TaxiError, OSError) as error:
+        return Finding(check.name, "broken", f"could not be checked: {error}", "mend what the message names")
+
+
+def _mend(check: Check, settings: Settings, before: Finding) -> Finding:
+    """Repair and look again; what was found before is said, so that it is known what was repaired."""
+    assert check.repair is not None
+    try:
+        check.repair(settings)
+    except (TaxiError, OSError) as error:
+        return replace(before, says=f"{before.says}; the repair failed: {error}")
+    after = _find(check, settings)
+    if after.level == "ok":
+        return Finding(check.name, "ok", f"repaired: {before.says}", repaired=True)
+    return after
+
+
+def examine(checks: Sequence[Check], settings: Settings, repair: bool = False) -> list[Finding]:
+    """Return one finding a check, in their order; with ``repair`` what can be repaired safely is, and looked at again."""
+    found = []
+    for check in checks:
+        finding = _find(check, settings)
+        if repair and check.repair and finding.level != "ok":
+            finding = _mend(check, settings, finding)
+        found.append(finding)
+    return found
+
+
+def worst(findings: Sequence[Finding]) -> Level:
+    """Return the worst level among the findings; ok if there is none."""
+    return max((one.level for one in findings), key=LEVELS.index, default="ok")
+
+
+def as_answer(findings: Sequence[Finding]) -> dict[str, Any]:
+    """Return the findings as ``taxi doctor --json`` prints them."""
+    return {"level": worst(findings), "findings": [asdict(one) for one in findings]}
+
+
+# --- Whether an address answers, asked once and with a short limit: for those who look for what is wrong, not for the work itself.
+
+SECONDS = 3.0
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "tcp": 8786}
+
+
+def _open_port(address: str) -> str:
+    parts = urlsplit(address)
+    port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
+    if not parts.hostname or not port:
+        return f"expected an address with a host and a port; got {shown(address)}"
+    with closing(socket.create_connection((parts.hostname, port), SECONDS)):
+        return ""
+
+
+def _open_file(address: str) -> str:
+    path = Path(address.removeprefix(SQLITE))
+    if not path.is_file():
+        return ""
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=SECONDS)) as connection:
+        said = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    return "" if said == "ok" else f"{path} is damaged: {said}"
+
+
+def _ask(address: str) -> str:
+    request = urllib.request.Request(address, method="GET", headers={"User-Agent": "taxi-doctor"})
+    with closing(urllib.request.urlopen(request, timeout=SECONDS)):
+        return ""
+
+
+def why_unreachable(address: str, health: str = "") -> str | None:
+    """Return why the address (SQLite file, database, http with ``health`` as path, tcp) does not answer; None if it does."""
+    try:
+        if address.startswith(SQLITE):
+            said = _open_file(address)
+        elif urlsplit(address).scheme in ("http", "https"):
+            said = _ask(address.rstrip("/") + health)
+        else:
+            said = _open_port(address)
+    except HTTPError as error:
+        error.close()
+        return f"{shown(address)}{health} answered {error.code}"
+    except URLError as error:
+        return f"{shown(address)} did not answer: {error.reason}"
+    except (OSError, sqlite3.Error, ValueError) as error:
+        return f"{shown(address)} did not answer: {error}"
+    return said or None
+
+
+OLDEST_PYTHON = (3, 11)
+GIBIBYTE = 2**30
+LEAST_FREE, LITTLE_FREE = 1, 5  # GiB: a month of yellow with its editions and reports takes about one
+_PINNED = re.compile(r"^([A-Za-z0-9._-]+(?:\[[^\]]*\])?==[^\\\n]+?)\s*\\?$", re.MULTILINE)
+
+
+def find_python(settings: Settings) -> Finding:
+    """Look at the interpreter."""
+    found, oldest = ".".join(map(str, sys.version_info[:3])), ".".join(map(str, OLDEST_PYTHON))
+    if sys.version_info[:2] < OLDEST_PYTHON:
+        return Finding("python", "broken", f"expected Python {oldest} or newer; this is {found}", "make setup PYTHON=…")
+    return Finding("python", "ok", f"Python {found}")
+
+
+def differing_packages(lock: str) -> list[str]:
+    """Return what of a requirements lock's text is missing here or is of another version, one sentence each."""
+    said = []
+    for line in _PINNED.findall(lock):
+        wanted = Requirement(line)
+        if wanted.marker and not wanted.marker.evaluate():
+            continue
+        try:
+            found = version(wanted.name)
+        except PackageNotFoundError:
+            said.append(f"{wanted.name} is missing")
+            continue
+        if not wanted.specifier.contains(found, prereleases=True):
+            said.append(f"{wanted.name} is {found}, locked is {str(wanted.specifier).lstrip('=')}")
+    return said
+
+
+def find_packages(settings: Settings) -> Finding:
+    """Hold the installed packages against requirements.lock."""
+    lock = settings.root / "requirements.lock"
+    if not lock.is_file():
+        return Finding("packages", "warn", f"there is no {lock} to hold them against", "restore it from git")
+    text = lock.read_text(encoding="utf-8")
+    if differ := differing_packages(text):
+        said = f"{len(differ)} packages are not as locked: {', '.join(differ[:5])}{' …' * (len(differ) > 5)}"
+        return Finding("packages", "broken", said, "make setup (it installs what is locked)")
+    return Finding(
+        "packages", "ok", f"the {len(_PINNED.findall(text))} locked packages that belong here are installed so"
+    )
+
+
+def find_tools(settings: Settings) -> Finding:
+    """Look for git, and for what DVC needs."""
+    if not shutil.which("git"):
+        return Finding(
+            "git-and-dvc", "warn", "git is not on the PATH", "install git: versions name the commit they come from"
+        )
+    missing = [name for name in (".git", ".dvc/config", "dvc.yaml") if not (settings.root / name).exists()]
+    if missing:
+        return Finding(
+            "git-and-dvc",
+            "warn",
+            f"{settings.root} has no {', no '.join(missing)}",
+            "run from a git clone, or --no-version",
+        )
+    if (settings.data, settings.reports) != (settings.root / "data", settings.root / "reports"):
+        return Finding(
+            "git-and-dvc",
+            "ok",
+            "git and DVC are there; DVC keeps no folders outside the checkout, so runs here are not versioned",
+        )
+    return Finding("git-and-dvc", "ok", "git and DVC are there")
+
+
+def find_source(settings: Settings) -> Finding:
+    """Ask the publisher for the zone table's size."""
+    from taxi.data.download import Patience
+    from taxi.data.source import open_source
+
+    patience = Patience(connect=3.0, read=3.0, attempts=1)
+    try:
+        open_source(settings.source, patience).ask("misc/taxi_zone_lookup.csv")
+    except (UsageError, NotPublished) as error:
+        return Finding("source", "broken", str(error), "set TAXI_SOURCE or --source")
+    except TaxiError as error:
+        return Finding(
+            "source", "warn", f"{error}", "months on hand can be run; new ones need the network, or another TAXI_SOURCE"
+        )
+    default = " (the TLC's site)" if settings.source == TLC_SITE else ""
+    return Finding("source", "ok", f"{shown(settings.source)}{default} answers")
+
+
+def _reach(name: str, address: str, health: str, variable: str) -> Finding:
+    if reason := why_unreachable(address, health):
+        return Finding(name, "broken", reason, f"start it, or set {variable}")
+    there = Path(address.removeprefix(SQLITE)).is_file()
+    said = (
+        f"{shown(address)} answers"
+        if not address.startswith(SQLITE) or there
+        else f"{address} is made by the first run"
+    )
+    return Finding(name, "ok", said)
+
+
+def find_registry(settings: Settings) -> Finding:
+    """Ask MLflow."""
+    return _reach("registry", settings.tracking_uri, "/health", "MLFLOW_TRACKING_URI")
+
+
+def find_prefect(settings: Settings) -> Finding:
+    """Ask Prefect's server, where one is set."""
+    if settings.prefect is None:
+        return Finding("prefect", "ok", "no server is set: every run starts its own")
+    return _reach("prefect", settings.prefect, "/health", "PREFECT_API_URL")
+
+
+def find_stores(settings: Settings) -> Finding:
+    """Ask the databases of predictions and of metrics."""
+    for address, variable in ((settings.predictions, "TAXI_PREDICTIONS"), (settings.metrics, "TAXI_METRICS")):
+        found = _reach("databases", address, "", variable)
+        if found.level != "ok":
+            return found
+    return Finding(
+        "databases", "ok", f"{shown(settings.predictions)} and {shown(settings.metrics)}: nothing against them"
+    )
+
+
+def _nearest(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def find_disk(settings: Settings) -> Finding:
+    """Look at the room left where data and reports lie."""
+    free = {folder: shutil.disk_usage(_nearest(folder)).free / GIBIBYTE for folder in (settings.data, settings.reports)}
+    folder, least = min(free.items(), key=lambda one: one[1])
+    said, todo = f"{least:.1f} GiB are free at {folder}", "free some, or set TAXI_DATA and TAXI_REPORTS elsewhere"
+    level = "broken" if least < LEAST_FREE else "warn" if least < LITTLE_FREE else "ok"
+    return Finding("disk", level, said, "" if level == "ok" else todo)  # type: ignore[arg-type]
+
+
+def _why_not_writable(folder: Path) -> str | None:
+    try:
+        with tempfile.NamedTemporaryFile(dir=_nearest(folder)):
+            return None
+    except OSError as error:
+        return f"{folder}: {error.strerror}"
+
+
+def find_permissions(settings: Settings) -> Finding:
+    """Try to write where data, reports and, if it is a file, the registry lie."""
+    places = [settings.data, settings.reports]
+    if settings.tracking_uri.startswith(SQLITE):
+        places.append(Path(settings.tracking_uri.removeprefix(SQLITE)).parent)
+    if refused := [reason for place in places if (reason := _why_not_writable(place))]:
+        return Finding(
+            "permissions",
+            "broken",
+            f"cannot write to {'; '.join(refused)}",
+            "make it writable, or set TAXI_DATA, TAXI_REPORTS, MLFLOW_TRACKING_URI",
+        )
+    return Finding("permissions", "ok", "data, reports and registry can be written")
+
+
+def find_params(settings: Settings) -> Finding:
+    """Read params.yaml."""
+    try:
+        load_params(settings.root / "params.yaml")
+    except UsageError as error:
+        return Finding("params", "broken", str(error), "correct the entry that is named, or `git checkout params.yaml`")
+    return Finding("params", "ok", "params.yaml is whole and in range")
+
+
+def find_zones(settings: Settings) -> Finding:
+    """Read the publisher's zones."""
+    if not settings.zones.is_dir():
+        return Finding("zones", "ok", f"{settings.zones} is not there yet: the first run brings it")
+    try:
+        return Finding("zones", "ok", f"{len(read_zones(settings.zones))} zones can be read")
+    except (BadFile, BadZipFile, OSError, KeyError, ValueError) as error:
+        todo = f"remove {settings.zones}: the next run brings it anew"
+        return Finding("zones", "broken", f"the zones cannot be read: {error}", todo)
+
+
+CHECKS = (
+    Check("python", find_python),
+    Check("packages", find_packages),
+    Check("git-and-dvc", find_tools),
+    Check("params", find_params),
+    Check("permissions", find_permissions),
+    Check("disk", find_disk),
+    Check("zones", find_zones),
+    Check("source", find_source),
+    Check("registry", find_registry),
+    Check("prefect", find_prefect),
+    Check("databases", find_stores),
+)

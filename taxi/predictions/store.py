@@ -1,0 +1,291 @@
+"""What was predicted and what became of it: the store, SQLite by default and PostgreSQL in production."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import sqlalchemy as sql
+from sqlalchemy.engine import Engine
+
+from taxi.data.clock import elapsed_minutes
+from taxi.database import INSERT, BadRows, Database, StoreDown, open_engine, reaching
+from taxi.predictions.spool import Entry, encode_rows, read_rows
+
+# --- Rows of the prediction store as plain values: checked and cast before they are written, completed when they are read.
+
+Json = dict[str, Any]
+
+
+def as_utc(time: datetime | str) -> datetime:
+    """Return a moment as a zoneless datetime in UTC; one without a zone is taken to be in UTC already."""
+    moment = datetime.fromisoformat(time) if isinstance(time, str) else time
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+
+
+def _wall_clock(time: datetime | str) -> datetime:
+    moment = datetime.fromisoformat(time) if isinstance(time, str) else time
+    if moment.tzinfo:
+        raise ValueError(f"expected New York wall-clock time without a zone; got {moment.isoformat()}")
+    return moment
+
+
+def _number(value: Any) -> float | None:
+    number = None if value is None else float(value)
+    return None if number is None or math.isnan(number) else number
+
+
+def _minutes(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"expected finite minutes; got {number}")
+    return number
+
+
+REQUIRED: dict[str, Callable[[Any], Any]] = {
+    "prediction_id": str,
+    "made_at": as_utc,
+    "service": str,
+    "pickup": _wall_clock,
+    "PULocationID": int,
+    "DOLocationID": int,
+    "arm": str,
+    "version": int,
+    **dict.fromkeys(("mean", "median", "p10", "p90"), _minutes),
+}
+OPTIONAL: dict[str, Callable[[Any], Any]] = {
+    "trip_id": lambda value: None if value is None else str(value),
+    **dict.fromkeys(("passenger_count", "trip_type", "vendor", "planned_distance_miles", "latency_ms"), _number),
+    "shadow": bool,
+    "fallback": bool,
+}
+OUTCOME = {"trip_id", "prediction_id", "duration", "dropoff", "source", "received_at", "key"}
+
+
+def prediction_rows(rows: Sequence[Json]) -> list[Json]:
+    """Return predictions with every column of the table; raise ValueError that names what is missing or unknown."""
+    return [_prediction(row) for row in rows]
+
+
+def _prediction(row: Json) -> Json:
+    missing, unknown = REQUIRED.keys() - row.keys(), row.keys() - REQUIRED.keys() - OPTIONAL.keys()
+    if missing or unknown:
+        raise ValueError(f"expected a prediction; missing: {sorted(missing)}, unknown: {sorted(unknown)}")
+    made = {name: cast(row[name]) for name, cast in REQUIRED.items()}
+    return made | {name: cast(row.get(name)) for name, cast in OPTIONAL.items()}
+
+
+def outcome_key(row: Json) -> str:
+    """Return what an outcome is about: its trip where it names one, else its prediction; ValueError if neither."""
+    for kind in ("trip", "prediction"):
+        if row.get(f"{kind}_id"):
+            return f"{kind}:{row[f'{kind}_id']}"
+    raise ValueError("expected an outcome with trip_id or prediction_id; it has neither")
+
+
+def outcome_rows(rows: Sequence[Json]) -> list[Json]:
+    """Return outcomes with every column of the table, one a key: of several the one received last."""
+    checked = sorted((_outcome(row) for row in rows), key=lambda one: one["received_at"])
+    return list({one["key"]: one for one in checked}.values())
+
+
+def _outcome(row: Json) -> Json:
+    if unknown := row.keys() - OUTCOME:
+        raise ValueError(f"expected an outcome with {sorted(OUTCOME)}; got also {sorted(unknown)}")
+    duration, dropoff = row.get("duration"), row.get("dropoff")
+    if duration is None and dropoff is None:
+        raise ValueError("expected an outcome with duration or dropoff; it has neither")
+    return {
+        "key": outcome_key(row),
+        **{name: OPTIONAL["trip_id"](row.get(name)) for name in ("trip_id", "prediction_id")},
+        "duration": None if duration is None else _minutes(duration),
+        "dropoff": None if dropoff is None else _wall_clock(dropoff),
+        "source": str(row.get("source", "http")),
+        "received_at": as_utc(row.get("received_at") or datetime.now(UTC)),
+    }
+
+
+def with_durations(joined: pd.DataFrame) -> pd.DataFrame:
+    """Return the predictions with ``duration`` (minutes) filled from pickup and drop-off where only those are known."""
+    lacking = joined["duration"].isna() & joined["dropoff"].notna()
+    filled = joined["duration"].copy()
+    for year, part in joined[lacking].groupby(joined["pickup"].dt.year):
+        filled.loc[part.index] = elapsed_minutes(part["pickup"], part["dropoff"], f"{year}-01")
+    return joined.assign(duration=filled)
+
+
+# --- The prediction store's two tables.
+
+PREPARING = 7_012_023  # the number of PostgreSQL's advisory lock under which the tables are made
+TABLES = sql.MetaData()
+PREDICTIONS = sql.Table(
+    "predictions",
+    TABLES,
+    sql.Column("prediction_id", sql.Text, primary_key=True),
+    sql.Column("made_at", sql.DateTime, nullable=False, comment="UTC"),
+    sql.Column("service", sql.Text, nullable=False),
+    sql.Column("trip_id", sql.Text, index=True),
+    sql.Column("pickup", sql.DateTime, nullable=False, comment="New York wall-clock"),
+    sql.Column("PULocationID", sql.Integer, nullable=False),
+    sql.Column("DOLocationID", sql.Integer, nullable=False),
+    sql.Column("passenger_count", sql.Double),
+    sql.Column("trip_type", sql.Double),
+    sql.Column("vendor", sql.Double),
+    sql.Column("planned_distance_miles", sql.Double),
+    sql.Column("arm", sql.Text, nullable=False, comment="champion or challenger"),
+    sql.Column("shadow", sql.Boolean, nullable=False, comment="computed beside the answer, never sent"),
+    sql.Column("fallback", sql.Boolean, nullable=False, comment="the challenger failed and the champion answered"),
+    sql.Column("version", sql.Integer, nullable=False),
+    *(sql.Column(name, sql.Double, nullable=False, comment="minutes") for name in ("mean", "median", "p10", "p90")),
+    sql.Column("latency_ms", sql.Double),
+    sql.Index("predictions_by_service", "service", "made_at"),
+)
+OUTCOMES = sql.Table(
+    "outcomes",
+    TABLES,
+    sql.Column("key", sql.Text, primary_key=True, comment="trip:<trip_id> or prediction:<prediction_id>"),
+    sql.Column("trip_id", sql.Text),
+    sql.Column("prediction_id", sql.Text),
+    sql.Column("duration", sql.Double, comment="minutes; without it, dropoff tells"),
+    sql.Column("dropoff", sql.DateTime, comment="New York wall-clock"),
+    sql.Column("source", sql.Text, nullable=False),
+    sql.Column("received_at", sql.DateTime, nullable=False, comment="UTC"),
+)
+
+
+__all__ = ["BadRows", "Carried", "Store", "StoreDown", "open_store"]
+
+WHAT = "prediction store"
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What became of a segment: how many rows were written, and the lines that the store will never take, with reasons."""
+
+    written: int
+    aside: list[str]
+    reasons: list[str]
+
+
+class Store(Database):
+    """The tables of predictions and outcomes at one address."""
+
+    what, tables, lock = WHAT, TABLES, PREPARING
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._insert = INSERT[engine.dialect.name]
+
+    def write_predictions(self, rows: Sequence[Json]) -> None:
+        """Keep predictions (keys: the table's columns; made_at in UTC); those that are kept already change nothing.
+
+        Raises StoreDown where the database does not answer, BadRows where a row is not one; then none was written.
+        """
+        self._write(self._insert(PREDICTIONS).on_conflict_do_nothing(), rows, prediction_rows)
+
+    def write_outcomes(self, rows: Sequence[Json]) -> None:
+        """Keep outcomes: trip_id or prediction_id, duration (minutes) or dropoff, source; in any order, repeated or not.
+
+        Of two that differ about one trip the one received later counts. Raises as ``write_predictions``.
+        """
+        insert = self._insert(OUTCOMES)
+        new = insert.excluded
+        differs = sql.or_(*(OUTCOMES.c[name].is_distinct_from(new[name]) for name in ("duration", "dropoff")))
+        later = (new.received_at >= OUTCOMES.c.received_at) & differs
+        changed = {name: new[name] for name in ("duration", "dropoff", "source", "received_at")}
+        self._write(insert.on_conflict_do_update(index_elements=["key"], set_=changed, where=later), rows, outcome_rows)
+
+    def write_segment(self, segment: Path) -> Carried:
+        """Keep the rows of a segment of the spool; those that cannot be are found by writing each alone. Raises StoreDown."""
+        entries, unreadable = read_rows(segment)
+        refused = self._write_entries(entries)
+        aside, _ = encode_rows([entry for entry, _ in refused])
+        return Carried(len(entries) - len(refused), unreadable + aside, [why for _, why in refused])
+
+    def _write_entries(self, entries: Sequence[Entry]) -> list[tuple[Entry, str]]:
+        try:
+            self.write_predictions([row for table, row in entries if table == "predictions"])
+            self.write_outcomes([row for table, row in entries if table == "outcomes"])
+        except BadRows as error:
+            if len(entries) == 1:
+                return [(entries[0], str(error))]
+            return [bad for entry in entries for bad in self._write_entries([entry])]
+        return []
+
+    def _write(self, statement: Any, rows: Sequence[Json], check: Callable[[Sequence[Json]], list[Json]]) -> None:
+        if rows:
+            with reaching(WHAT, self.address):
+                checked = check(rows)
+            with self._transaction() as connection:
+                connection.execute(statement, checked)
+
+    def with_outcomes(self, service: str, since: datetime | None = None) -> pd.DataFrame:
+        """Return all predictions made since then (UTC), with duration (minutes), dropoff, source and received_at of the outcome.
+
+        These are empty where none came. An outcome of the prediction itself comes before one of its trip; a trip's counts for
+        all its predictions.
+        """
+        own, trips = OUTCOMES.alias("own"), OUTCOMES.alias("trips")
+        known = [
+            sql.case((own.c.key.is_not(None), own.c[name]), else_=trips.c[name]).label(name)
+            for name in ("duration", "dropoff", "source", "received_at")
+        ]
+        joined = PREDICTIONS.outerjoin(own, own.c.key == sql.literal("prediction:") + PREDICTIONS.c.prediction_id)
+        joined = joined.outerjoin(trips, trips.c.key == sql.literal("trip:") + PREDICTIONS.c.trip_id)
+        wanted = sql.select(PREDICTIONS, *known).select_from(joined).where(PREDICTIONS.c.service == service)
+        if since is not None:
+            wanted = wanted.where(PREDICTIONS.c.made_at >= as_utc(since))
+        return with_durations(self._read(wanted))
+
+    def newest(self, service: str, since: datetime, most: int) -> pd.DataFrame:
+        """Return arm, version and latency_ms of the newest ``most`` predictions made since then (UTC), in their order."""
+        made = [PREDICTIONS.c[name] for name in ("prediction_id", "made_at", "arm", "version", "latency_ms")]
+        known = (PREDICTIONS.c.service == service) & (PREDICTIONS.c.made_at >= as_utc(since))
+        latest = sql.select(*made).where(known).order_by(PREDICTIONS.c.made_at.desc()).limit(most).subquery()
+        return self._read(sql.select(latest), latest)
+
+    def count_made(self, service: str, since: datetime, until: datetime) -> int:
+        """Return how many predictions were answered from ``since`` until before ``until`` (UTC); shadows are not."""
+        made = (PREDICTIONS.c.made_at >= as_utc(since)) & (PREDICTIONS.c.made_at < as_utc(until))
+        known = (PREDICTIONS.c.service == service) & ~PREDICTIONS.c.shadow & made
+        with self._transaction() as connection:
+            return int(connection.scalar(sql.select(sql.func.count()).select_from(PREDICTIONS).where(known)) or 0)
+
+    def made(self, service: str, since: datetime) -> pd.DataFrame:
+        """Return when (UTC), by which arm, in the shadow or not, and in how many ms each prediction since then was made."""
+        known = (PREDICTIONS.c.service == service) & (PREDICTIONS.c.made_at >= as_utc(since))
+        names = ("made_at", "prediction_id", "arm", "shadow", "latency_ms")
+        return self._read(sql.select(*(PREDICTIONS.c[name] for name in names)).where(known))
+
+    def of_trips(self, prefix: str) -> pd.DataFrame:
+        """Return the predictions of the trips whose id begins with ``prefix``, with or without an outcome."""
+        return self._read(sql.select(PREDICTIONS).where(PREDICTIONS.c.trip_id.startswith(prefix, autoescape=True)))
+
+    def find_prediction(self, prediction_id: str) -> Json | None:
+        """Return one prediction's row, or None if there is none of that id."""
+        with self._transaction() as connection:
+            found = connection.execute(sql.select(PREDICTIONS).where(PREDICTIONS.c.prediction_id == prediction_id))
+            return next((dict(row) for row in found.mappings()), None)
+
+    def count(self) -> dict[str, int]:
+        """Return the number of rows in each table."""
+        with self._transaction() as connection:
+            tables = (PREDICTIONS, OUTCOMES)
+            counted = {one.name: connection.scalar(sql.select(sql.func.count()).select_from(one)) for one in tables}
+            return {name: int(rows or 0) for name, rows in counted.items()}
+
+    def _read(self, wanted: Any, table: Any = PREDICTIONS) -> pd.DataFrame:
+        with self._transaction() as connection:
+            result = connection.execute(wanted.order_by(table.c.made_at, table.c.prediction_id))
+            kinds = {column.name: column.type for column in wanted.selected_columns}
+            frame = pd.DataFrame(result.fetchall(), columns=list(result.keys()))
+        types = {sql.DateTime: "datetime64[us]", sql.Double: "float64", sql.Boolean: "bool"}
+        return frame.astype({name: types[type(kind)] for name, kind in kinds.items() if type(kind) in types})
+
+
+def open_store(address: str) -> Store:
+    """Return the store at ``sqlite:///file`` or ``postgresql+psycopg2://…`` without connecting yet; UsageError otherwise."""
+    return Store(open_engine(address, WHAT, "TAXI_PREDICTIONS"))

@@ -1,0 +1,69 @@
+"""What a model was made of: code, lock and the publisher's bytes."""
+
+import hashlib
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from taxi.config import Settings
+from taxi.files import read_json, sha256_file
+from taxi.params import Params
+
+NEEDED = ("holidays", "numpy", "pandas", "pyarrow", "scikit-learn", "xgboost-cpu")
+
+
+def requirements() -> list[str]:
+    """Return the packages that a model needs to predict, pinned to those installed here."""
+    pinned = []
+    for package in NEEDED:
+        try:
+            pinned.append(f"{package}=={version(package)}")
+        except PackageNotFoundError:
+            package = package.removesuffix("-cpu")
+            pinned.append(f"{package}=={version(package)}")
+    return pinned
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def describe_code(root: Path) -> dict[str, str]:
+    """Return the git commit (``none`` outside git), whether the tree had changes, and the lock's sha256."""
+    lock = root / "requirements.lock"
+    return {
+        "git_commit": _git(root, "rev-parse", "HEAD") or "none",
+        "git_dirty": str(bool(_git(root, "status", "--porcelain", "--untracked-files=no"))).lower(),
+        "lock_sha256": sha256_file(lock) if lock.is_file() else "none",
+    }
+
+
+def committed_sha256(root: Path, commit: str, name: str) -> str | None:
+    """Return the SHA-256 of a file as it is in ``commit``; None if that commit, or the file in it, is not on hand."""
+    shown = subprocess.run(["git", "-C", str(root), "show", f"{commit}:{name}"], capture_output=True, check=False)
+    return hashlib.sha256(shown.stdout).hexdigest() if shown.returncode == 0 else None
+
+
+def describe_inputs(settings: Settings, service: str, months: list[str]) -> dict[str, dict[str, Any]]:
+    """Return for each month the sha256 of raw bytes and kept trips, address, ETag, time, and whether they are synthetic."""
+    found = {}
+    for month in months:
+        paths = settings.month(service, month)
+        source = read_json(paths.sidecar) if paths.sidecar.is_file() else {}
+        found[month] = {
+            "raw_sha256": sha256_file(paths.raw),
+            "trips_sha256": sha256_file(paths.trips),
+            "address": source.get("address", "unknown"),
+            "etag": source.get("etag") or "none",
+            "fetched_at": source.get("fetched_at", "unknown"),
+            "synthetic": bool(source.get("synthetic")),
+        }
+    return found
+
+
+def flatten_params(params: Params) -> dict[str, Any]:
+    """Return ``section.name`` to value for all of ``params.yaml`` but the live experiment."""
+    sections = params.lasting().items()
+    return {f"{section}.{name}": value for section, part in sections for name, value in part.items()}

@@ -1,0 +1,143 @@
+"""From dev over staging to prod: each environment is a registered model of its own, and each has its gate."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from taxi.errors import Refused, UsageError
+from taxi.files import locked
+from taxi.params import MonitorParams, Params, ReleaseParams
+from taxi.registry.aliases import Change, Move, carry_out, make_name, now, settle_open
+from taxi.registry.mlflow_client import connect, lock_file, prepare, reaching
+from taxi.registry.versions import (
+    ENVIRONMENTS,
+    Version,
+    find_version,
+    model_name,
+    pick_champion,
+    read_aliases,
+    versions,
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition of a gate: whether it is met, and why or why not."""
+
+    name: str
+    met: bool
+    reason: str
+
+
+def environment_before(environment: str) -> str:
+    """Return the environment that versions enter this one from; raise UsageError for dev and for unknown ones."""
+    if environment not in ENVIRONMENTS[1:]:
+        raise UsageError(
+            f"expected an environment to promote to, one of {', '.join(ENVIRONMENTS[1:])}; got {environment!r}"
+        )
+    return ENVIRONMENTS[ENVIRONMENTS.index(environment) - 1]
+
+
+def check_champion(one: Version, champion: Version | None) -> Check:
+    """Only the champion of the environment before may go on."""
+    met = champion is not None and champion.number == one.number
+    return Check("champion", met, f"{champion.label if champion else 'none'} is the champion of {one.environment}")
+
+
+def check_newer(one: Version, target: str, there: Sequence[Version]) -> Check:
+    """It must not be there already, and not be trained to an earlier month than the champion there."""
+    source = f"models:/{model_name(one.service, one.environment)}/{one.number}"
+    if copies := [copy for copy in there if copy.source == source]:
+        return Check(
+            "newer", False, f"{one.label} is in {target} already, as {copies[-1].label}; see taxi rollback --to"
+        )
+    champion = pick_champion(there)
+    if champion and champion.trained_to > one.trained_to:
+        said = f"{champion.label} was trained to {champion.trained_to}, {one.label} to {one.trained_to}: roll {target} back first"
+        return Check("newer", False, said)
+    return Check(
+        "newer", True, f"trained to {one.trained_to}; in {target}: {champion.trained_to if champion else 'none'}"
+    )
+
+
+def check_coverage(one: Version, monitor: MonitorParams) -> Check:
+    """The 80 % interval must have held on the month that judged the version."""
+    share = one.metrics.get("coverage80")
+    met = share is not None and monitor.coverage_low <= share <= monitor.coverage_high
+    shown = "unknown" if share is None else f"{share:.1%}"
+    limits = f"{monitor.coverage_low:.0%} to {monitor.coverage_high:.0%}"
+    return Check("coverage", met, f"coverage of the 80 % interval was {shown} (limits {limits})")
+
+
+def check_origin(one: Version, release: ReleaseParams) -> Check:
+    """Synthetic trips and code that is in no commit do not make a model for prod, unless params.yaml lets them."""
+    if one.tags["synthetic"] == "true" and not release.synthetic:
+        return Check("origin", False, "trained on synthetic trips (release.synthetic)")
+    commit, dirty = one.tags["git_commit"], one.tags["git_dirty"] == "true"
+    if (dirty or commit == "none") and not release.uncommitted:
+        return Check("origin", False, f"made by code that is in no commit (release.uncommitted); nearest is {commit}")
+    return Check("origin", True, f"made by commit {commit}")
+
+
+def check_approval(one: Version, target: str, release: ReleaseParams) -> Check:
+    """A person must have approved it where params.yaml asks for that."""
+    if target not in release.approval:
+        return Check("approval", True, f"params.yaml asks for none in {target}")
+    note = one.tags.get(f"approved.{target}")
+    command = f"taxi approve {one.service}/{one.number} --environment {one.environment} --for {target} --report …"
+    return Check("approval", note is not None, note or f"none yet: {command}")
+
+
+def check_evidence(name: str, fault: str | None) -> Check:
+    """Whether what had to be recomputed (files and golden trips, or all of the lineage) agrees with what is recorded."""
+    return Check(name, fault is None, fault or "recomputed; agrees")
+
+
+def open_gate(
+    one: Version,
+    target: str,
+    champion: Version | None,
+    there: Sequence[Version],
+    params: Params,
+    faults: dict[str, str | None],
+) -> list[Check]:
+    """Return all conditions of ``target``'s gate for ``one``: staging asks whether it is good, prod also where it is from.
+
+    ``champion`` is that of the environment before, ``there`` the versions in ``target``; ``faults`` are what recomputing found.
+    """
+    checks = [check_champion(one, champion), check_newer(one, target, there), check_coverage(one, params.monitor)]
+    checks += [check_evidence(name, fault) for name, fault in faults.items()]
+    if target == ENVIRONMENTS[-1]:
+        checks.append(check_origin(one, params.release))
+    return [*checks, check_approval(one, target, params.release)]
+
+
+def promote(
+    tracking_uri: str, one: Version, target: str, params: Params, faults: dict[str, str | None], by: str
+) -> tuple[Version, list[Check]]:
+    """Copy the version into ``target`` and make it champion there, if the gate is open; raise Refused with what is not met.
+
+    The copy and the move of the alias are one journaled move: a crash between them is finished at the next start.
+    """
+    if environment_before(target) != one.environment:
+        raise UsageError(f"expected a version of {environment_before(target)}; got {one.label}")
+    prepare(tracking_uri)
+    name = model_name(one.service, target)
+    with reaching(tracking_uri), locked(lock_file(tracking_uri, one.service)):
+        client = connect(tracking_uri)
+        make_name(client, name)
+        settle_open(client, name)
+        champion = pick_champion(versions(tracking_uri, one.service, one.environment))
+        checks = open_gate(one, target, champion, versions(tracking_uri, one.service, target), params, faults)
+        if closed := [f"{check.name}: {check.reason}" for check in checks if not check.met]:
+            raise Refused(f"{one.label} does not enter {target}: {'; '.join(closed)}")
+        before = read_aliases(client, name).get("champion")
+        carry_out(client, name, _entry(one, before, by))
+    found = find_version(tracking_uri, f"{one.service}/champion", environment=target)
+    return found, checks
+
+
+def _entry(one: Version, before: int | None, by: str) -> Move:
+    at, source = now(), f"models:/{model_name(one.service, one.environment)}/{one.number}"
+    tags: dict[str, Change] = {"released_from": [None, one.label], "released_at": [None, at], "released_by": [None, by]}
+    aliases: dict[str, Change] = {"champion": [str(before) if before else None, "copy"]}
+    return Move(at, by, f"{one.label} entered from {one.environment}", aliases, {"copy": tags}, source)

@@ -1,0 +1,186 @@
+"""A month's run, its models and their versions, written to MLflow: nothing twice, whatever was interrupted."""
+
+import json
+import logging
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.pandas_dataset import PandasDataset
+from mlflow.entities import LoggedModel, Run, RunInfo
+from mlflow.models import infer_signature
+
+from taxi.config import NOTEBOOKS, MonthPaths, Settings
+from taxi.data.schema import AT_PICKUP
+from taxi.files import locked, remove, sha256_file, sha256_json, sha256_tree
+from taxi.models.model import load_model
+from taxi.params import Params
+from taxi.registry.aliases import follow_tags, make_name
+from taxi.registry.golden import write_golden
+from taxi.registry.integrity import check_registered_folder, read_manifest, write_manifest
+from taxi.registry.mlflow_client import ARTIFACTS, Client, connect, database_file, lock_file, prepare, reaching
+from taxi.registry.provenance import describe_code, describe_inputs, flatten_params, requirements
+from taxi.registry.versions import DEV, model_name, versions
+from taxi.training.plan import Plan
+from taxi.training.train import judging_trips
+
+
+def report_pages(paths: MonthPaths) -> list[Path]:
+    """Return the month's executed notebooks, their pages and results, in order of their names."""
+    return sorted(page for name in NOTEBOOKS for page in paths.reports.glob(f"{name}.*"))
+
+
+def trail_tags(settings: Settings, plan: Plan, params: Params) -> dict[str, str]:
+    """Return the digests by which a version's parameters and reports are known again: JSON of name to SHA-256."""
+    pages = {page.name: sha256_file(page) for page in report_pages(settings.month(plan.service, plan.month))}
+    logged = sha256_json(logged_params(plan, params))
+    return {"reports": json.dumps(pages, sort_keys=True, separators=(",", ":")), "params_sha256": logged}
+
+
+def logged_params(plan: Plan, params: Params) -> dict[str, str]:
+    """Return what a month's run logs as its parameters: all of ``params.yaml`` and the months that train."""
+    given = flatten_params(params) | {"months": ",".join(plan.learnt)}
+    return {name: str(value) for name, value in given.items()}
+
+
+def run_tags(settings: Settings, plan: Plan, inputs: dict[str, Any], fingerprint: str) -> dict[str, str]:
+    """Return what the month's run and its versions have in common: code, lock, month, fingerprint, synthetic or not."""
+    synthetic = str(any(one["synthetic"] for one in inputs.values())).lower()
+    month = {"service": plan.service, "month": plan.month, "fingerprint": fingerprint, "synthetic": synthetic}
+    return describe_code(settings.root) | month
+
+
+def version_tags(
+    plan: Plan, role: str, metrics: dict[str, float], inputs: dict[str, Any], challenger: int | None
+) -> dict[str, str]:
+    """Return a version's own tags: the months that trained it, their bytes, what judged it, and its parent version."""
+    months = plan.months_of(role)
+    parent = challenger if role == "winner" else plan.incumbent and plan.incumbent["version"]
+    tags = {"role": role, "trained_from": months[0], "trained_to": months[-1], "months": ",".join(months)}
+    tags |= {"judged_in": plan.month} | ({"promoted_in": plan.month} if role == "winner" else {})
+    tags |= {"parent": f"{plan.service}/{parent}"} if parent else {}
+    tags |= {f"metric.{name}": str(value) for name, value in metrics.items()}
+    for month in months:
+        tags |= {f"data.{month}": inputs[month]["raw_sha256"], f"trips.{month}": inputs[month]["trips_sha256"]}
+        tags |= {f"{name}.{month}": inputs[month][name] for name in ("address", "etag", "fetched_at")}
+    return tags
+
+
+Json = dict[str, Any]
+_LOG = logging.getLogger(__name__)
+
+
+def _experiment(client: Client, tracking_uri: str, service: str) -> str:
+    name, database = model_name(service), database_file(tracking_uri)
+    place = (database.parent / ARTIFACTS / service).as_uri() if database else None
+    found = client.get_experiment_by_name(name)
+    return str(found.experiment_id if found else client.create_experiment(name, place))
+
+
+def _log_month(settings: Settings, plan: Plan, params: Params, steps: Json, inputs: Json, at: int) -> None:
+    paths, compare = settings.month(plan.service, plan.month), steps.get("05-compare", {})
+    mlflow.log_params(logged_params(plan, params))
+    for who, scores in (("champion", steps["03-monitor"]["metrics"]), ("challenger", compare.get("challenger"))):
+        mlflow.log_metrics({f"{who}_{name}": value for name, value in (scores or {}).items()}, timestamp=at)
+    for month, one in inputs.items():
+        sha256, origin = one["trips_sha256"], {name: one[name] for name in ("address", "raw_sha256")}
+        frame, source = pd.DataFrame({"sha256": [sha256]}), CodeDatasetSource(origin)
+        data = PandasDataset(frame, source, name=f"{plan.service}-{month}", digest=sha256[:36])
+        mlflow.log_input(data, "judging" if month == plan.month else "training", tags={"sha256": sha256, **origin})
+    for page in report_pages(paths):
+        mlflow.log_artifact(str(page), "reports")
+
+
+def _logged_model(client: Client, settings: Settings, plan: Plan, role: str, run_id: str, experiment: str) -> Any:
+    """Log the model's files, unless a killed run had got so far."""
+    made = f"source_run_id = '{run_id}' AND name = '{role}' AND status = 'READY'"
+    for one in client.search_logged_models([experiment], made):
+        return one
+    folder = settings.month(plan.service, plan.month).models / role
+    example = judging_trips(settings, plan)[AT_PICKUP].head(5).astype(dict.fromkeys(AT_PICKUP[1:], "float64"))
+    info = mlflow.pyfunc.log_model(
+        name=role,
+        loader_module="taxi.pyfunc",
+        data_path=str(folder),
+        input_example=example,
+        signature=infer_signature(example, load_model(folder).predict(example)),
+        pip_requirements=requirements(),
+    )
+    return client.get_logged_model(info.model_id)
+
+
+def _registered(tracking_uri: str, service: str, fingerprint: str) -> dict[str, int]:
+    there = versions(tracking_uri, service)
+    return {one.tags["role"]: one.number for one in there if one.tags["fingerprint"] == fingerprint}
+
+
+def _marks(settings: Settings, plan: Plan, role: str, logged: LoggedModel) -> dict[str, str]:
+    """Return what a version is known again by: its files' digests, and golden trips with their predictions."""
+    folder = settings.month(plan.service, plan.month).models / role
+    with TemporaryDirectory() as place:
+        got = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{logged.model_id}", dst_path=place))
+        remove(got / "registered_model_meta")
+        manifest = write_manifest(got)
+        check_registered_folder(got, read_manifest(manifest))
+    golden = write_golden(load_model(folder), judging_trips(settings, plan))
+    return {"manifest": manifest, "golden": golden, "model_sha256": sha256_tree(folder)}
+
+
+def _register_models(
+    client: Client,
+    settings: Settings,
+    plan: Plan,
+    params: Params,
+    compare: Json,
+    tags: dict[str, str],
+    inputs: Json,
+    run: RunInfo,
+) -> None:
+    name = model_name(plan.service)
+    there = _registered(settings.tracking_uri, plan.service, tags["fingerprint"])
+    make_name(client, name)
+    waits = {"awaits_approval": DEV} if DEV in params.release.approval else {}
+    for role in ("challenger", "winner") if compare["promote"] else ("challenger",):
+        if role not in there:
+            logged = _logged_model(client, settings, plan, role, run.run_id, run.experiment_id)
+            own = version_tags(plan, role, compare["challenger"], inputs, there.get("challenger"))
+            own |= _marks(settings, plan, role, logged) | (waits if role == "winner" else {})
+            source = f"models:/{logged.model_id}"
+            made = client.create_model_version(name, source, run.run_id, tags | own, model_id=logged.model_id)
+            there[role] = int(made.version)
+            if "awaits_approval" in own:
+                page = settings.month(plan.service, plan.month).reports / "05-compare.html"
+                _LOG.warning("%s/%s waits: taxi approve %s/%s --report %s", *[plan.service, made.version] * 2, page)
+
+
+def _month_run(client: Client, tracking_uri: str, plan: Plan, fingerprint: str) -> Run:
+    experiment = _experiment(client, tracking_uri, plan.service)
+    for run in client.search_runs([experiment], f"tags.fingerprint = '{fingerprint}'", max_results=1):
+        return run
+    return client.create_run(experiment, tags={"fingerprint": fingerprint}, run_name=f"{plan.service} {plan.month}")
+
+
+def record_month(settings: Settings, plan: Plan, params: Params, steps: Json, fingerprint: str) -> dict[str, int]:
+    """Keep the month's run and its models, and move the aliases; returns version numbers by role (challenger, winner).
+
+    Safe to repeat: what is there, by ``fingerprint``, is taken up, and what a killed run did not get to is done.
+    """
+    uri = settings.tracking_uri
+    prepare(uri)
+    with reaching(uri), locked(lock_file(uri, plan.service)):
+        client = connect(uri)
+        run = _month_run(client, uri, plan, fingerprint)
+        if run.info.status != "FINISHED":
+            inputs = describe_inputs(settings, plan.service, sorted({*plan.window, *plan.refit_window, plan.month}))
+            tags = run_tags(settings, plan, inputs, fingerprint)
+            with mlflow.start_run(run.info.run_id):
+                mlflow.set_tags(tags | {f"data.{month}": one["raw_sha256"] for month, one in inputs.items()})
+                _log_month(settings, plan, params, steps, inputs, run.info.start_time)
+                if "05-compare" in steps:
+                    tags |= trail_tags(settings, plan, params)
+                    _register_models(client, settings, plan, params, steps["05-compare"], tags, inputs, run.info)
+        follow_tags(uri, plan.service, f"{plan.service} {plan.month} was run")
+        return _registered(uri, plan.service, fingerprint)

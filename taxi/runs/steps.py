@@ -1,0 +1,107 @@
+"""Which steps of a month are done already: a step is done when what it was made from is what there is now."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from taxi.config import MonthPaths, Settings
+from taxi.data.schema import SYNTHETIC_BANNER
+from taxi.files import read_json, sha256_file, sha256_json
+from taxi.fingerprint import code_sha256, hash_path
+from taxi.models.search_result import search_file
+from taxi.params import Params
+from taxi.training.plan import Plan, read_plan
+
+_LOG = logging.getLogger(__name__)
+
+STEP_INPUTS = {
+    "01-explore": ("month", "history"),
+    "02-features": ("month", "window"),
+    "03-monitor": ("month", "window", "incumbent"),
+    "04-train": ("month", "window", "incumbent", "search"),
+    "05-compare": ("month", "window", "incumbent", "challenger"),
+}
+
+
+def _months(settings: Settings, service: str, months: list[str]) -> dict[str, str | None]:
+    return {month: hash_path(settings.month(service, month).trips) for month in months}
+
+
+def step_inputs(settings: Settings, plan: Plan, notebook: str) -> dict[str, Any]:
+    """Return the hashes of all that ``notebook`` reads for the plan's month, by name."""
+    paths = settings.month(plan.service, plan.month)
+    known = {
+        "month": lambda: [hash_path(path) for path in (paths.raw, paths.trips, paths.quarantine, paths.acceptance)],
+        "history": lambda: {
+            month: hash_path(settings.month(plan.service, month).acceptance) for month in plan.refit_window
+        },
+        "window": lambda: _months(settings, plan.service, plan.earlier),
+        "incumbent": lambda: hash_path(paths.models / "incumbent"),
+        "search": lambda: hash_path(search_file(paths)),
+        "challenger": lambda: hash_path(paths.models / "challenger"),
+    }
+    inputs = {name: known[name]() for name in STEP_INPUTS[notebook]}
+    return inputs | {
+        "notebook": sha256_file(settings.root / "notebooks" / f"{notebook}.ipynb"),
+        "code": code_sha256(settings),
+        "zones": hash_path(settings.zones / "taxi_zones.zip"),
+        "plan": sha256_json([plan.window, plan.refit_window, plan.holdout_from, plan.incumbent, plan.before]),
+    }
+
+
+def step_fingerprint(settings: Settings, plan: Plan, notebook: str) -> str:
+    """Return one hash over all that ``notebook`` reads for the plan's month."""
+    return sha256_json(step_inputs(settings, plan, notebook))
+
+
+def finished_step(paths: MonthPaths, notebook: str, fingerprint: str) -> dict[str, Any] | None:
+    """Return the step's result if it was made from the same inputs and its page is there; None if it is to be done."""
+    result, page = paths.reports / f"{notebook}.json", paths.reports / f"{notebook}.html"
+    if not (result.is_file() and page.is_file()):
+        return None
+    content = read_json(result)
+    return content if content.get("fingerprint") == fingerprint else None
+
+
+def month_fingerprint(settings: Settings, plan: Plan, params: Params) -> str:
+    """Return one hash over all that the whole month's run is made from."""
+    steps = {name: step_inputs(settings, plan, name) for name in STEP_INPUTS}
+    for inputs in steps.values():
+        inputs.pop("challenger", None)
+    return sha256_json([steps, params.lasting()])
+
+
+def _banner(paths: MonthPaths) -> str:
+    return SYNTHETIC_BANNER if read_json(paths.acceptance).get("synthetic") else ""
+
+
+def execute_step(settings: Settings, plan: Plan, notebook: str) -> dict[str, Any]:
+    """Execute one notebook for the plan's month, unless it was made from the same inputs; return its result."""
+    from taxi.runs.notebooks import run_notebook
+
+    paths, fingerprint = settings.month(plan.service, plan.month), step_fingerprint(settings, plan, notebook)
+    if (done := finished_step(paths, notebook, fingerprint)) is not None:
+        _LOG.info("%s %s: %s is done already", plan.service, plan.month, notebook)
+        return done
+    run = run_notebook(
+        settings.root / "notebooks" / f"{notebook}.ipynb",
+        paths.reports / f"{notebook}.html",
+        {"service": plan.service, "month": plan.month},
+        cwd=settings.root,
+        fingerprint=fingerprint,
+        banner=_banner(paths),
+    )
+    _LOG.info("%s %s: %s in %.1f s", plan.service, plan.month, notebook, run.seconds)
+    return dict(read_json(run.result_path))
+
+
+def execute_notebook(settings: Settings, service: str, month: str, notebook: str, extra: dict[str, Any]) -> Path:
+    """Execute one notebook as the flow does, with more parameters if given; return its page."""
+    from taxi.runs.notebooks import run_notebook
+
+    plan, paths = read_plan(settings, service, month), settings.month(service, month)
+    fingerprint = step_fingerprint(settings, plan, notebook)
+    given = {"service": service, "month": month} | extra
+    mark = fingerprint if not extra else sha256_json([fingerprint, extra])
+    source, page = settings.root / "notebooks" / f"{notebook}.ipynb", paths.reports / f"{notebook}.html"
+    return run_notebook(source, page, given, cwd=settings.root, fingerprint=mark, banner=_banner(paths)).page

@@ -1,0 +1,1 @@
+"""The prediction service over HTTP: app, middleware, workers, and the follower that swaps versions."""

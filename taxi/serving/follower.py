@@ -1,0 +1,226 @@
+"""Follows the registry's aliases in a process of its own, and puts what passes its examination on the server's disk.
+
+Only here is a version fetched and looked at for the first time: a malformed file that ends a process ends this one, the
+supervisor starts it again, and the version that did it is refused.
+"""
+
+import logging
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from taxi.config import Settings
+from taxi.errors import TaxiError, UsageError
+from taxi.files import read_json, remove, remove_staging, write_json
+from taxi.params import load_params
+from taxi.registry.golden import check_golden, read_golden
+from taxi.registry.mlflow_client import RegistryUnreachable
+from taxi.registry.versions import Version, aliased_version, download_model
+from taxi.serving.loader import ARMS, give_back, load_slot
+from taxi.serving.local_store import (
+    ANSWERS,
+    SILENT,
+    UNCLEAR,
+    Entry,
+    Place,
+    Refusal,
+    State,
+    find_trees,
+    now_text,
+    trees_of,
+)
+
+_LOG = logging.getLogger(__name__)
+STEP = 0.2
+EDITED_SECONDS = 5.0
+BEHIND = 10  # niceness: requests come first, examining a version can wait
+ENDED = "examining it ended the process"
+
+
+class Unreachable(TaxiError):
+    """The registry, or its store of files, did not answer; nothing is known about the aliases."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where versions come from; ``wanted`` and ``fetch`` raise Unreachable, ``fetch`` and ``examine`` anything that is wrong."""
+
+    wanted: Callable[[str], Version | None]
+    fetch: Callable[[Version, Path], None]
+    examine: Callable[[Version, Path], None]
+
+
+def folder_name(version: Version) -> str:
+    """Return the name of a version's folder: another digest under the same number is another folder."""
+    return f"{version.number}-{version.tags.get('model_sha256', 'none')[:12]}"
+
+
+def _same(entry: Entry | None, version: Version | None) -> bool:
+    if entry is None or version is None:
+        return entry is None and version is None
+    return (entry.version, entry.sha256) == (version.number, version.tags.get("model_sha256"))
+
+
+def _known_bad(state: State, version: Version) -> bool:
+    sha256 = version.tags.get("model_sha256", "none")
+    return any((one.version, one.sha256) == (version.number, sha256) for one in state.refused)
+
+
+class Follower:
+    """Keeps a server's place up to date with ``source``."""
+
+    def __init__(self, place: Place, source: Source) -> None:
+        self.place, self.source = place, source
+
+    def start(self) -> None:
+        """Refuse the version whose examination ended the last process, and remove what it left half-written."""
+        self.place.versions.mkdir(parents=True, exist_ok=True)
+        remove_staging(self.place.versions)
+        if self.place.examining.is_file():
+            suspect = read_json(self.place.examining)
+            _LOG.error("version %s is refused: %s", suspect["version"], ENDED)
+            self._update(refused=(*self.place.read_state().refused, Refusal(**suspect, reason=ENDED, at=now_text())))
+            remove(self.place.examining)
+
+    def forget_refusals(self) -> None:
+        """Try again what was refused."""
+        self._update(refused=())
+
+    def look(self) -> State:
+        """Look at the aliases once and take up what they name and what passes; return the state after it."""
+        try:
+            wanted = {arm: self.source.wanted(arm) for arm in ARMS}
+            if wanted["challenger"] and wanted["champion"] and wanted["challenger"].number == wanted["champion"].number:
+                wanted["challenger"] = None
+            self._drop_old_refusals([one for one in wanted.values() if one])
+            for arm, version in wanted.items():
+                self._follow(arm, version)
+            return self._update(registry=ANSWERS)
+        except Unreachable as error:
+            _LOG.warning("the last good versions go on serving: %s", error)
+            return self._update(registry=SILENT)
+        except Exception:  # a version registered by other means may lack anything; following must not end with it
+            _LOG.exception("the last good versions go on serving: the registry's answer cannot be understood")
+            return self._update(registry=UNCLEAR)
+
+    def _follow(self, arm: str, version: Version | None) -> None:
+        state = self.place.read_state()
+        if _same(state.arm(arm), version):
+            return
+        if version is None:
+            if arm == "challenger":  # without a champion in the registry, the last good one goes on
+                self._update(challenger=None)
+        elif not _known_bad(state, version):
+            self._take_up(arm, version)
+
+    def _take_up(self, arm: str, version: Version) -> None:
+        sha256, name = version.tags.get("model_sha256", "none"), folder_name(version)
+        write_json(self.place.examining, {"arm": arm, "version": version.number, "sha256": sha256})
+        try:
+            folder = self.place.versions / name
+            self.source.fetch(version, folder)
+            self.source.examine(version, folder)
+        except Unreachable:
+            remove(self.place.examining)
+            raise
+        except Exception as error:  # a bad version may fail in any way; whatever it is, the version is refused
+            self._refuse(Refusal(arm, version.number, sha256, self._reason(error), now_text()))
+        else:
+            entry = Entry(version.number, name, sha256, version.trained_from, version.trained_to, now_text())
+            _LOG.info("version %d passed and is the %s from now on", version.number, arm)
+            self.place.prune(self._update(**{arm: entry}))
+        remove(self.place.examining)
+        give_back()
+
+    def _reason(self, error: Exception) -> str:
+        said = str(error).replace(f"{self.place.folder}/", "").splitlines()
+        words = said[0][:500] if said else ""
+        return words if isinstance(error, TaxiError) else f"{type(error).__name__}: {words}"
+
+    def _refuse(self, refusal: Refusal) -> None:
+        _LOG.error("version %d is refused as %s: %s", refusal.version, refusal.arm, refusal.reason)
+        self._update(refused=(*self.place.read_state().refused, refusal))
+
+    def _drop_old_refusals(self, named: list[Version]) -> None:
+        state = self.place.read_state()
+        numbers = {one.number for one in named}
+        self._update(refused=tuple(one for one in state.refused if one.version in numbers))
+
+    def _update(self, **changes: object) -> State:
+        before = self.place.read_state()
+        after = replace(before, **changes)  # type: ignore[arg-type]
+        if after != before:
+            self.place.write_state(after)
+        return after
+
+
+def _poll_seconds(params: Path) -> float:
+    try:
+        return load_params(params).serve.poll_seconds
+    except UsageError as error:  # it is being edited; the workers say so too
+        _LOG.error("params.yaml is not understood: %s", error)
+        return EDITED_SECONDS
+
+
+def pause(place: Place, seconds: float, seen: int) -> None:
+    """Wait, give or take a fifth, or until a nudge newer than ``seen``."""
+    until = time.monotonic() + seconds * random.uniform(0.8, 1.2)
+    while time.monotonic() < until and place.nudged_at() == seen:
+        time.sleep(STEP)
+
+
+def follow(settings: Settings, service: str) -> None:
+    """Follow the aliases for ever: the body of the follower's process."""
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(BEHIND)
+    place = Place(settings.server(service))
+    follower, seen = Follower(place, registry_source(settings, service)), place.nudged_at()
+    follower.start()
+    while True:
+        follower.look()
+        pause(place, _poll_seconds(settings.root / "params.yaml"), seen)
+        if place.nudged_at() != seen:
+            seen = place.nudged_at()
+            follower.forget_refusals()
+
+
+# --- Candidates for serving, from the registry: fetched with their digests checked, then examined before they may serve.
+
+Answer = TypeVar("Answer")
+
+
+def _asking(ask: Callable[[], Answer]) -> Answer:
+    try:
+        return ask()
+    except RegistryUnreachable as error:
+        raise Unreachable(str(error)) from error
+
+
+def examine(service: str, version: Version, folder: Path) -> None:
+    """Load a fetched version, have it answer as it did when registered, leave its trees grown; raise what is wrong with it.
+
+    One that served before and is still kept comes back without its trees being grown again.
+    """
+    if version.service != service:
+        raise TaxiError(f"expected a version of {service}; version {version.number} is of {version.service}")
+    grown = find_trees(folder)
+    loaded = load_slot(folder, version.number, {}, grown)
+    check_golden(loaded.model, read_golden(version.tags.get("golden")))
+    if grown is None:
+        loaded.fast.save_trees(trees_of(folder))
+
+
+def registry_source(settings: Settings, service: str) -> Source:
+    """Return the registry at ``settings.tracking_uri`` as a source of versions."""
+    uri = settings.tracking_uri
+    return Source(
+        wanted=lambda arm: _asking(lambda: aliased_version(uri, service, arm)),
+        fetch=lambda version, folder: _asking(lambda: download_model(uri, version, folder)),
+        examine=lambda version, folder: examine(service, version, folder),
+    )

@@ -1,0 +1,140 @@
+"""A worker's eyes: files on its own disk that say which versions serve and by which rules; looked at five times a second."""
+
+import asyncio
+import gc
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+from taxi.config import api_keys_file, load_api_keys
+from taxi.errors import TaxiError, UsageError
+from taxi.params import Params, load_params
+from taxi.serving.loader import ARMS, Loaded, give_back, load_slot
+from taxi.serving.local_store import Entry, Place, State, find_trees
+from taxi.serving.metrics import AGE, DEGRADED, REFUSED, SWAPS, VERSION
+from taxi.serving.middleware import Keys, Rules
+from taxi.serving.predictor import Predictor
+
+_LOG = logging.getLogger(__name__)
+EVERY = 0.2
+
+
+def _stamp(path: Path | None) -> tuple[int, int]:
+    """Return what changes when a file is replaced or written; zeros where there is none."""
+    try:
+        seen = path.stat() if path else None
+    except FileNotFoundError:
+        seen = None
+    return (seen.st_mtime_ns, seen.st_ino) if seen else (0, 0)
+
+
+class Watch:
+    """Brings what lies on disk into a running worker: versions by ``place``, rules by ``params.yaml`` and the keys' file."""
+
+    def __init__(
+        self, place: Place, params: Path, predictor: Predictor, rules: Rules, experiment: Callable[[Params], object]
+    ) -> None:
+        self._place, self._params, self._predictor, self._rules = place, params, predictor, rules
+        self._experiment = experiment
+        self._stamps: dict[Path | None, tuple[int, int]] = {}
+        self._loader = ThreadPoolExecutor(1, "loader")
+        self.state = State()
+
+    def _changed(self, path: Path | None) -> bool:
+        stamp = _stamp(path)
+        if self._stamps.get(path) == stamp:
+            return False
+        self._stamps[path] = stamp
+        return True
+
+    async def look(self) -> None:
+        """Take up what has changed since the last look."""
+        if self._changed(self._params) | self._changed(api_keys_file()):
+            self._renew_rules()
+        if self._changed(self._place.state):
+            await self._follow_state()
+        self._tell()
+
+    async def run(self) -> None:
+        """Look for ever."""
+        while True:
+            await asyncio.sleep(EVERY)
+            try:
+                await self.look()
+            except (TaxiError, OSError):
+                _LOG.exception("what serves goes on serving")
+
+    async def first(self, seconds: float) -> None:
+        """Wait, ``seconds`` at most, while the first champion lies on disk and is not loaded: a sibling may be ready already."""
+        until = time.monotonic() + seconds
+        while self._predictor.slots.champion is None and time.monotonic() < until:
+            if self._place.read_state().champion is None:
+                return
+            await asyncio.sleep(EVERY / 10)
+
+    def close(self) -> None:
+        """End the loader's thread."""
+        self._loader.shutdown()
+
+    def _renew_rules(self) -> None:
+        try:
+            params, keys = load_params(self._params), Keys(load_api_keys())
+        except (UsageError, OSError) as error:
+            _LOG.error("the rules stay as they were: %s", error)
+            return
+        if len(self._rules.keys) and not len(keys):
+            _LOG.error("the keys stay as they were: the file has none")
+            keys = self._rules.keys
+        self._rules.renew(params.serve, keys)
+        self._predictor.experiment = self._experiment(params)  # type: ignore[assignment]
+
+    async def _follow_state(self) -> None:
+        self.state = self._place.read_state()
+        for arm in ARMS:
+            entry = self.state.arm(arm)
+            if entry is None and arm == "challenger":
+                self._predictor.slots = self._predictor.slots.with_arm(arm, None)
+            elif entry is not None and not self._has(arm, entry):
+                await self._swap(arm, entry)
+
+    def _has(self, arm: str, entry: Entry) -> bool:
+        loaded = getattr(self._predictor.slots, arm)
+        return loaded is not None and loaded.about["sha256"] == entry.sha256
+
+    async def _swap(self, arm: str, entry: Entry) -> None:
+        """Load beside what serves, then switch; what cannot be loaded changes nothing."""
+        began = time.perf_counter()
+        try:
+            loaded = await asyncio.get_running_loop().run_in_executor(self._loader, self._load, entry)
+        except Exception:  # a version may fail in any way; what serves goes on serving
+            _LOG.exception("version %d passed its examination and cannot be loaded here", entry.version)
+            return
+        self._predictor.slots = self._predictor.slots.with_arm(arm, loaded)
+        await asyncio.get_running_loop().run_in_executor(self._loader, give_back)
+        SWAPS.labels(arm).inc()
+        _LOG.info("version %d serves as %s; loaded in %.2f s", entry.version, arm, time.perf_counter() - began)
+
+    def _load(self, entry: Entry) -> Loaded:
+        about = {"version": entry.version, "sha256": entry.sha256, "since": entry.since}
+        about |= {"trained_from": entry.trained_from, "trained_to": entry.trained_to}
+        folder = self._place.find(entry)
+        return load_slot(folder, entry.version, about, find_trees(folder))
+
+    def _tell(self) -> None:
+        now = datetime.now(UTC)
+        for arm in ARMS:
+            loaded = getattr(self._predictor.slots, arm)
+            VERSION.labels(arm).set(loaded.version if loaded else 0)
+            if loaded:
+                AGE.labels(arm).set((now - datetime.fromisoformat(loaded.about["since"])).total_seconds())
+        DEGRADED.set(self.state.degraded)
+        REFUSED.set(len(self.state.refused))
+
+
+def settle() -> None:
+    """Take what was imported out of the garbage collector's sight: its full rounds would stop every request for as long."""
+    gc.collect()
+    gc.freeze()

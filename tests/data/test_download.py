@@ -1,0 +1,146 @@
+"""Downloads survive every fault of a line and of a server that we could think of, and never keep a wrong byte."""
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+from taxi.data.download import Patience, Unreachable, ask_over_http, download
+from taxi.errors import NotPublished, TaxiError
+from tests.support import faults
+from tests.support.faults import serve
+
+BODY = bytes(range(256)) * 400
+OTHER = BODY[::-1] + b"more"
+QUICK = Patience(connect=2, read=0.5, attempts=4, first_wait=0.01, longest_wait=0.05)
+
+
+def fetch(site: faults.Site, part: Path, patience: Patience = QUICK) -> dict[str, Any]:
+    return download(f"{site.base}/file", part, patience)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "ranges"),
+    [
+        pytest.param([faults.answers(503)] * 3, [None] * 4, id="three 503s"),
+        pytest.param([faults.answers(429, Retry_After="1")], [None, None], id="429"),
+        pytest.param([faults.resets(60_000)], [None, "resumed"], id="reset in mid-body"),
+        pytest.param([faults.stops(60_000)], [None, "resumed"], id="short body"),
+        pytest.param([faults.resets(60_000), faults.stops(60_000)], [None, "resumed", "resumed"], id="twice"),
+        pytest.param([faults.stops(60_000), faults.ignores_range], [None, "resumed"], id="Range ignored"),
+        pytest.param([faults.stops(60_000), faults.answers(416)], [None, "resumed", None], id="Range refused"),
+        pytest.param(
+            [faults.stops(60_000), faults.resumes_another(OTHER)], [None, "resumed", None], id="another edition's rest"
+        ),
+        pytest.param([faults.says(len(BODY) + 9)], [None, "resumed"], id="a length that is too long"),
+        pytest.param([faults.drips(0.02)], [None, "resumed"], id="slow drip"),
+        pytest.param([faults.drips(0.9)], [None, "resumed"], id="silence"),
+    ],
+)
+def test_the_whole_file_comes_in_spite_of(
+    trouble: list[faults.Fault], ranges: list[str | None], tmp_path: Path
+) -> None:
+    with serve({"/file": BODY}, *trouble) as site:
+        found = fetch(site, tmp_path / "part")
+        asked = ["resumed" if wanted else None for wanted in site.gets()]
+
+    assert (tmp_path / "part").read_bytes() == BODY
+    assert found["size"] == len(BODY)
+    assert found["etag"] == faults.etag(BODY)
+    assert asked == ranges
+    assert [path.name for path in tmp_path.iterdir()] == ["part"]
+
+
+def test_a_resumed_download_asks_only_for_the_rest(tmp_path: Path) -> None:
+    with serve({"/file": BODY}, faults.stops(60_000)) as site:
+        fetch(site, tmp_path / "part")
+
+    assert site.gets() == [None, "bytes=60000-"]
+
+
+def test_a_file_replaced_between_two_starts_is_fetched_anew(tmp_path: Path) -> None:
+    with serve({"/file": BODY}, *[faults.stops(60_000)] * 4) as site:
+        with pytest.raises(Unreachable, match="received 60000 bytes, expected 102400"):
+            fetch(site, tmp_path / "part")
+        site.files["/file"] = OTHER
+        fetch(site, tmp_path / "part")
+
+    assert (tmp_path / "part").read_bytes() == OTHER
+
+
+def test_a_second_start_goes_on_where_the_first_gave_up(tmp_path: Path) -> None:
+    impatient = Patience(attempts=1)
+    with serve({"/file": BODY}, faults.stops(60_000)) as site:
+        with pytest.raises(Unreachable, match="What came is kept; run again to go on"):
+            fetch(site, tmp_path / "part", impatient)
+        fetch(site, tmp_path / "part", impatient)
+
+    assert site.gets() == [None, "bytes=60000-"]
+    assert (tmp_path / "part").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("code", [403, 404])
+def test_an_absent_file_is_not_published_and_not_asked_for_again(code: int, tmp_path: Path) -> None:
+    with serve({"/file": BODY}, faults.answers(code)) as site:
+        with pytest.raises(NotPublished, match=f"the server answered {code}"):
+            fetch(site, tmp_path / "part")
+
+    assert len(site.asked) == 1
+
+
+def test_patience_ends_with_the_number_of_attempts(tmp_path: Path) -> None:
+    with serve({"/file": BODY}, *[faults.answers(503)] * 9) as site:
+        with pytest.raises(Unreachable, match="answered 503"):
+            fetch(site, tmp_path / "part")
+
+    assert len(site.asked) == QUICK.attempts
+
+
+def test_the_wait_that_the_server_asks_for_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", waits.append)
+
+    with serve({"/file": BODY}, faults.answers(429, Retry_After="7"), faults.answers(503)) as site:
+        fetch(site, tmp_path / "part", Patience(first_wait=0.01))
+
+    assert waits[0] == 7
+    assert waits[1] < 0.1
+
+
+def test_an_unexpected_status_is_said_at_once(tmp_path: Path) -> None:
+    with serve({"/file": BODY}, faults.answers(401)) as site:
+        with pytest.raises(TaxiError, match=r"expected 200 or 206 from .*; it answered 401"):
+            fetch(site, tmp_path / "part")
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with serve({"/file": BODY}) as site:
+        monkeypatch.setattr("taxi.data.download.os.fsync", full)
+        with pytest.raises(TaxiError, match="no space left"):
+            fetch(site, tmp_path / "part")
+
+    assert not (tmp_path / "part").exists()
+
+
+def test_nobody_listening_is_unreachable(tmp_path: Path) -> None:
+    with serve({}) as site:
+        pass
+
+    with pytest.raises(Unreachable, match="ConnectError"):
+        fetch(site, tmp_path / "part")
+
+
+def test_asking_reads_no_body() -> None:
+    with serve({"/file": BODY}) as site:
+        site.head_faults = [faults.answers(503)]
+        found = ask_over_http(f"{site.base}/file", QUICK)
+
+    assert found["size"] == len(BODY)
+    assert found["etag"] == faults.etag(BODY)
+    assert site.gets() == []

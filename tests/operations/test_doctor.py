@@ -1,0 +1,269 @@
+"""What is wrong with an installation and what crashes leave: found by a look that changes nothing, repaired only when asked."""
+
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipelines.commands import operations
+from pipelines.flow_runs import judge
+from taxi.config import Settings, shown
+from taxi.errors import TaxiError
+from taxi.files import locked
+from taxi.operations import doctor, leftovers
+from taxi.operations.doctor import Check, Finding, as_answer, examine, why_unreachable, worst
+from taxi.predictions.spool import Spool, encode_rows
+from taxi.predictions.store import open_store
+from taxi.processes import PARENT_MARK, SOCKETS, lives, lives_here, machine_mark, mark_of
+from taxi.registry.aliases import Move, read_history, write_move
+from taxi.registry.mlflow_client import connect, prepare
+from tests.support.postgres import free_port
+from tests.support.prediction_rows import make_row, wait_for
+from tests.support.prefect_server import flow_runs, running_prefect, wait_until_running
+from tests.support.worlds import ROOT, World
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name in ("TAXI_PREDICTIONS", "TAXI_METRICS", "PREFECT_API_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    made = Settings(
+        ROOT, str(tmp_path / "source"), tmp_path / "data", tmp_path / "reports", f"sqlite:///{tmp_path}/mlflow.db"
+    )
+    for folder in (made.data, made.reports, tmp_path / "source"):
+        folder.mkdir()
+    return made
+
+
+@pytest.fixture
+def ended() -> int:
+    """The number of a process that ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def check(name: str, settings: Settings, repair: bool = False) -> Finding:
+    """What the check of that name finds."""
+    checks = [one for one in (*doctor.CHECKS, *leftovers.CHECKS) if one.name == name]
+    return examine(checks, settings, repair)[0]
+
+
+def test_half_written_files_of_the_dead_are_found_and_only_repair_removes_them(settings: Settings, ended: int) -> None:
+    dead, living = (settings.data / f".month.part-{owner}-abc.parquet" for owner in (ended, os.getpid()))
+    dead.touch(), living.touch()
+
+    assert check("staging", settings).level == "warn"
+    assert dead.exists()
+    found = check("staging", settings, repair=True)
+
+    assert (found.level, found.repaired) == ("ok", True)
+    assert "1 half-written" in found.says
+    assert living.exists() and not dead.exists()
+
+
+def test_a_lock_that_is_held_is_told_from_a_file_without_a_holder_and_neither_is_deleted(settings: Settings) -> None:
+    folder = settings.data / ".locks"
+    with locked(folder / "green-2024-01.lock"):
+        pass
+    (folder / "free.lock").touch()
+
+    elsewhere = replace(settings, root=settings.data)  # a checkout in which a month was run has a lock file of its own
+    with locked(folder / "green-2024-01.lock"):
+        found = check("locks", elsewhere, repair=True)
+
+    assert found.level == "ok"
+    assert "1 lock files without a holder" in found.says and "1 held by living processes" in found.says
+    assert {path.name for path in folder.iterdir()} >= {"green-2024-01.lock", "free.lock"}
+
+
+def test_a_process_that_outlived_its_run_is_found_and_ended_and_one_with_a_parent_is_not(settings: Settings) -> None:
+    marks = {"lost": "1:0.00", "kept": mark_of()}
+    sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
+    children = {name: subprocess.Popen(sleeping, env={**os.environ, PARENT_MARK: mark}) for name, mark in marks.items()}
+    try:
+        wait_for(lambda: str(children["lost"].pid) in check("processes", settings).says)
+        assert str(children["kept"].pid) not in check("processes", settings).says
+
+        assert check("processes", settings, repair=True).repaired
+        assert children["lost"].wait(10) is not None
+        assert children["kept"].poll() is None
+    finally:
+        for child in children.values():
+            child.kill()
+            child.wait()
+
+
+def test_sockets_of_a_kernel_that_is_gone_are_removed(
+    settings: Settings, ended: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    gone, there = (tmp_path / f"{SOCKETS}{owner}-xyz" for owner in (ended, os.getpid()))
+    gone.mkdir(), there.mkdir()
+
+    assert check("sockets", settings, repair=True).repaired
+    assert there.exists() and not gone.exists()
+
+
+def test_a_promotion_that_was_killed_halfway_is_broken_until_it_is_settled(settings: Settings) -> None:
+    assert check("promotions", settings).level == "ok"
+    prepare(settings.tracking_uri)
+    client = connect(settings.tracking_uri)
+    client.create_registered_model("taxi-green")
+    client.set_registered_model_tag("taxi-green", "journal", write_move(Move("2024-05-01", "someone", "a trial")))
+
+    found = check("promotions", settings)
+    assert (found.level, "green in dev: a trial" in found.says) == ("broken", True)
+    assert check("promotions", settings, repair=True).repaired
+    assert [move.why for move in read_history(settings.tracking_uri, "green")] == ["a trial"]
+
+
+def test_predictions_that_wait_for_a_service_that_is_gone_are_carried_into_the_store(settings: Settings) -> None:
+    spool = Spool(settings.spool)
+    spool.add(encode_rows([("predictions", make_row(number)) for number in range(5)])[0])
+    assert check("spool", settings).level == "ok"  # its writer lives
+    spool.close()
+
+    assert check("spool", settings).level == "warn"
+    assert check("spool", settings, repair=True).repaired
+    assert open_store(settings.predictions).count()["predictions"] == 5
+
+
+def test_a_repair_that_fails_leaves_the_finding_and_says_why(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(settings: Settings) -> None:
+        raise TaxiError("no store today")
+
+    broken = Check("spool", lambda settings: Finding("spool", "warn", "rows wait"), fail)
+
+    assert examine([broken], settings, repair=True)[0].says == "rows wait; the repair failed: no store today"
+
+
+def test_a_check_that_cannot_look_is_itself_a_finding(settings: Settings) -> None:
+    def look(settings: Settings) -> Finding:
+        raise PermissionError(13, "Permission denied")
+
+    found = examine([Check("disk", look)], settings)
+
+    assert (found[0].level, worst(found)) == ("broken", "broken")
+    assert as_answer(found)["findings"][0]["name"] == "disk"
+
+
+def test_months_that_stand_half_run_and_refused_rows_are_named(settings: Settings) -> None:
+    (settings.reports / "green" / "2024-03").mkdir(parents=True)
+    (settings.reports / "green" / "2024-03" / "01-explore.json").touch()
+    settings.spool.mkdir()
+    (settings.spool / "refused.jsonl").write_text("{}\n{}\n")
+
+    assert "green 2024-03" in check("months", settings).says
+    assert "refused 2 rows" in check("refused-rows", settings).says
+
+
+def test_a_package_of_another_version_or_missing_is_named() -> None:
+    lock = "packaging==1.0 \\\n    --hash=sha256:00\nno-such-package==2.0\nother==1 ; sys_platform == 'win32' \\\n    --hash=sha256:00\n"
+
+    differ = doctor.differing_packages(lock)
+
+    assert differ[1:] == ["no-such-package is missing"]
+    assert "locked is 1.0" in differ[0]
+    assert doctor.differing_packages((ROOT / "requirements.lock").read_text()) == []
+
+
+@pytest.mark.parametrize("name", ["python", "packages", "params", "permissions", "disk", "zones", "registry"])
+def test_a_sound_installation_has_nothing_to_say(name: str, settings: Settings) -> None:
+    assert check(name, settings).level == "ok"
+
+
+def test_wrong_parameters_and_damaged_zones_are_broken(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("clean: {min_minutes: -1}\n")
+    settings.zones.mkdir()
+    (settings.zones / "taxi_zone_lookup.csv").write_text("LocationID,Borough\n")
+    (settings.zones / "taxi_zones.zip").write_bytes(b"no archive")
+    wrong = Settings(tmp_path, settings.source, settings.data, settings.reports, settings.tracking_uri)
+
+    assert "clean.min_minutes" in check("params", wrong).says
+    assert check("zones", wrong).level == "broken"
+
+
+def test_an_address_that_does_not_answer_is_named_without_its_password(tmp_path: Path) -> None:
+    port = free_port()
+    database = f"postgresql+psycopg2://someone:secret@127.0.0.1:{port}/taxi"
+
+    assert "refused" in str(why_unreachable(database))
+    assert "secret" not in str(why_unreachable(database)) and shown(database).endswith(f"//127.0.0.1:{port}/taxi")
+    assert "did not answer" in str(why_unreachable(f"http://127.0.0.1:{port}/api", "/health"))
+    with closing(socket.create_server(("127.0.0.1", port))):
+        assert why_unreachable(database) is None
+    (tmp_path / "broken.db").write_bytes(b"no database at all, but long enough to be looked at" * 100)
+    assert "file is not a database" in str(why_unreachable(f"sqlite:///{tmp_path / 'broken.db'}"))
+
+
+def test_a_database_of_ours_that_is_damaged_is_broken(settings: Settings) -> None:
+    (settings.data / "predictions.db").write_bytes(b"nothing of the kind" * 100)
+
+    assert check("databases", settings).level == "broken"
+
+
+def test_whether_a_process_lives_is_known_here_and_not_elsewhere(ended: int) -> None:
+    assert lives(mark_of()) and lives_here(machine_mark())
+    assert not lives(f"{ended}:1.00") and not lives(f"{os.getpid()}:1.00")
+    assert lives_here(f"another-machine/{mark_of()}") is None
+
+
+def test_a_flow_run_is_judged_by_its_label_before_its_tag_and_without_either_by_nobody() -> None:
+    gone, here = f"{socket.gethostname()}/1:0.00", machine_mark()
+
+    assert judge("a", [f"process:{gone}"], {}).alive is False
+    assert judge("a", [f"process:{gone}"], {"taxi.process": here}).alive is True
+    assert judge("a", ["nightly"], None).alive is None
+
+
+def test_flow_runs_are_read_from_prefects_file_where_no_server_is_set(settings: Settings, tmp_path: Path) -> None:
+    assert operations.find_flow_runs(settings).level == "ok"
+    (tmp_path / "prefect").mkdir()
+    with closing(sqlite3.connect(tmp_path / "prefect" / "prefect.db")):
+        pass
+
+    assert "cannot be read" in examine([Check("flow-runs", operations.find_flow_runs)], settings)[0].says
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A source that takes connections and never answers: a run that asks it stays under way."""
+    with closing(socket.create_server(("127.0.0.1", 0), backlog=16)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.mark.slow
+def test_runs_whose_process_was_killed_are_marked_as_crashed_at_the_next_start(tmp_path: Path, silent: str) -> None:
+    with running_prefect(tmp_path / "prefect") as address:
+        # the one that lives on has data of its own: it holds the lock of the zone files that the silent source never sends
+        world, other = (World(tmp_path / place, {"PREFECT_API_URL": address}) for place in ("one", "other"))
+        (tmp_path / "one" / "source").mkdir(parents=True)
+        words = ("run", "--service", "green", "--no-version", "--source", silent, "--month")
+        running = [place.begin(tmp_path, *words, "2024-01") for place in (world, world, other)]
+        wait_until_running(address, 3)
+        for process in running[:2]:
+            process.kill()
+            process.join()
+        said = json.loads(world.taxi("doctor", "--json").stdout)
+        found = next(one for one in said["findings"] if one["name"] == "flow-runs")
+
+        code, _ = world.answer("ingest", "--service", "green", "--month", "2024-09")
+
+        assert code == 3
+        assert "2 flow runs are under way in name only" in found["says"]
+        states = list(flow_runs(address).values())
+        assert (states.count("CRASHED"), states.count("RUNNING")) == (2, 1)
+        running[2].kill()
+        running[2].join()

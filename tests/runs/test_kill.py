@@ -1,0 +1,93 @@
+"""kill -9 at any moment: nothing half-written, nothing left running, and the rerun ends where an undisturbed run does."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as parquet
+import pytest
+
+from taxi.data.synthetic import write_sample
+from taxi.files import STAGING_MARK, sha256_file, sha256_tree
+from taxi.processes import PARENT_MARK
+from tests.support.automation import SMALL, make_checkout
+from tests.support.databases import give_prefect_home
+from tests.support.worlds import World
+
+KILLS = int(os.environ.get("TAXI_TEST_KILLS", "1"))
+MONTHS = ["2024-01", "2024-02"][:KILLS]  # one month trains and promotes; where more is asked, a shift follows
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+def start(place: Path) -> "subprocess.Popen[str]":
+    shared = {"TAXI_SOURCE": str(place.parent / "source"), "PREFECT_HOME": str(place.parent / "prefect")}
+    words = ["backfill", "--service", "green", "--from", MONTHS[0], "--to", MONTHS[-1], "--no-version", "--json"]
+    return World(place, shared, place.parent / "checkout").start(*words, start_new_session=True)
+
+
+def finish(place: Path) -> dict[str, Any]:
+    process = start(place)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return dict(json.loads(out.splitlines()[-1]))
+
+
+def left_running(place: Path) -> list[str]:
+    """Return the processes of runs in ``place``, all of which have ended."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            own = process.environ()
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        if PARENT_MARK in own and own.get("TAXI_DATA") == str(place / "data"):
+            found.append(" ".join(process.cmdline()))
+    return found
+
+
+def check_nothing_is_half_written(place: Path) -> None:
+    for path in (one for one in place.rglob("*") if one.is_file()):
+        if STAGING_MARK in str(path) or path.name.startswith(".") or "mlflow" in str(path.relative_to(place)):
+            continue
+        if path.suffix == ".parquet":
+            parquet.read_table(path)
+        elif path.suffix in (".json", ".ipynb"):
+            json.loads(path.read_text(encoding="utf-8"))
+        elif path.suffix == ".html":
+            assert "</html>" in path.read_text(encoding="utf-8")[-20:], path
+
+
+def outcome(place: Path, answer: dict[str, Any]) -> dict[str, Any]:
+    keep = ("month", "rows", "champion", "challenger", "promoted", "reason", "verdict", "alarms")
+    data = {kind: sha256_tree(place / "data" / kind) for kind in ("trips", "quarantine", "models")}
+    raw = {path.name: sha256_file(path) for path in sorted((place / "data" / "raw").rglob("*.parquet"))}
+    return {"data": data, "raw": raw, "months": [{name: one[name] for name in keep} for one in answer["months"]]}
+
+
+def test_kill_9_at_random_moments_leaves_nothing_behind_and_changes_nothing(tmp_path: Path) -> None:
+    write_sample(tmp_path / "source", "green", MONTHS, rows=2000, shift_month="2024-02")
+    make_checkout(tmp_path / "checkout", {"model": SMALL})
+    give_prefect_home(tmp_path / "prefect")
+    calm, shaken = tmp_path / "calm", tmp_path / "shaken"
+    begun = time.monotonic()
+    expected = outcome(calm, finish(calm))
+    whole = time.monotonic() - begun
+    luck = random.Random(7)
+
+    for _ in range(KILLS):
+        process = start(shaken)
+        time.sleep(luck.uniform(0.1, 0.9) * whole)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        check_nothing_is_half_written(shaken)
+    answer = finish(shaken)
+
+    assert outcome(shaken, answer) == expected
+    assert left_running(shaken) == []
+    assert list(shaken.rglob(f"*{STAGING_MARK}*")) == []

@@ -1,0 +1,242 @@
+"""The follower takes up what passes, refuses the rest with its reason, and keeps what serves when nobody answers."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from taxi.errors import TaxiError
+from taxi.files import sha256_tree, write_json
+from taxi.registry.versions import Version
+from taxi.serving.follower import ENDED, Follower, Source, Unreachable
+from taxi.serving.local_store import Entry, Place, State, find_trees, trees_of
+
+
+@dataclass
+class Shelf:
+    """Versions that can be fetched; ``fault`` is raised by ``examine`` for a version's number."""
+
+    aliases: dict[str, Version | None] = field(default_factory=lambda: {"champion": None, "challenger": None})
+    faults: dict[int, Exception] = field(default_factory=dict)
+    down: bool = False
+    files_down: bool = False
+    fetched: list[int] = field(default_factory=list)
+
+    def wanted(self, arm: str) -> Version | None:
+        if self.down:
+            raise Unreachable("no answer")
+        return self.aliases[arm]
+
+    def fetch(self, version: Version, folder: Path) -> None:
+        if self.files_down:
+            raise Unreachable("no files")
+        self.fetched.append(version.number)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.json").write_text(str(version.number), encoding="utf-8")
+
+    def examine(self, version: Version, folder: Path) -> None:
+        if version.number in self.faults:
+            raise self.faults[version.number]
+
+
+def version(number: int, tmp_path: Path, **tags: str) -> Version:
+    sample = tmp_path / f"sample-{number}"
+    sample.mkdir(exist_ok=True)
+    (sample / "recipe.json").write_text(str(number), encoding="utf-8")
+    return Version(
+        "green", number, "2024-01", "2024-02", None, {}, {"model_sha256": sha256_tree(sample)} | tags, "", ""
+    )
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    return Shelf()
+
+
+@pytest.fixture
+def follower(tmp_path: Path, shelf: Shelf) -> Follower:
+    made = Follower(Place(tmp_path / "serving"), Source(shelf.wanted, shelf.fetch, shelf.examine))
+    made.start()
+    return made
+
+
+def test_a_champion_that_passes_is_taken_up_once(follower: Follower, shelf: Shelf, tmp_path: Path) -> None:
+    shelf.aliases["champion"] = version(3, tmp_path)
+
+    state = [follower.look(), follower.look()][-1]
+
+    assert state.champion and state.champion.version == 3 and state.registry == "answers"
+    assert shelf.fetched == [3]
+    assert follower.place.find(state.champion).name == state.champion.folder
+
+
+def test_what_does_not_pass_is_refused_with_its_reason_and_asked_for_no_more(
+    follower: Follower, shelf: Shelf, tmp_path: Path
+) -> None:
+    shelf.aliases["champion"] = version(3, tmp_path)
+    follower.look()
+    shelf.aliases["champion"], shelf.faults[4] = version(4, tmp_path), TaxiError("golden trip 2 differs")
+
+    state = [follower.look(), follower.look()][-1]
+
+    assert state.champion and state.champion.version == 3
+    assert [(one.version, one.arm, one.reason) for one in state.refused] == [(4, "champion", "golden trip 2 differs")]
+    assert shelf.fetched == [3, 4]
+
+
+def test_a_nudge_tries_again_what_was_refused(follower: Follower, shelf: Shelf, tmp_path: Path) -> None:
+    shelf.aliases["champion"], shelf.faults[4] = version(4, tmp_path), ValueError("bad\nlines and a stack")
+    assert follower.look().refused[0].reason == "ValueError: bad"
+
+    shelf.faults.clear()
+    follower.forget_refusals()
+
+    assert follower.look().champion.version == 4  # type: ignore[union-attr]
+
+
+def test_a_refusal_is_forgotten_when_no_alias_names_it_and_before_another_version_serves(
+    follower: Follower, shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.aliases["champion"], shelf.faults[4] = version(4, tmp_path), TaxiError("no")
+    follower.look()
+    shelf.aliases["champion"] = version(5, tmp_path)
+
+    told: list[State] = []
+    monkeypatch.setattr(follower.place, "prune", told.append)  # is told what serves from now on
+    follower.look()
+
+    assert [(one.champion and one.champion.version, one.refused) for one in told] == [(5, ())]
+
+
+@pytest.mark.parametrize("what", ["down", "files_down"])
+def test_without_an_answer_the_last_good_version_stays(
+    follower: Follower, shelf: Shelf, tmp_path: Path, what: str
+) -> None:
+    shelf.aliases["champion"] = version(3, tmp_path)
+    follower.look()
+    shelf.aliases["champion"] = version(4, tmp_path)
+
+    setattr(shelf, what, True)
+    state = follower.look()
+
+    assert state.champion and state.champion.version == 3 and state.degraded and state.refused == ()
+    setattr(shelf, what, False)
+    assert follower.look().champion.version == 4  # type: ignore[union-attr]
+
+
+def test_an_answer_that_cannot_be_understood_stops_nothing(follower: Follower, shelf: Shelf, tmp_path: Path) -> None:
+    shelf.aliases["champion"] = version(3, tmp_path)
+    follower.look()
+    del shelf.aliases["challenger"]
+
+    state = follower.look()
+
+    assert state.champion and state.champion.version == 3 and state.degraded
+
+
+def test_a_challenger_leaves_with_its_alias_and_is_never_the_champion_itself(
+    follower: Follower, shelf: Shelf, tmp_path: Path
+) -> None:
+    shelf.aliases |= {"champion": version(3, tmp_path), "challenger": version(4, tmp_path)}
+    assert follower.look().challenger.version == 4  # type: ignore[union-attr]
+    shelf.aliases["challenger"] = None
+    assert follower.look().challenger is None
+    shelf.aliases["challenger"] = version(3, tmp_path)
+    assert follower.look().challenger is None
+
+
+def test_a_registry_without_a_champion_does_not_stop_the_service(
+    follower: Follower, shelf: Shelf, tmp_path: Path
+) -> None:
+    shelf.aliases["champion"] = version(3, tmp_path)
+    follower.look()
+    shelf.aliases["champion"] = None
+
+    assert follower.look().champion.version == 3  # type: ignore[union-attr]
+
+
+def test_the_same_number_with_other_bytes_is_another_version(follower: Follower, shelf: Shelf, tmp_path: Path) -> None:
+    shelf.aliases["champion"] = version(3, tmp_path)
+    first = follower.look().champion
+    shelf.aliases["champion"] = version(3, tmp_path, model_sha256="0" * 64)
+
+    second = follower.look().champion
+
+    assert first and second and first.folder != second.folder
+
+
+KILLER = """
+import os, signal, sys
+from pathlib import Path
+from taxi.serving.follower import Follower, Source
+from taxi.registry.versions import Version
+from taxi.serving.local_store import Place
+one = Version("green", 9, "2024-01", "2024-02", None, {}, {"model_sha256": "9" * 64}, "", "")
+die = lambda version, folder: os.kill(os.getpid(), signal.SIGSEGV)
+follower = Follower(Place(Path(sys.argv[1])), Source(lambda arm: one if arm == "champion" else None, lambda version, folder: None, die))
+follower.start()
+follower.look()
+"""
+
+
+def test_a_version_that_ends_the_process_is_refused_at_the_next_start(tmp_path: Path) -> None:
+    ended = [subprocess.run([sys.executable, "-c", KILLER, str(tmp_path)], check=False).returncode for _ in range(2)]
+
+    assert ended == [-signal.SIGSEGV, 0]
+
+    refused = Place(tmp_path).read_state().refused
+    assert [(one.version, one.reason) for one in refused] == [(9, ENDED)]
+
+
+def test_a_copy_that_was_changed_on_disk_is_not_loaded(follower: Follower, shelf: Shelf, tmp_path: Path) -> None:
+    shelf.aliases["champion"] = version(3, tmp_path)
+    entry = follower.look().champion
+    assert entry
+    (follower.place.versions / entry.folder / "recipe.json").write_text("changed", encoding="utf-8")
+
+    with pytest.raises(TaxiError, match="the local copy is another"):
+        follower.place.find(entry)
+
+
+def test_old_versions_are_removed_and_those_in_use_are_not(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    for number in range(8):
+        folder = place.versions / f"{number}-x"
+        folder.mkdir(parents=True)
+        os.utime(folder, (1000 + number, 1000 + number))
+        trees_of(folder).parent.mkdir(exist_ok=True)
+        trees_of(folder).touch()
+
+    place.prune(State(champion=Entry(0, "0-x", "", "", "", "")))
+
+    left = [sorted(path.stem for path in folder.iterdir()) for folder in (place.versions, trees_of(folder).parent)]
+    assert left == [["0-x", "5-x", "6-x", "7-x"]] * 2
+
+
+def test_grown_trees_are_found_only_where_they_are_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = Place(tmp_path)
+    folder = place.versions / "1-x"
+    assert find_trees(folder) is None
+    trees_of(folder).parent.mkdir()
+    np.savez(trees_of(folder), leaf=np.arange(1000.0))
+    assert find_trees(folder) == trees_of(folder)
+    whole = trees_of(folder).read_bytes()
+    for spoilt in (whole[:-100], whole[:3000] + b"?" + whole[3001:]):
+        trees_of(folder).write_bytes(spoilt)
+        assert find_trees(folder) is None
+    assert caplog.text.count("are spoilt") == 2
+
+
+def test_a_state_that_cannot_be_understood_is_named(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    assert place.read_state() == State()
+    write_json(place.state, {"champion": {"version": 1}})
+    with pytest.raises(TaxiError, match="remove the file"):
+        place.read_state()
+    shutil.rmtree(tmp_path)

@@ -1,0 +1,67 @@
+"""What a worker does before its first version is loaded, and when another takes over."""
+
+import asyncio
+import weakref
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from taxi.serving.loader import Loaded, Slots
+from taxi.serving.local_store import Entry, Place, State, now_text
+from taxi.serving.reloader import Watch
+
+ENTRY = Entry(1, "1-abc", "abc", "2024-01", "2024-01", now_text())
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> Watch:
+    place = Place(tmp_path)
+    predictor = SimpleNamespace(slots=Slots())
+    return Watch(place, tmp_path / "params.yaml", predictor, None, lambda params: params.experiment)  # type: ignore[arg-type]
+
+
+def test_a_request_waits_for_the_first_champion_that_a_sibling_serves_already(watch: Watch) -> None:
+    watch._place.write_state(State(champion=ENTRY))
+
+    async def ask() -> bool:
+        waiting = asyncio.create_task(watch.first(60))
+        await asyncio.sleep(0.1)
+        early = waiting.done()
+        watch._predictor.slots = Slots(champion="loaded")  # type: ignore[arg-type]
+        await waiting
+        return early
+
+    assert not asyncio.run(ask())
+
+
+def test_nothing_is_waited_for_where_no_version_has_come(watch: Watch) -> None:
+    asyncio.run(asyncio.wait_for(watch.first(60), 30))
+
+
+def test_a_first_champion_that_cannot_be_loaded_is_not_waited_for_for_ever(watch: Watch) -> None:
+    watch._place.write_state(State(champion=ENTRY))
+    asyncio.run(asyncio.wait_for(watch.first(0.1), 30))
+
+
+def test_when_memory_is_given_back_nothing_holds_the_version_that_served_before(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(entry: Entry) -> Loaded:
+        nothing: Any = None
+        return Loaded(entry.version, nothing, nothing, {"sha256": entry.sha256, "since": entry.since})
+
+    before = load(ENTRY)
+    held, seen = weakref.ref(before), []
+    watch._predictor.slots = Slots(champion=before)
+    del before
+    watch._place.write_state(State(champion=replace(ENTRY, version=2, sha256="def")))
+    monkeypatch.setattr(watch, "_load", load)
+    monkeypatch.setattr("taxi.serving.reloader.give_back", lambda: seen.append(held()))
+
+    asyncio.run(watch._follow_state())
+
+    assert watch._predictor.slots.champion.version == 2  # type: ignore[union-attr]
+    assert seen == [None]

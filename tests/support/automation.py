@@ -1,0 +1,130 @@
+"""A Prefect server with a process worker and the retrain deployment, a checkout with parameters of its own: all as processes."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from taxi.config import TELEMETRY_OFF
+from tests.support.postgres import free_port
+from tests.support.serving_worlds import ROOT, wait_for
+
+SMALL = {
+    "rounds": 100, "learning_rate": 0.1, "max_depth": 6, "trips_per_round": 100, "head_rounds": 30,
+    "head_max_depth": 5, "interval_rounds": 30, "interval_max_depth": 4, "planned_rounds": 60, "planned_max_depth": 6, "threads": 1,
+}  # fmt: skip
+DEPLOYMENT = "retrain/on-alarm"
+PATIENCE = 900  # seconds; on a quiet machine the server takes 8
+
+
+def make_checkout(folder: Path, sections: dict[str, dict[str, Any]]) -> Path:
+    """Make a checkout whose ``params.yaml`` differs from this one's by ``sections``; everything else is this one's."""
+    folder.mkdir(parents=True)
+    for name in ("notebooks", "pipelines", "prefect.yaml", "requirements.lock"):
+        (folder / name).symlink_to(ROOT / name)
+    content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    for section, values in sections.items():
+        content[section] |= values
+    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return folder
+
+
+@dataclass
+class Automation:
+    """Places under ``place`` for all that runs; processes that were started are ended by ``stop``, last first."""
+
+    place: Path
+    sections: dict[str, dict[str, Any]] = field(default_factory=dict)
+    processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Make the checkout and the environment that every process gets."""
+        self.checkout = make_checkout(self.place / "checkout", self.sections)
+        self.server = f"http://127.0.0.1:{free_port()}/api"
+        own = {f"TAXI_{name.upper()}": str(self.place / name) for name in ("source", "data", "reports")}
+        kept = {
+            name: one for name, one in os.environ.items() if not name.startswith(("TAXI_", "PREFECT_", "PYTHONDONT"))
+        }
+        more = {
+            "MLFLOW_TRACKING_URI": f"sqlite:///{self.place / 'mlflow.db'}",
+            "PREFECT_HOME": str(self.place / "prefect"),
+            "PREFECT_API_URL": self.server,
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+            "PREFECT_LOGGING_LEVEL": "WARNING",
+        }
+        self.environment = {**kept, **TELEMETRY_OFF, **own, **more}
+
+    def start(self, name: str, *words: str) -> "subprocess.Popen[bytes]":
+        """Start a module's command in a process group of its own; its output goes to ``<place>/<name>.log``."""
+        with (self.place / f"{name}.log").open("ab") as log:
+            command = [sys.executable, "-m", *words]
+            options: dict[str, Any] = {"stdout": log, "stderr": log, "start_new_session": True}
+            process = subprocess.Popen(command, env=self.environment, cwd=self.checkout, **options)
+        self.processes.append(process)
+        return process
+
+    def run(self, *words: str) -> str:
+        """Run a module's command to its end and return its stdout; fail with its stderr."""
+        command = [sys.executable, "-m", *words]
+        done = subprocess.run(
+            command, env=self.environment, cwd=self.checkout, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{' '.join(words)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def start_prefect(self) -> None:
+        """Start the server and a worker, and deploy the retrain with the automation that ``prefect.yaml`` gives it."""
+        port = self.server.split(":")[2].split("/")[0]
+        self.start("prefect-server", "prefect", "server", "start", "--port", port, "--log-level", "ERROR")
+        wait_for(self._healthy, "a Prefect server", PATIENCE)
+        self.run("prefect", "work-pool", "create", "taxi", "--type", "process")
+        self.run("prefect", "--no-prompt", "deploy", "--name", DEPLOYMENT)
+        self.start("prefect-worker", "prefect", "worker", "start", "--pool", "taxi", "--type", "process")
+
+    def _healthy(self) -> bool:
+        time.sleep(0.5)
+        return httpx.get(f"{self.server}/health").status_code == 200
+
+    def flow_runs(self) -> list[dict[str, Any]]:
+        """Return the flow runs that automations started, oldest first."""
+        time.sleep(0.5)
+        asked = {"sort": "EXPECTED_START_TIME_ASC", "deployments": {"name": {"any_": ["on-alarm"]}}}
+        answer = httpx.post(f"{self.server}/flow_runs/filter", json=asked, timeout=30)
+        return list(answer.raise_for_status().json())
+
+    def ended_runs(self, least: int = 1) -> list[dict[str, Any]]:
+        """Return the flow runs once at least so many are there and all have ended; nothing before."""
+        runs = self.flow_runs()
+        ended = [one for one in runs if one["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")]
+        return ended if len(ended) == len(runs) >= least else []
+
+    def stop(self) -> None:
+        """End every process that was started, and what those started; what does not end when asked is killed."""
+        for process in reversed(self.processes):
+            _signal(process, signal.SIGTERM)
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                _signal(process, signal.SIGTERM)  # a Prefect worker may need a second one
+        for process in self.processes:
+            _signal(process, signal.SIGKILL)
+            process.wait(15)
+
+    def clear(self) -> None:
+        """Remove all places."""
+        shutil.rmtree(self.place, ignore_errors=True)
+
+
+def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return
