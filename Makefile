@@ -15,7 +15,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help setup lock demo loop-demo run test test-fast lint notebooks nbval bench lab clean
+.PHONY: help setup lock demo loop-demo run test test-fast campaign lint notebooks nbval bench lab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,9 @@ test: setup ## every test, the notebooks among them; those on real months where 
 
 test-fast: setup ## the inner loop: under a minute
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow and not real" -n 2 -q
+
+campaign: setup ## what the suite does once, often: 20 kills, 20 swaps, 500 experiments, 400 requests a route; under 90 minutes
+	TAXI_CAMPAIGN=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m campaign --durations=0 --durations-min=1
 
 lint: setup ## style, types, the order of the rooms, workflows
 	$(BIN)/ruff check .
