@@ -50,8 +50,9 @@ test: setup ## every test, the notebooks among them; those on real months where 
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 	$(MAKE) --no-print-directory nbval
 
+test-fast: SLOW = $(shell grep -rl --include='test_*.py' '^pytestmark = .*mark\.slow' tests)
 test-fast: setup ## the inner loop: under a minute
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow and not real" -n 2 -q
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow and not real" -n 2 --dist loadfile -p no:nbval -q $(SLOW:%=--ignore=%)
 
 campaign: setup ## what the suite does once, often: 20 kills, 20 swaps, 500 experiments, 400 requests a route; under 90 minutes
 	TAXI_CAMPAIGN=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m campaign --durations=0 --durations-min=1
