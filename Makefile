@@ -64,7 +64,7 @@ lint: setup ## style, types, the order of the rooms, workflows
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/zizmor --offline --quiet .github/workflows
 
-$(LAB)/.ready: $(VENV)/.ready params.yaml $(wildcard taxi/*.py taxi/*/*.py)
+$(LAB)/.ready: $(VENV)/.ready params.yaml scripts/lab scripts/demo $(wildcard taxi/*.py taxi/*/*.py)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/lab $(LAB)
 	@touch $@
 
