@@ -15,7 +15,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help setup lock demo loop-demo run test test-fast lint notebooks nbval bench lab clean
+.PHONY: help setup lock demo loop-demo run test test-fast campaign lint notebooks nbval bench lab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -50,8 +50,12 @@ test: setup ## every test, the notebooks among them; those on real months where 
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 	$(MAKE) --no-print-directory nbval
 
+test-fast: SLOW = $(shell grep -rl --include='test_*.py' '^pytestmark = .*mark\.slow' tests)
 test-fast: setup ## the inner loop: under a minute
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow and not real" -n 2 -q
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow and not real" -n 2 --dist loadfile -p no:nbval -q $(SLOW:%=--ignore=%)
+
+campaign: setup ## what the suite does once, often: 20 kills, 20 swaps, 500 experiments, 400 requests a route; under 90 minutes
+	TAXI_CAMPAIGN=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m campaign --durations=0 --durations-min=1
 
 lint: setup ## style, types, the order of the rooms, workflows
 	$(BIN)/ruff check .
@@ -60,7 +64,7 @@ lint: setup ## style, types, the order of the rooms, workflows
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/zizmor --offline --quiet .github/workflows
 
-$(LAB)/.ready: $(VENV)/.ready params.yaml $(wildcard taxi/*.py taxi/*/*.py)
+$(LAB)/.ready: $(VENV)/.ready params.yaml scripts/lab scripts/demo $(wildcard taxi/*.py taxi/*/*.py)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/lab $(LAB)
 	@touch $@
 

@@ -1,6 +1,8 @@
 """Fixtures that several test files share."""
 
 import gc
+import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from tests.support.builders import build_published, build_sample_trips, build_tr
 from tests.support.changes import HISTORY, MONTH
 from tests.support.postgres import Postgres, running_postgres, why_not
 from tests.support.prefect_server import running_prefect
+from tests.support.skips import describe, forbidden_in_ci
 
 REAL_SOURCE = Path(__file__).resolve().parents[2] / "shared/data/tlc"
 
@@ -25,6 +28,38 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         marked = [item.get_closest_marker("slow") is not None for item in items if item.path == file]
         slow[file] = sum(marked) / len(marked)
     items.sort(key=lambda item: -slow[item.path])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Listen to every test's report, those of xdist's workers too."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Skips(), "skips")
+
+
+class Skips:
+    """Skipped tests, by reason: a line at the end says them and how to have them; where ``CI`` is set, only listed ones pass."""
+
+    def __init__(self) -> None:
+        self.reasons: Counter[str] = Counter()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and not hasattr(report, "wasxfail"):
+            self.reasons[report.longrepr[2].removeprefix("Skipped: ")] += 1
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            self.reasons[report.longrepr[2].removeprefix("Skipped: ")] += 1
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if os.environ.get("CI") and forbidden_in_ci(self.reasons) and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.reasons:
+            terminalreporter.write_line(describe(self.reasons), yellow=True)
+        if os.environ.get("CI") and (wrong := forbidden_in_ci(self.reasons)):
+            terminalreporter.write_line(f"CI is set, and nothing may be skipped because {'; '.join(wrong)}", red=True)
 
 
 def pytest_collection_finish() -> None:

@@ -159,6 +159,7 @@ def test_an_absent_month_is_not_published(paths: MonthPaths, tmp_path: Path) -> 
         fetch(str(tmp_path), paths)
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_fetch_once(paths: MonthPaths) -> None:
     script = (
         "import sys; from pathlib import Path; from taxi.config import MonthPaths; "

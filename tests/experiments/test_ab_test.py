@@ -69,12 +69,14 @@ def test_a_much_worse_one_is_found_by_the_absolute_error_too() -> None:
     assert judged.verdict.reason.startswith("MAE +")
 
 
+@pytest.mark.slow
 def test_the_order_in_which_the_log_is_read_does_not_matter() -> None:
     log = share_log(*errors(days=9), factor=0.9)
 
     assert judge_experiment(log, PARAMS).result == judge_experiment(log.sample(frac=1, random_state=3), PARAMS).result
 
 
+@pytest.mark.slow
 def test_the_shadow_sees_in_one_trip_what_shares_see_in_dozens() -> None:
     pickup, error = errors()
     other = error + np.random.default_rng(2).normal(0, 0.5, len(error))

@@ -27,6 +27,8 @@ from tests.support.builders import build_sample_trips
 from tests.support.live import share_log, simulate_errors
 from tests.support.worlds import ROOT, World
 
+pytestmark = pytest.mark.slow
+
 PARAMS = load_params()
 MONTHS = ("2024-01", "2024-02")
 
@@ -123,7 +125,6 @@ def test_trips_without_an_outcome_count_in_the_split(tmp_path: Path) -> None:
     assert even.verdict.name == "undecided"
 
 
-@pytest.mark.slow
 def test_the_plan_says_how_many_trips_each_way_of_trying_takes(world: World) -> None:
     code, planned = world.answer("experiment", "plan")
     _, finer = world.answer("experiment", "plan", "--month", MONTHS[1], "--effect", "0.01", "--share", "0.1")
@@ -135,7 +136,6 @@ def test_the_plan_says_how_many_trips_each_way_of_trying_takes(world: World) -> 
         assert finer["trips"]["share"][metric]["trips"] > 6 * planned["trips"]["share"][metric]["trips"]
 
 
-@pytest.mark.slow
 def test_the_plan_in_words(world: World) -> None:
     done = world.taxi("experiment", "plan", "--service", "green")
 
@@ -144,7 +144,6 @@ def test_the_plan_in_words(world: World) -> None:
     assert world.taxi("experiment", "plan", "--service", "yellow").returncode == 1
 
 
-@pytest.mark.slow
 def test_the_notebook_is_a_page_with_the_verdict(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in world.environment.items():
         monkeypatch.setenv(name, value)
@@ -164,7 +163,6 @@ def test_the_notebook_is_a_page_with_the_verdict(world: World, tmp_path: Path, m
     assert page.count("data:image/png;base64,") == 1
 
 
-@pytest.mark.slow
 def test_the_report_reads_the_prediction_store_and_writes_its_page(world: World, settings: Settings) -> None:
     log = rehearse(settings, "green", MONTHS[1], "shadow", PARAMS.experiment)
     places = {"PULocationID": 74, "DOLocationID": 75, "service": "green"}

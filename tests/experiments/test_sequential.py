@@ -11,6 +11,7 @@ from taxi.experiments.ab_test import change_over_time, first_decision, plan_expe
 from taxi.experiments.losses import loss, paired_blocks, share_blocks
 from taxi.experiments.sequential import plan_trips, ratio_evidence, ratio_sequence, sequence_radius, widen_for_few
 from taxi.params import load_params
+from tests.support.campaign import at_scale
 from tests.support.live import simulate_errors
 
 PARAMS = load_params().experiment
@@ -100,34 +101,40 @@ def planned_size(metric: str, effect: float, share: float = 0.5) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize(("metric", "share"), [("rmse", 0.5), ("mae", 0.1)])
-def test_two_arms_of_one_model_come_out_as_no_difference_over_500_experiments(metric: str, share: float) -> None:
+def test_two_arms_of_one_model_come_out_as_no_difference_over_many_experiments(metric: str, share: float) -> None:
+    trials = at_scale(40, 500)
     planned = planned_size(metric, 0.1, share)
     days = math.ceil(planned / 600)
 
     said = [
-        peek(np.random.default_rng(seed), metric, 1.0, days, planned, effect=0.1, share=share) for seed in range(500)
+        peek(np.random.default_rng(seed), metric, 1.0, days, planned, effect=0.1, share=share) for seed in range(trials)
     ]
 
-    assert said.count("no difference") / 500 >= 1 - PARAMS.alpha
+    assert said.count("no difference") / trials >= 1 - PARAMS.alpha
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_a_challenger_that_is_2_percent_better_is_found_within_the_planned_sample() -> None:
+    trials = at_scale(8, 60)
     planned = planned_size("mae", 0.02)
     days = math.ceil(planned / 1750)
 
-    said = [peek(np.random.default_rng(seed), "mae", 0.98, days, planned, daily=2000) for seed in range(60)]
+    said = [peek(np.random.default_rng(seed), "mae", 0.98, days, planned, daily=2000) for seed in range(trials)]
 
-    assert said.count("challenger better") / 60 >= 0.85
+    assert said.count("challenger better") / trials >= 0.85
     assert "champion better" not in said
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_days_that_suit_one_model_are_not_taken_for_a_better_model() -> None:
     """In the shadow, trips of one rainy day may all favour one model: taking hours for independent is wrong nearly always."""
+    trials = at_scale(40, 200)
     wrong = {"whole days": 0, "hours alone": 0}
-    for seed in range(200):
+    for seed in range(trials):
         draw = np.random.default_rng(seed)
         pickup, error = simulate_errors(draw, 28, 480)
         suits = np.exp(draw.normal(0, 0.05, 28)) / np.exp(0.05**2)
@@ -139,8 +146,8 @@ def test_days_that_suit_one_model_are_not_taken_for_a_better_model() -> None:
             ]
             wrong[name] += bool(((looks["low"] > 1) | (looks["high"] < 1)).any())
 
-    assert wrong["whole days"] / 200 <= 0.05
-    assert wrong["hours alone"] / 200 > 0.5
+    assert wrong["whole days"] / trials <= 0.05
+    assert wrong["hours alone"] / trials > 0.5
 
 
 def test_a_sound_split_is_seldom_called_wrong_and_a_lost_tenth_soon() -> None:

@@ -72,6 +72,7 @@ def test_conda_users_get_the_lock() -> None:
         "jupyterlab",
     ],
 )
+@pytest.mark.slow
 def test_the_packages_that_everything_rests_on_can_be_imported(package: str) -> None:
     assert importlib.import_module(package)
 

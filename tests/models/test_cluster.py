@@ -243,7 +243,7 @@ def test_without_its_packages_the_engine_says_what_to_install() -> None:
     script = (
         "import sys; sys.modules['distributed'] = None\n"
         "from taxi.errors import TaxiError\n"
-        "try: import taxi.cluster\n"
+        "try: import taxi.models.cluster\n"
         "except TaxiError as error: print(error)"
     )
 
@@ -254,7 +254,7 @@ def test_without_its_packages_the_engine_says_what_to_install() -> None:
 
 def test_the_local_engine_does_not_load_dask() -> None:
     script = (
-        "import sys, pipelines.cli, pipelines.backfill, taxi.training\n"
+        "import sys, pipelines.cli, pipelines.backfill, taxi.training.train\n"
         "print({'dask', 'distributed'} & set(sys.modules))"
     )
 

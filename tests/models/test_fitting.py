@@ -52,6 +52,7 @@ def rows_of(parts: list[pd.DataFrame], zones: pd.DataFrame) -> np.ndarray:
     return table[np.lexsort(table.T)]
 
 
+@pytest.mark.slow
 def test_months_one_by_one_give_the_rows_that_one_frame_gives(months: list[pd.DataFrame], zones: pd.DataFrame) -> None:
     together = pd.concat(months, ignore_index=True)
 

@@ -55,6 +55,7 @@ def model(past: pd.DataFrame, zones: pd.DataFrame) -> DurationModel:
     return fit(past, zones)
 
 
+@pytest.mark.slow
 def test_it_beats_the_zone_pairs_median_and_cannot_beat_the_noise(
     model: DurationModel, past: pd.DataFrame, month: pd.DataFrame, zones: pd.DataFrame
 ) -> None:
@@ -132,6 +133,7 @@ def test_a_model_of_the_format_before_still_comes_back(
     pd.testing.assert_frame_equal(loaded.predict(month), model.predict(month), check_exact=True)
 
 
+@pytest.mark.slow
 def test_the_same_trips_give_the_same_bytes(past: pd.DataFrame, zones: pd.DataFrame, tmp_path: Path) -> None:
     for name in ("one", "two"):
         save_model(fit(past, zones), tmp_path / name)

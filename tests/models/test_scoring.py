@@ -64,6 +64,7 @@ def with_faults(n: int = 400) -> pd.DataFrame:
     return month.astype({"lpep_dropoff_datetime": "datetime64[us]"})
 
 
+@pytest.mark.slow
 def test_a_published_month_loses_only_trips_whose_pickup_cannot_be_used(score: Any) -> None:
     scored = score(with_faults())
 

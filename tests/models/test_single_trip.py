@@ -46,6 +46,7 @@ def known(trip: pd.Series) -> tuple[datetime, int, int, float, float, float]:
     return trip["pickup"].to_pydatetime(), *zones, trip["passenger_count"], trip["trip_type"], trip["VendorID"]
 
 
+@pytest.mark.slow
 def test_one_trip_gets_what_it_gets_in_a_batch(model: DurationModel, fast: FastModel, trips: pd.DataFrame) -> None:
     batch = model.predict(trips).to_numpy()
 

@@ -75,6 +75,7 @@ def test_without_a_channel_the_local_file_has_all(settings):
     assert line["report"].endswith("03-monitor.html") and line["runbook"] == "docs/runbook.md#error" and line["act"]
 
 
+@pytest.mark.slow
 def test_webhook_and_mail_get_each_alarm_and_its_recovery_once_over_three_reruns(settings, channels):
     with webhook() as hook, mail_sink() as mail:
         channels(f"json://127.0.0.1:{hook.port}/{TOKEN}", mail_to(mail.port))

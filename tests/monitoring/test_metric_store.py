@@ -184,6 +184,7 @@ def test_what_prometheus_scrapes_is_what_the_commands_serve(settings: Settings) 
     assert ports == {"taxi-service": "8000", "taxi-pipeline": "9109"}  # the commands' defaults
 
 
+@pytest.mark.slow
 def test_the_endpoint_speaks_of_a_month_that_came_after_it_was_started(settings: Settings) -> None:
     store = open_metrics(settings.metrics)
     port, server = serve_metrics(store, "127.0.0.1", 0)

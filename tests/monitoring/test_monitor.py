@@ -19,6 +19,8 @@ from taxi.monitoring.monitor import (
 )
 from taxi.params import load_params
 
+pytestmark = pytest.mark.slow  # imports Evidently, which takes seconds
+
 LIMITS = load_params().monitor
 Trips = Callable[..., pd.DataFrame]
 

@@ -114,6 +114,7 @@ def test_sockets_of_a_kernel_that_is_gone_are_removed(
     assert there.exists() and not gone.exists()
 
 
+@pytest.mark.slow
 def test_a_promotion_that_was_killed_halfway_is_broken_until_it_is_settled(settings: Settings) -> None:
     assert check("promotions", settings).level == "ok"
     prepare(settings.tracking_uri)

@@ -21,6 +21,8 @@ from tests.support.builders import build_published
 from tests.support.prediction_rows import make_row
 from tests.support.registered import record, settings_with_months, small_model
 
+pytestmark = pytest.mark.slow
+
 MONTH = "2023-03"
 
 

@@ -195,6 +195,7 @@ def start_writer(place: Path) -> "subprocess.Popen[str]":
     return writer
 
 
+@pytest.mark.slow
 def test_sigterm_in_the_middle_of_writing_loses_nothing(store: Store, tmp_path: Path) -> None:
     writer = start_writer(tmp_path)
 
@@ -205,6 +206,7 @@ def test_sigterm_in_the_middle_of_writing_loses_nothing(store: Store, tmp_path: 
     assert left_in(tmp_path / "spool") == []
 
 
+@pytest.mark.slow
 def test_kill_9_loses_none_of_the_rows_that_had_left_the_memory(store: Store, tmp_path: Path) -> None:
     writer = start_writer(tmp_path)
 

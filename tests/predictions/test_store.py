@@ -220,6 +220,7 @@ def test_a_store_that_was_made_anew_is_filled_again(store: Store, address: str) 
     assert store.count()["predictions"] == 1
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_while_postgresql_is_down(postgres: Postgres, tmp_path: Path) -> None:
     store = open_store(emptied(postgres.address))
     log = PredictionLog(store, tmp_path / "spool", every=0.02)

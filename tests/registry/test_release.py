@@ -110,6 +110,7 @@ def test_the_names_of_the_environments_models():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_champion_goes_from_dev_over_staging_to_prod(uri):
     staged, _ = promote(uri, find_version(uri, "green/champion"), "staging", PARAMS, {}, "ada")
     live, checks = promote(uri, staged, "prod", PARAMS, {}, "bob")
@@ -204,6 +205,7 @@ def test_promoting_a_model_whose_files_are_gone_is_refused(command, uri):
     assert connect(uri).search_model_versions("name = 'taxi-green-staging'") == []
 
 
+@pytest.mark.slow
 def test_a_rollback_in_one_environment_leaves_the_others(command, uri):
     for name in ("green/2", "green/3"):
         shown = command("rollback", "--service", "green", "--to", "2") if name == "green/2" else None

@@ -23,6 +23,7 @@ from taxi.registry.mlflow_client import RegistryUnreachable, prepare
 from taxi.registry.versions import champion_before, champion_now, download_model, find_version, versions
 from taxi.runs.mlflow_run import record_month
 from taxi.training.plan import Plan
+from tests.support.campaign import at_scale
 from tests.support.registered import CHECKOUT, MONTHS, PARAMS, make_month, record
 
 pytestmark = pytest.mark.slow
@@ -224,20 +225,22 @@ def test_a_month_without_a_challenger_is_a_run_and_no_version(settings):
 
 
 @pytest.mark.slow
-def test_eight_processes_start_at_once_on_a_fresh_registry(tmp_path):
+@pytest.mark.campaign
+def test_several_processes_start_at_once_on_a_fresh_registry(tmp_path):
     import_before_forking("taxi.registry.versions")  # so that they begin at the same moment
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    running = [FORKING.Process(target=champion_now, args=(uri, "green")) for _ in range(8)]
+    running = [FORKING.Process(target=champion_now, args=(uri, "green")) for _ in range(at_scale(3, 8))]
     for process in running:
         process.start()
     for process in running:
         process.join()
 
-    assert [process.exitcode for process in running] == [0] * 8
+    assert [process.exitcode for process in running] == [0] * len(running)
     assert champion_now(uri, "green") is None
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_a_killed_process_leaves_nothing_that_the_next_one_cannot_complete(settings, tmp_path):
     code = (
         "import sys; sys.path.insert(0, sys.argv[2]); import tests.support.registered as t; from pathlib import Path\n"
@@ -246,7 +249,7 @@ def test_a_killed_process_leaves_nothing_that_the_next_one_cannot_complete(setti
     )
     for path in (*tmp_path.glob(".mlflow.db*"), *tmp_path.glob("mlflow.db")):
         path.unlink()
-    for delay in (0.2, 1.4, 3.0, 4.0):
+    for delay in at_scale((1.4, 4.0), (0.2, 1.4, 3.0, 4.0)):
         command = [sys.executable, "-c", code, str(tmp_path), str(CHECKOUT)]
         process = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, start_new_session=True)
         process.stdout.readline()

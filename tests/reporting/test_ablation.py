@@ -11,6 +11,8 @@ from taxi.features.trip_features import GROUPS, NAMES, TripFeatures
 from taxi.params import load_params
 from taxi.reporting.feature_tables import ablate, ablation_answer, ablation_table, signed_percent, without
 
+pytestmark = pytest.mark.slow
+
 Trips = Callable[..., pd.DataFrame]
 
 

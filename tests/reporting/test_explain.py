@@ -13,6 +13,8 @@ from taxi.params import load_params
 from taxi.reporting import plots
 from taxi.reporting.feature_tables import Explained, effect_table, explain, explanation, trip_table, typical_trip
 
+pytestmark = pytest.mark.slow
+
 Trips = Callable[..., pd.DataFrame]
 
 

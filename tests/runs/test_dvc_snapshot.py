@@ -11,6 +11,7 @@ from dvc.repo import Repo
 from taxi.config import MonthPaths
 from taxi.files import read_json, write_json
 from taxi.runs.dvc_snapshot import keep_edition, read_newest, snapshot
+from tests.support.campaign import at_scale
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 COPIED = (".dvc/config", ".dvc/.gitignore", ".dvcignore", "dvc.yaml", "params.yaml", "notebooks", ".gitignore")
@@ -250,14 +251,17 @@ def test_a_store_that_cannot_be_written_is_said_and_costs_nothing_else(checkout,
     assert changed(checkout) == {}
 
 
+@pytest.mark.campaign
 def test_processes_at_once_wait_for_each_other(checkout):
     write_month(checkout, "2023-01")
     code = (
         "from pathlib import Path; from taxi.runs.dvc_snapshot import snapshot; import sys; r = Path(sys.argv[1]);"
         "sys.exit(snapshot(r, r / 'data', r / 'reports', 'green', '2023-01'))"
     )
-    running = [subprocess.Popen([sys.executable, "-c", code, str(checkout)], cwd=CHECKOUT) for _ in range(4)]
+    running = [
+        subprocess.Popen([sys.executable, "-c", code, str(checkout)], cwd=CHECKOUT) for _ in range(at_scale(2, 6))
+    ]
 
-    assert [process.wait() for process in running] == [0] * 4
+    assert [process.wait() for process in running] == [0] * len(running)
     assert changed(checkout) == {}
     assert read_json(checkout / "published/green/metrics.json")["month"] == "2023-01"

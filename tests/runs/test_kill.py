@@ -17,12 +17,13 @@ from taxi.data.synthetic import write_sample
 from taxi.files import STAGING_MARK, sha256_file, sha256_tree
 from taxi.processes import PARENT_MARK
 from tests.support.automation import SMALL, make_checkout
+from tests.support.campaign import at_scale
 from tests.support.databases import give_prefect_home
 from tests.support.worlds import World
 
-KILLS = int(os.environ.get("TAXI_TEST_KILLS", "1"))
+KILLS = at_scale(1, 20)
 MONTHS = ["2024-01", "2024-02"][:KILLS]  # one month trains and promotes; where more is asked, a shift follows
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.campaign, pytest.mark.timeout(at_scale(1200, 3600))]
 
 
 def start(place: Path) -> "subprocess.Popen[str]":

@@ -11,6 +11,8 @@ import pytest
 from taxi.errors import UsageError
 from taxi.runs.notebooks import NotebookFailed, check_parameters, read_parameters, render_html, run_notebook
 
+pytestmark = pytest.mark.slow
+
 PARAMETERS = 'service = "green"  # green | yellow\nrows = 5\nshare = 0.5\nnames = ["a"]'
 
 

@@ -17,12 +17,12 @@ import httpx
 import psutil
 import pytest
 
+from tests.support.campaign import at_scale
 from tests.support.hostile import BODIES, GOOD, MARK, OUTCOMES
 from tests.support.serving_worlds import ROOT, TRIP, Running, ServingWorld, make_world, offline, wait_for
 
 pytestmark = pytest.mark.slow
-EXAMPLES = os.environ.get("TAXI_TEST_EXAMPLES", "120")  # of each route
-SLOWEST = os.environ.get("TAXI_TEST_SLOWEST", "5")  # seconds; beside other tests
+EXAMPLES, SLOWEST = at_scale(("20", "5"), ("400", "1"))  # of each route; seconds, beside other tests and alone
 KEY, OTHER = "first-key-0123456789", "second-key-0123456789"
 
 
@@ -179,6 +179,8 @@ def with_key(service: Running, key: str, path: str = "/predict") -> int:
     return httpx.post(f"{service.url}{path}", json=TRIP, headers={"X-API-Key": key}, timeout=30).status_code
 
 
+@pytest.mark.campaign
+@pytest.mark.timeout(at_scale(600, 1800))
 def test_generated_requests_of_every_kind_find_no_fault(locked: Running) -> None:
     command = [
         str(Path(sys.executable).with_name("schemathesis")),
@@ -203,7 +205,12 @@ def test_generated_requests_of_every_kind_find_no_fault(locked: Running) -> None
 
     hooks = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.support.schemathesis_hooks", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*command, *options, *quiet], capture_output=True, text=True, check=False, timeout=300, env=hooks
+        [*command, *options, *quiet],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=at_scale(300, 1500),
+        env=hooks,
     )
 
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

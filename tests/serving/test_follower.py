@@ -185,6 +185,7 @@ follower.look()
 """
 
 
+@pytest.mark.slow
 def test_a_version_that_ends_the_process_is_refused_at_the_next_start(tmp_path: Path) -> None:
     ended = [subprocess.run([sys.executable, "-c", KILLER, str(tmp_path)], check=False).returncode for _ in range(2)]
 

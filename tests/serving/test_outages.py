@@ -15,12 +15,13 @@ import pytest
 import sqlalchemy
 from moto.server import ThreadedMotoServer
 
+from tests.support.campaign import at_scale
 from tests.support.load import Tally, hammer_while
 from tests.support.postgres import Postgres, free_port, running_postgres, why_not
 from tests.support.serving_worlds import TRIP, Running, ServingWorld, make_world, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=str(why_not()))]
-OUTAGE_SECONDS = float(os.environ.get("TAXI_TEST_OUTAGE", "4"))
+OUTAGE_SECONDS = at_scale(1, 20)
 BODIES = [TRIP | {"PULocationID": 1 + zone} for zone in range(0, 264, 11)]
 
 
@@ -123,6 +124,7 @@ def during(service: Running, act: Callable[[], None]) -> Tally:
     return hammer_while(act, service.url, BODIES, 4, 0.01)
 
 
+@pytest.mark.campaign
 def test_an_outage_of_everything_fails_no_request_and_loses_no_row(
     service: Running, world: ServingWorld, backends: Backends
 ) -> None:

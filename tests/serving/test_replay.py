@@ -113,6 +113,7 @@ def test_the_service_takes_every_request_of_a_replay() -> None:
 
 
 @pytest.mark.parametrize("together", [1, 50])
+@pytest.mark.slow
 def test_error_and_coverage_equal_those_of_the_batch(together: int, service: Service, traffic: pd.DataFrame) -> None:
     result = replay_month(traffic, "green", MONTH, service.address, speed=0, batch=together)
 
@@ -123,6 +124,7 @@ def test_error_and_coverage_equal_those_of_the_batch(together: int, service: Ser
     assert result["versions"] == {"3": 300}
 
 
+@pytest.mark.slow
 def test_one_connection_keeps_a_strict_order_and_every_trip_ends_as_it_did(
     service: Service, traffic: pd.DataFrame
 ) -> None:
@@ -247,6 +249,7 @@ def test_a_month_that_nobody_replayed_has_no_outcomes() -> None:
     assert counts == {"predicted": 0, "outcomes": 0, "changed": 0, "not_kept": 0}
 
 
+@pytest.mark.slow
 def test_the_command_replays_a_month_and_prints_what_it_came_to(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,9 +19,15 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
+def installed(name: str) -> str | None:
+    """Return the path of one of PostgreSQL's programs; Debian keeps them off the PATH, by edition."""
+    places = [*os.get_exec_path(), *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))]
+    return shutil.which(name, path=os.pathsep.join(places))
+
+
 def why_not() -> str | None:
     """Say why no server can be started here, or None where one can."""
-    missing = [name for name in ("initdb", "pg_ctl") if not shutil.which(name)]
+    missing = [name for name in ("initdb", "pg_ctl") if not installed(name)]
     if missing:
         return f"PostgreSQL's {' and '.join(missing)} are not installed"
     if os.geteuid() == 0 and "postgres" not in {one.pw_name for one in pwd.getpwall()}:
@@ -55,7 +61,8 @@ class Postgres:
     def _run(self, *words: Any) -> None:
         user: dict[str, Any] = {"user": "postgres"} if os.geteuid() == 0 else {}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        subprocess.run([str(word) for word in words], check=True, cwd=self.folder, **user, **quiet)
+        command = [str(installed(words[0])), *map(str, words[1:])]
+        subprocess.run(command, check=True, cwd=self.folder, **user, **quiet)
 
 
 @contextmanager

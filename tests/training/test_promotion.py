@@ -157,6 +157,7 @@ def test_the_interval_covers_a_true_gain_about_as_often_as_it_says():
     assert 0.88 <= hits / 200 <= 1
 
 
+@pytest.mark.slow
 def test_a_model_of_shuffled_targets_is_refused_as_challenger_and_as_first_model():
     zones, params = make_zones(), load_params()
     quick = params.model.model_copy(
