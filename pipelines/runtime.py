@@ -102,7 +102,7 @@ def start_prefect(settings: Settings) -> Callable[[], None]:
 
 
 def begin_flow(
-    source: str | None, name: str, engine: str = "local", scheduler: str | None = None
+    source: str | None, name: str, engine: str | None = None, scheduler: str | None = None
 ) -> tuple[Settings, Callable[..., dict[str, Any]]]:
     """Return the settings and the flow ``pipelines.<name>.<name>``; Prefect's server and the kernels' imports start meanwhile."""
     from taxi.data.source import open_source

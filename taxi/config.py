@@ -1,14 +1,20 @@
-"""Where things lie and what is decided by ``params.yaml``: the only place that reads the environment."""
+"""Where things lie: places and addresses, from the environment's settings and the root, as absolute ones."""
 
 import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from taxi.errors import UsageError
 
+if TYPE_CHECKING:
+    from taxi.environment import Environment
+
 SQLITE = "sqlite:///"
+_SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)(?!:memory:|file:)([^?]+)(.*)")
 
 
 def shown(address: str) -> str:
@@ -22,6 +28,7 @@ TEMPLATES = PACKAGE / "templates"
 TLC_SITE = "https://d37ci6vzurychx.cloudfront.net"
 SERVICES = ("green", "yellow")
 ENGINES = ("local", "dask")
+API_KEYS = "TAXI_API_KEYS"
 NOTEBOOKS = ("01-explore", "02-features", "03-monitor", "04-train", "05-compare")
 TELEMETRY_OFF = {
     "DO_NOT_TRACK": "1",
@@ -49,6 +56,35 @@ def find_root(start: Path | None = None) -> Path:
         if (folder / "params.yaml").is_file() and (folder / "notebooks").is_dir():
             return folder
     raise UsageError(f"expected to be inside a checkout that has params.yaml and notebooks/; {here} is in none")
+
+
+def read_environment() -> "Environment":
+    """Return what the environment says now."""
+    from taxi.environment import Environment  # Pydantic, which `taxi --help` need not wait for
+
+    return Environment()
+
+
+def resolve_path(path: Path, start: Path) -> Path:
+    """Return a path as an absolute one: a relative one counts from ``start``, ``~`` is the user's home."""
+    return (start / path.expanduser()).resolve()
+
+
+def sqlite_file(address: str) -> Path | None:
+    """Return the file that a database's address names, whatever query follows it; None where it names a server."""
+    named = _SQLITE_FILE.fullmatch(address)
+    return Path(named[2]) if named else None
+
+
+def resolve_address(address: str, root: Path) -> str:
+    """Return a database's address with its SQLite file, if it names one, resolved as ``resolve_path`` does."""
+    named = _SQLITE_FILE.fullmatch(address)
+    return f"{named[1]}{resolve_path(Path(named[2]), root)}{named[3]}" if named else address
+
+
+def resolve_source(address: str, start: Path) -> str:
+    """Return a source with its folder, if it is one and not an address, resolved from ``start``."""
+    return address if urlsplit(address).scheme else str(resolve_path(Path(address), start))
 
 
 @dataclass(frozen=True)
@@ -80,12 +116,12 @@ class Settings:
     @property
     def predictions(self) -> str:
         """Address of the prediction store: TAXI_PREDICTIONS, or a SQLite file beside the data."""
-        return os.environ.get("TAXI_PREDICTIONS") or f"sqlite:///{self.data / 'predictions.db'}"
+        return resolve_address(read_environment().predictions or f"{SQLITE}{self.data / 'predictions.db'}", self.root)
 
     @property
     def metrics(self) -> str:
         """Address of the metrics store: TAXI_METRICS, or a SQLite file beside the data."""
-        return os.environ.get("TAXI_METRICS") or f"sqlite:///{self.data / 'metrics.db'}"
+        return resolve_address(read_environment().metrics or f"{SQLITE}{self.data / 'metrics.db'}", self.root)
 
     @property
     def evidently(self) -> Path:
@@ -95,7 +131,7 @@ class Settings:
     @property
     def prefect(self) -> str | None:
         """Address of the Prefect server; None where runs start their own."""
-        return os.environ.get("PREFECT_API_URL") or None
+        return read_environment().prefect
 
     @property
     def spool(self) -> Path:
@@ -136,23 +172,35 @@ def parse_engine(engine: str, scheduler: str | None) -> str:
 
 
 def load_settings(source: str | None = None, engine: str | None = None, scheduler: str | None = None) -> Settings:
-    """Read TAXI_SOURCE, TAXI_DATA, TAXI_REPORTS, TAXI_ENGINE, TAXI_SCHEDULER and MLFLOW_TRACKING_URI, where nothing is given.
+    """Return the settings of the environment, where nothing else is given.
 
-    Relative folders count from the root. Raises UsageError if engine and scheduler do not go together.
+    Its relative places count from the root; a ``source`` that is given counts from the working folder, as a user types it.
+    Raises UsageError if engine and scheduler do not go together.
     """
-    root = find_root()
-    scheduler = scheduler or os.environ.get("TAXI_SCHEDULER") or None
-    place = {name: Path(os.environ.get(f"TAXI_{name.upper()}") or name) for name in ("data", "reports")}
+    root, given = find_root(), read_environment()
+    scheduler = scheduler or given.scheduler
     return Settings(
         root=root,
-        source=source or os.environ.get("TAXI_SOURCE") or TLC_SITE,
-        data=(root / place["data"]).resolve(),
-        reports=(root / place["reports"]).resolve(),
-        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}",
-        engine=parse_engine(engine or os.environ.get("TAXI_ENGINE") or "local", scheduler),
+        source=resolve_source(source, Path.cwd()) if source else resolve_source(given.source or TLC_SITE, root),
+        data=resolve_path(given.data, root),
+        reports=resolve_path(given.reports, root),
+        tracking_uri=resolve_address(given.tracking_uri, root),
+        engine=parse_engine(engine or given.engine, scheduler),
         scheduler=scheduler,
-        attempt=os.environ.get("TAXI_ATTEMPT") or None,
+        attempt=given.attempt,
     )
+
+
+def secret_file(name: str) -> Path | None:
+    """Return the file that the environment variable ``name``_FILE names, for a secret that is kept in one."""
+    named = os.environ.get(f"{name}_FILE")
+    return resolve_path(Path(named), find_root()) if named else None
+
+
+def _read_secret(name: str) -> str:
+    """Return the secret: no settings hold it, so that none can show it."""
+    path = secret_file(name)
+    return path.read_text(encoding="utf-8") if path else os.environ.get(name, "")
 
 
 def load_api_keys() -> list[str]:
@@ -160,15 +208,7 @@ def load_api_keys() -> list[str]:
 
     They are separated by commas or white space. Several make rotation possible; the file is read anew when it changes.
     """
-    path = api_keys_file()
-    text = path.read_text(encoding="utf-8") if path else os.environ.get("TAXI_API_KEYS", "")
-    return text.replace(",", " ").split()
-
-
-def api_keys_file() -> Path | None:
-    """Return the file of API keys, if TAXI_API_KEYS_FILE names one."""
-    named = os.environ.get("TAXI_API_KEYS_FILE")
-    return Path(named) if named else None
+    return _read_secret(API_KEYS).replace(",", " ").split()
 
 
 def load_alarm_channels(name: str) -> list[str]:
@@ -176,8 +216,7 @@ def load_alarm_channels(name: str) -> list[str]:
 
     They are separated by white space and hold secrets: never print or keep them.
     """
-    named = os.environ.get(f"{name}_FILE")
-    return (Path(named).read_text(encoding="utf-8") if named else os.environ.get(name, "")).split()
+    return _read_secret(name).split()
 
 
 @dataclass(frozen=True)

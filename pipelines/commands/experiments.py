@@ -6,10 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.commands.options import AsJson, NewestMonth, Service
-from taxi.config import Settings, load_settings, parse_service
+from pipelines.commands.options import AsJson, First, Last, Month, NewestMonth, Service
+from taxi.config import Settings, load_settings
 from taxi.errors import TaxiError
-from taxi.months import parse_month
 from taxi.params import load_params
 
 app = typer.Typer()
@@ -43,7 +42,7 @@ def report(service: Service = "green", json_: AsJson = False, html: Html = False
     from taxi.experiments.rehearsal import read_log
 
     settings, params = load_settings(), load_params()
-    judged = judge_experiment(read_log(settings, parse_service(service)), params)
+    judged = judge_experiment(read_log(settings, service), params)
     result: dict[str, Any] = {"service": service, **judged.result}
     if html:
         result["report"] = _experiment_page(settings, service)
@@ -73,7 +72,7 @@ def plan(
     from taxi.experiments.rehearsal import rehearse
 
     settings, params = load_settings(), load_params()
-    month = parse_month(month) if month else _newest(settings, parse_service(service))
+    month = month or _newest(settings, service)
     given = {"share": share, "effect": effect, "power": power}
     chosen = {name: value for name, value in given.items() if value is not None}
     tried = params.model_copy(update={"experiment": params.experiment.model_copy(update=chosen)})
@@ -169,8 +168,8 @@ def _show_backtest(result: dict[str, Any]) -> None:
 @app.command()
 def backtest(
     service: Service,
-    first: Annotated[str, typer.Option("--from", help="First month to play, as YYYY-MM.")],
-    last: Annotated[str, typer.Option("--to", help="Last month to play, as YYYY-MM; included.")],
+    first: First,
+    last: Last,
     policy: Annotated[str, typer.Option(help="Out of auto, never and always, separated by commas.")] = (
         "auto,never,always"
     ),
@@ -204,7 +203,7 @@ def backtest(
 @app.command()
 def search(
     service: Service,
-    month: Annotated[str, typer.Option(help="YYYY-MM; the search looks only at the months before it.")],
+    month: Month,
     trials: Annotated[int | None, typer.Option(min=1, help="Recipes to try. Default: params.yaml's.")] = None,
     storage: Annotated[
         str | None, typer.Option(help="SQLAlchemy address to keep trials at. Default: search.db among the data.")
@@ -215,7 +214,7 @@ def search(
     from taxi.models.search import search_recipe
     from taxi.models.search_result import keep_found, summary
 
-    paths = load_settings().month(parse_service(service), parse_month(month))
+    paths = load_settings().month(service, month)
     settings, params = load_settings(), load_params()
     if trials:
         params = params.model_copy(update={"search": params.search.model_copy(update={"trials": trials})})

@@ -10,9 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.commands.options import AnyService, AsJson, NewestMonth, Service
-from taxi.config import SERVICES, load_settings, parse_service
+from taxi.config import SERVICES, load_settings
 from taxi.errors import UsageError
-from taxi.months import parse_month
 from taxi.params import load_params
 
 app = typer.Typer()
@@ -37,7 +36,7 @@ def collect(
     from taxi.reporting.live_page import write_live_page
 
     settings = load_settings()
-    services = (parse_service(service),) if service else SERVICES
+    services = (service,) if service else SERVICES
     since = datetime.now(UTC) - timedelta(hours=hours) if hours else None
     counts = collect_all(settings, services, since)
     store = open_metrics(settings.metrics)
@@ -63,7 +62,7 @@ def show(
     from taxi.reporting.live_page import newest_figures
 
     store = open_metrics(load_settings().metrics)
-    services = (parse_service(service),) if service else SERVICES
+    services = (service,) if service else SERVICES
     if prometheus:
         text = pipeline_exposition(store)
     elif json_:
@@ -152,7 +151,7 @@ def check(service: Service = "green", month: NewestMonth = None, live: Live = Fa
     """Judge the newest month (or --month, or --live traffic), tell what is new, once, and show what stands."""
     if month and live:
         raise UsageError("expected --month or --live, not both")
-    result = _check(parse_service(service), month and parse_month(month), live)
+    result = _check(service, month, live)
     _emit(result)
     if json_:
         print(json.dumps(result, allow_nan=False), flush=True)
@@ -169,7 +168,7 @@ def list_(service: AnyService = None, json_: AsJson = False) -> None:
     """Show the alarms that stand."""
     from taxi.monitoring.alarm_book import list_standing
 
-    standing = list_standing(load_settings(), parse_service(service) if service else None)
+    standing = list_standing(load_settings(), service)
     if json_:
         print(json.dumps({"standing": standing}, allow_nan=False), flush=True)
         return

@@ -16,13 +16,14 @@ from pipelines.commands.options import (
     NoVersion,
     Scheduler,
     Service,
+    Shift,
     Source,
 )
 from pipelines.runtime import begin_flow
 from pipelines.terminal import show_summary
-from taxi.config import NOTEBOOKS, SERVICES, load_settings, parse_service
+from taxi.config import NOTEBOOKS, SERVICES, load_settings
 from taxi.errors import MonthRefused, NotPublished, UsageError
-from taxi.months import iterate_months, parse_month
+from taxi.months import iterate_months
 
 app = typer.Typer()
 
@@ -39,13 +40,12 @@ def run(
     service: Service,
     month: Month,
     source: Source = None,
-    engine: Engine = "local",
+    engine: Engine = None,
     scheduler: Scheduler = None,
     json_: AsJson = False,
     no_version: NoVersion = False,
 ) -> None:
     """Run one month, from the publisher to its reports: the main job."""
-    parse_service(service), parse_month(month)
     settings, flow = begin_flow(source, "monthly", engine, scheduler)
     result = flow(service, month, settings.told_source, not no_version, settings.engine, settings.scheduler)
     show_summary([result], settings.reports) if not json_ else _say(result, True)
@@ -58,13 +58,13 @@ def backfill(
     first: First,
     last: Last,
     source: Source = None,
-    engine: Engine = "local",
+    engine: Engine = None,
     scheduler: Scheduler = None,
     json_: AsJson = False,
     no_version: NoVersion = False,
 ) -> None:
     """Run many months, oldest first; those that are finished already cost nothing."""
-    parse_service(service), list(iterate_months(first, last))
+    list(iterate_months(first, last))
     settings, flow = begin_flow(source, "backfill", engine, scheduler)
     result = flow(service, first, last, settings.told_source, not no_version, settings.engine, settings.scheduler)
     show_summary(result["months"], settings.reports) if not json_ else _say(result, True)
@@ -76,12 +76,11 @@ def ingest(
     service: Service,
     month: Month,
     source: Source = None,
-    engine: Engine = "local",
+    engine: Engine = None,
     scheduler: Scheduler = None,
     json_: AsJson = False,
 ) -> None:
     """Fetch one month and split it into kept trips and quarantine: step 1 alone."""
-    parse_service(service), parse_month(month)
     settings, flow = begin_flow(source, "ingest", engine, scheduler)
     from taxi.params import load_params
     from taxi.runs.month_result import refused_result, unpublished_result
@@ -110,7 +109,7 @@ def clean(service: Service, month: Month) -> None:
     from taxi.params import load_params
 
     settings = load_settings()
-    summary = clean_month(settings.month(parse_service(service), parse_month(month)), load_params())
+    summary = clean_month(settings.month(service, month), load_params())
     print(f"{service} {month}: {summary['rows']['kept']:,} of {summary['rows']['raw']:,} rows kept")
 
 
@@ -133,7 +132,6 @@ def notebook(
     """Execute one notebook for a month that was ingested, as the flow runs it."""
     if name not in NOTEBOOKS:
         raise UsageError(f"no notebook {name!r}; there are {', '.join(NOTEBOOKS)}")
-    parse_service(service), parse_month(month)
     from pipelines.runtime import prepare_process
     from taxi.runs.steps import execute_notebook
 
@@ -151,16 +149,13 @@ def sample(
     last: Last,
     rows: Annotated[int, typer.Option(min=1, help="Trips in a month.")] = 20_000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 7,
-    shift: Annotated[
-        str | None, typer.Option(help="The month from which roads are slower and demand is lower.")
-    ] = None,
+    shift: Shift = None,
 ) -> None:
     """Write a synthetic city's trips in the TLC's layout, faults included."""
     from taxi.data.synthetic import write_sample
 
-    shifted = parse_month(shift) if shift else None
     months = list(iterate_months(first, last))
-    for path in write_sample(out, parse_service(service), months, rows=rows, seed=seed, shift_month=shifted):
+    for path in write_sample(out, service, months, rows=rows, seed=seed, shift_month=shift):
         print(path)
 
 
@@ -178,7 +173,6 @@ def retrain(
     json_: AsJson = False,
 ) -> None:
     """Train a challenger on all that is published, judge it on the newest days, and promote it if it is better; exit 4 if held."""
-    parse_service(service)
     settings, run = begin_flow(source, "retrain")
     result = run(service, rule, said=because, source=settings.told_source)
     if json_:
@@ -200,7 +194,7 @@ def status(service: AnyService = None) -> None:
     from taxi.runs.month_result import read_results
 
     settings = load_settings()
-    for one in [parse_service(service)] if service else SERVICES:
+    for one in [service] if service else SERVICES:
         settle(settings.tracking_uri, one)
         on_hand = settings.months_on_hand(one)
         champion = champion_now(settings.tracking_uri, one)

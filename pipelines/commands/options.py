@@ -1,22 +1,32 @@
-"""Options that several commands have, declared once."""
+"""Options that several commands have, declared and checked once: a wrong one ends the command before anything starts."""
 
 from typing import Annotated
 
 import typer
 
-Service = Annotated[str, typer.Option(help="green or yellow.")]
-Month = Annotated[str, typer.Option(help="The month of pickup, as YYYY-MM.")]
+from taxi.config import parse_service
+from taxi.months import parse_month
+
+_SERVICE = {"parser": parse_service, "metavar": "green|yellow"}
+_MONTH = {"parser": parse_month, "metavar": "YYYY-MM"}
+
+Service = Annotated[str, typer.Option(help="Whose trips.", **_SERVICE)]
+AnyService = Annotated[str | None, typer.Option(help="Whose trips; both by default.", **_SERVICE)]
+Month = Annotated[str, typer.Option(help="The month of pickup.", **_MONTH)]
+NewestMonth = Annotated[str | None, typer.Option(help="A month that was run. Default: the newest.", **_MONTH)]
+First = Annotated[str, typer.Option("--from", help="First month.", **_MONTH)]
+Last = Annotated[str, typer.Option("--to", help="Last month; included.", **_MONTH)]
+Shift = Annotated[str | None, typer.Option(help="The month from which roads are slower and demand is lower.", **_MONTH)]
 Source = Annotated[
     str | None,
-    typer.Option(envvar="TAXI_SOURCE", help="https address, s3://…, file://… or a folder. Default: the TLC's site."),
+    typer.Option(help="https address, s3://…, file://… or a folder. Default: TAXI_SOURCE, or the TLC's site."),
 ]
-First = Annotated[str, typer.Option("--from", help="First month, as YYYY-MM.")]
-Last = Annotated[str, typer.Option("--to", help="Last month, as YYYY-MM; included.")]
-Engine = Annotated[str, typer.Option(envvar="TAXI_ENGINE", help="local, or dask: on the workers of a Dask cluster.")]
+Engine = Annotated[
+    str | None,
+    typer.Option(help="local, or dask: on the workers of a Dask cluster. Default: TAXI_ENGINE, or local."),
+]
 Scheduler = Annotated[
-    str | None, typer.Option(envvar="TAXI_SCHEDULER", help="Address of the Dask scheduler, as tcp://HOST:8786.")
+    str | None, typer.Option(help="Address of the Dask scheduler, as tcp://HOST:8786. Default: TAXI_SCHEDULER.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object.")]
 NoVersion = Annotated[bool, typer.Option("--no-version", help="Do not take a DVC snapshot.")]
-NewestMonth = Annotated[str | None, typer.Option(help="A month that was run, as YYYY-MM. Default: the newest.")]
-AnyService = Annotated[str | None, typer.Option(help="green or yellow; both by default.")]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.commands.options import AsJson, Service
-from taxi.config import load_settings, parse_service
+from taxi.config import load_settings
 from taxi.errors import UsageError
 from taxi.params import load_params
 
@@ -39,7 +39,7 @@ def rollback(
 
     settings = load_settings()
     who = by or getpass.getuser()
-    before, now = roll_back(settings.tracking_uri, parse_service(service), who, reason, to, environment)
+    before, now = roll_back(settings.tracking_uri, service, who, reason, to, environment)
     result = {"service": service, "environment": environment, "from": before and before.number, "to": now.number}
     words = (
         f"{service}: champion is {now.label}, trained to {now.trained_to}; it was {before.label if before else 'none'}"
@@ -115,9 +115,7 @@ def lineage(
     html: Annotated[Path | None, typer.Option(help="Also write a page with a picture to this file.")] = None,
     predictions: Annotated[
         str | None,
-        typer.Option(
-            envvar="TAXI_PREDICTIONS", help="The prediction log's address; default: predictions.db in TAXI_DATA."
-        ),
+        typer.Option(help="The prediction log's address. Default: TAXI_PREDICTIONS, or predictions.db in TAXI_DATA."),
     ] = None,
     json_: AsJson = False,
 ) -> None:

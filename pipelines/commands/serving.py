@@ -10,8 +10,7 @@ import typer
 from pipelines.commands.options import AsJson, Month, Service
 from pipelines.runtime import prepare_server
 from pipelines.terminal import start_logging
-from taxi.config import load_api_keys, load_settings, parse_service
-from taxi.months import parse_month
+from taxi.config import load_api_keys, load_settings
 from taxi.processes import import_before_forking
 
 app = typer.Typer()
@@ -37,7 +36,6 @@ def score(
     from taxi.models.scoring import month_to_score, score_file
     from taxi.registry.versions import download_model, find_version
 
-    parse_service(service), parse_month(month)
     settings = load_settings()
     path = trips or month_to_score(settings, service, month)
     found = find_version(settings.tracking_uri, version, service)
@@ -70,7 +68,6 @@ def replay(
     """Send a month's trips to the service as live traffic, in their true order, and outcomes when they end."""
     from taxi.serving.replay import read_traffic, replay_month
 
-    parse_service(service), parse_month(month)
     sent = read_traffic(load_settings().month(service, month).trips, trips)
     result = replay_month(sent, service, month, url, speed, connections, batch, key, every=every)
     _answer(result, json_, _replayed(result))
@@ -98,7 +95,6 @@ def outcomes(service: Service, month: Month, json_: AsJson = False) -> None:
     from taxi.predictions.outcomes import take_month
     from taxi.predictions.store import open_store
 
-    parse_service(service), parse_month(month)
     settings = load_settings()
     result = take_month(open_store(settings.predictions), settings, service, month)
     said = f"{service} {month}: {result['outcomes']:,} outcomes of {result['predicted']:,} predicted trips"
@@ -121,7 +117,7 @@ def serve(
 ) -> None:
     """Serve the champion over HTTP, and follow the registry's aliases; SIGTERM ends it without dropping a request."""
     settings = load_settings()
-    prepare_server(settings.server(parse_service(service)) / "metrics" if workers > 1 else None)
+    prepare_server(settings.server(service) / "metrics" if workers > 1 else None)
     # whatever ends and is started again finds them imported
     import_before_forking("pipelines.cli", "taxi.serving.server", "taxi.serving.follower")
     from taxi.serving.middleware import Keys
@@ -129,4 +125,4 @@ def serve(
 
     verbose = bool((context.parent or context).params.get("verbose"))
     prepare = partial(start_logging, verbose)
-    run(settings, parse_service(service), (host, port), workers, Keys(load_api_keys()), prepare)
+    run(settings, service, (host, port), workers, Keys(load_api_keys()), prepare)

@@ -5,11 +5,10 @@ import logging
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pandas as pd
 
-from taxi.config import SERVICES, SQLITE, MonthPaths, Settings
+from taxi.config import SERVICES, MonthPaths, Settings, sqlite_file
 from taxi.models.evaluate import score
 from taxi.monitoring.metric_store import Kind, Metric, MetricStore, open_metrics
 from taxi.params import CleanParams, load_params
@@ -123,7 +122,8 @@ def collect_month(store: MetricStore, settings: Settings, result: dict[str, Any]
 
 
 def _log_is_there(address: str) -> bool:
-    return urlsplit(address).scheme != "sqlite" or Path(address.removeprefix(SQLITE)).is_file()
+    file = sqlite_file(address)
+    return file is None or file.is_file()
 
 
 def collect_live(store: MetricStore, settings: Settings, service: str, since: datetime | None = None) -> int:

@@ -19,7 +19,7 @@ from zipfile import BadZipFile
 
 from packaging.requirements import Requirement
 
-from taxi.config import SQLITE, TLC_SITE, Settings, shown
+from taxi.config import SQLITE, TLC_SITE, Settings, shown, sqlite_file
 from taxi.data.zones import read_zones
 from taxi.errors import BadFile, NotPublished, TaxiError, UsageError
 from taxi.params import load_params
@@ -108,8 +108,8 @@ def _open_port(address: str) -> str:
 
 
 def _open_file(address: str) -> str:
-    path = Path(address.removeprefix(SQLITE))
-    if not path.is_file():
+    path = sqlite_file(address)
+    if path is None or not path.is_file():
         return ""
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=SECONDS)) as connection:
         said = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
@@ -230,12 +230,8 @@ def find_source(settings: Settings) -> Finding:
 def _reach(name: str, address: str, health: str, variable: str) -> Finding:
     if reason := why_unreachable(address, health):
         return Finding(name, "broken", reason, f"start it, or set {variable}")
-    there = Path(address.removeprefix(SQLITE)).is_file()
-    said = (
-        f"{shown(address)} answers"
-        if not address.startswith(SQLITE) or there
-        else f"{address} is made by the first run"
-    )
+    file = sqlite_file(address)
+    said = f"{address} is made by the first run" if file and not file.is_file() else f"{shown(address)} answers"
     return Finding(name, "ok", said)
 
 
@@ -286,8 +282,8 @@ def _why_not_writable(folder: Path) -> str | None:
 def find_permissions(settings: Settings) -> Finding:
     """Try to write where data, reports and, if it is a file, the registry lie."""
     places = [settings.data, settings.reports]
-    if settings.tracking_uri.startswith(SQLITE):
-        places.append(Path(settings.tracking_uri.removeprefix(SQLITE)).parent)
+    if database := sqlite_file(settings.tracking_uri):
+        places.append(database.parent)
     if refused := [reason for place in places if (reason := _why_not_writable(place))]:
         return Finding(
             "permissions",

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from taxi.config import SERVICES, Settings
+from taxi.config import SERVICES, Settings, sqlite_file
 from taxi.errors import TaxiError
 from taxi.files import STAGING_MARK, left_staging, lock_is_held, remove, remove_staging
 from taxi.operations.doctor import Check, Finding
@@ -22,8 +22,8 @@ def _some(paths: list[Path]) -> str:
 
 def _registry_folder(settings: Settings) -> Path | None:
     """Return the folder of the registry's SQLite file; None where it is a server's, or not there yet."""
-    database = Path(settings.tracking_uri.removeprefix("sqlite:///"))
-    return database.parent if settings.tracking_uri.startswith("sqlite:///") and database.is_file() else None
+    database = sqlite_file(settings.tracking_uri)
+    return database.parent if database and database.is_file() else None
 
 
 def find_staging(settings: Settings) -> Finding:

@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from taxi.config import SQLITE, sqlite_file
 from taxi.errors import TaxiError
 from taxi.files import STAGING_MARK, locked, read_json, remove, staged, write_json
 
@@ -67,7 +68,6 @@ def move_places(database: Path) -> None:
 
 
 Client = MlflowClient
-_SQLITE = "sqlite:///"
 
 
 class RegistryUnreachable(TaxiError):
@@ -76,7 +76,8 @@ class RegistryUnreachable(TaxiError):
 
 def database_file(tracking_uri: str) -> Path | None:
     """Return the registry's SQLite file; None if the registry is a server."""
-    return Path(tracking_uri.removeprefix(_SQLITE)).absolute() if tracking_uri.startswith(_SQLITE) else None
+    named = sqlite_file(tracking_uri)
+    return named and named.absolute()
 
 
 def lock_file(tracking_uri: str, service: str) -> Path:
@@ -104,7 +105,7 @@ def prepare(tracking_uri: str) -> None:
 
 
 def _migrate(database: Path) -> None:
-    engine = create_engine(f"{_SQLITE}{database}")
+    engine = create_engine(f"{SQLITE}{database}")
     _initialize_tables(engine)
     engine.dispose()
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
-from taxi.config import api_keys_file, load_api_keys
+from taxi.config import API_KEYS, load_api_keys, secret_file
 from taxi.errors import TaxiError, UsageError
 from taxi.params import Params, load_params
 from taxi.serving.loader import ARMS, Loaded, give_back, load_slot
@@ -52,7 +52,7 @@ class Watch:
 
     async def look(self) -> None:
         """Take up what has changed since the last look."""
-        if self._changed(self._params) | self._changed(api_keys_file()):
+        if self._changed(self._params) | self._changed(secret_file(API_KEYS)):
             self._renew_rules()
         if self._changed(self._place.state):
             await self._follow_state()

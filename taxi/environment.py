@@ -1,0 +1,23 @@
+"""Environment variables: the settings that an installation is given from outside, each declared once."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Environment(BaseSettings):
+    """What the environment says (``TAXI_DATA`` for ``data``); a variable that is empty counts as not set."""
+
+    model_config = SettingsConfigDict(env_prefix="TAXI_", env_ignore_empty=True)
+
+    source: str | None = None
+    data: Path = Path("data")
+    reports: Path = Path("reports")
+    predictions: str | None = None
+    metrics: str | None = None
+    engine: str = "local"
+    scheduler: str | None = None
+    attempt: str | None = None
+    tracking_uri: str = Field(default="sqlite:///mlflow.db", validation_alias="MLFLOW_TRACKING_URI")
+    prefect: str | None = Field(default=None, validation_alias="PREFECT_API_URL")
