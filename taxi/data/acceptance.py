@@ -7,12 +7,13 @@ import pyarrow as arrow
 import pyarrow.parquet as parquet
 from collections.abc import Sequence
 from pathlib import Path
-from taxi.config import PACKAGE, MonthPaths
+from taxi.config import MonthPaths
 from taxi.data.month_rules import ALONE, BESIDE, FORMAT, Figures, Finding, month_figures, read_history, row_count, volume_jump
 from taxi.data.schema import check_trips, open_published, read_published, synthetic_mark, take_rows, to_arrow
 from taxi.data.trips import split_trips
 from taxi.errors import BadFile, MonthRefused, TaxiError
-from taxi.files import locked, publish, read_json, remove, sha256_file, sha256_json, sha256_tree, staged, write_json
+from taxi.files import locked, publish, read_json, remove, sha256_file, sha256_json, staged, write_json
+from taxi.fingerprint import code_of, hash_path, kept_result
 from taxi.params import AcceptParams, Params
 from typing import Any
 
@@ -33,8 +34,7 @@ FILES = ("trips.parquet", "quarantine.parquet", "split.json")
 
 
 def _made_from(paths: MonthPaths, params: Params) -> str:
-    code = sha256_tree(PACKAGE, "**/*.py")
-    return sha256_json([FORMAT, sha256_file(paths.raw), code, params.clean.model_dump(mode="json")])
+    return sha256_json([FORMAT, hash_path(paths.raw), code_of(__name__), params.clean.model_dump(mode="json")])
 
 
 def _quarantined(path: Path, reasons: pd.Series) -> arrow.Table:
@@ -58,7 +58,7 @@ def split_month(paths: MonthPaths, params: Params) -> dict[str, Any]:
     rows = read_published(paths.raw, paths.service)
     kept, reasons = split_trips(rows, paths.month, params.clean)
     split = {
-        "made_from": _made_from(paths, params),
+        "fingerprint": _made_from(paths, params),
         "rows": _row_counts(kept, reasons),
         "figures": month_figures(rows, kept, reasons, paths.month),
         "columns": published.names,
@@ -76,8 +76,7 @@ def ready_split(paths: MonthPaths, params: Params) -> dict[str, Any] | None:
     """Return the split that lies ready, if it was made from these bytes by this code; None otherwise."""
     if not all(path.is_file() for path in (paths.raw, *(paths.split / name for name in FILES))):
         return None
-    split = dict(read_json(paths.split / "split.json"))
-    return split if split["made_from"] == _made_from(paths, params) else None
+    return kept_result(paths.split / "split.json", _made_from(paths, params))
 
 
 def split_ahead(paths: MonthPaths, params: Params) -> None:

@@ -6,14 +6,12 @@ Only what lies around them is another: models come from ``fits`` instead of the 
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from taxi.config import Settings
 from taxi.data.acceptance import read_acceptance
-from taxi.files import sha256_file
-from taxi.fingerprint import Shelf, code_of
+from taxi.fingerprint import Shelf, code_of, hash_path
 from taxi.models.model import DurationModel, load_model, save_model
 from taxi.monitoring.alarm_rules import judge_month
 from taxi.monitoring.monitor import watch_champion
@@ -48,19 +46,9 @@ class Fit:
         return self.folder.name
 
 
-@cache
-def _hash_at(path: Path, _changed: int) -> str:
-    return sha256_file(path)
-
-
-def hash_of(path: Path) -> str:
-    """Return a file's SHA-256; a file that has not changed is read once."""
-    return _hash_at(path, path.stat().st_mtime_ns)
-
-
-def trips_of(settings: Settings, service: str, months: list[str]) -> dict[str, str]:
+def trips_of(settings: Settings, service: str, months: list[str]) -> dict[str, str | None]:
     """Return the SHA-256 of the kept trips of each month."""
-    return {month: hash_of(settings.month(service, month).trips) for month in months}
+    return {month: hash_path(settings.month(service, month).trips) for month in months}
 
 
 @dataclass(frozen=True)
@@ -76,7 +64,7 @@ class Fits:
         return {
             "trips": trips_of(self.settings, plan.service, plan.months_of(role)),
             "before": plan.as_of(role).isoformat(),
-            "zones": hash_of(self.settings.zones / "taxi_zones.zip"),
+            "zones": hash_path(self.settings.zones / "taxi_zones.zip"),
             "model": self.params.model.model_dump(mode="json", exclude={"threads", "device", "window_months"}),
             "features": self.params.features.model_dump(mode="json"),
             "code": code_of("taxi.models.fitting"),
@@ -136,7 +124,7 @@ def _setting(stage: Stage, plan: Plan, champion: Version | None, module: str) ->
     return {
         "month": trips_of(stage.settings, plan.service, [plan.month]),
         "champion": champion and champion.source,
-        "zones": hash_of(stage.settings.zones / "taxi_zones.zip"),
+        "zones": hash_path(stage.settings.zones / "taxi_zones.zip"),
         "code": code_of(module),
     }
 
@@ -144,7 +132,7 @@ def _setting(stage: Stage, plan: Plan, champion: Version | None, module: str) ->
 def watch(stage: Stage, plan: Plan, champion: Version | None) -> Json:
     """Return what 03-monitor would record of the champion on the plan's month, with ``trips``, those of the month."""
     settings, service = stage.settings, plan.service
-    accepted = {month: hash_of(settings.month(service, month).acceptance) for month in [*plan.earlier, plan.month]}
+    accepted = {month: hash_path(settings.month(service, month).acceptance) for month in [*plan.earlier, plan.month]}
     made_from = _setting(stage, plan, champion, "taxi.monitoring.monitor") | {
         "accepted": accepted,
         "reference": trips_of(settings, service, plan.earlier[-1:]),

@@ -14,10 +14,9 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from taxi.config import PACKAGE
 from taxi.errors import TaxiError
 from taxi.features.trip_features import TripFeatures
-from taxi.files import sha256_tree
+from taxi.fingerprint import code_of
 from taxi.models.boosted import (
     OBJECTIVES,
     Boosted,
@@ -95,7 +94,7 @@ def check_cluster(address: str, data: Path) -> None:
 
 
 def _ability(folder: Path) -> tuple[str, bool]:
-    return sha256_tree(PACKAGE, "**/*.py"), folder.is_dir()
+    return code_of(__name__), folder.is_dir()
 
 
 def _check_workers(client: Client, data: Path) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 
 from taxi.config import MonthPaths, Settings
 from taxi.data.schema import SYNTHETIC_BANNER
-from taxi.files import read_json, sha256_file, sha256_json
-from taxi.fingerprint import code_sha256, hash_path
+from taxi.files import read_json, sha256_json
+from taxi.fingerprint import code_of, hash_path, imports_of, kept_result
 from taxi.models.search_result import search_file
-from taxi.params import Params
+from taxi.params import Params, load_params
 from taxi.training.plan import Plan, read_plan
 
 _LOG = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ def _months(settings: Settings, service: str, months: list[str]) -> dict[str, st
 
 def step_inputs(settings: Settings, plan: Plan, notebook: str) -> dict[str, Any]:
     """Return the hashes of all that ``notebook`` reads for the plan's month, by name."""
-    paths = settings.month(plan.service, plan.month)
+    paths, source = settings.month(plan.service, plan.month), settings.root / "notebooks" / f"{notebook}.ipynb"
     known = {
         "month": lambda: [hash_path(path) for path in (paths.raw, paths.trips, paths.quarantine, paths.acceptance)],
         "history": lambda: {
@@ -42,8 +42,10 @@ def step_inputs(settings: Settings, plan: Plan, notebook: str) -> dict[str, Any]
     }
     inputs = {name: known[name]() for name in STEP_INPUTS[notebook]}
     return inputs | {
-        "notebook": sha256_file(settings.root / "notebooks" / f"{notebook}.ipynb"),
-        "code": code_sha256(settings),
+        "notebook": hash_path(source),
+        "code": code_of(*imports_of(source), "taxi.runs.notebooks"),
+        "params": load_params(settings.root / "params.yaml").lasting(),
+        "lock": hash_path(settings.root / "requirements.lock"),
         "zones": hash_path(settings.zones / "taxi_zones.zip"),
         "plan": sha256_json([plan.window, plan.refit_window, plan.holdout_from, plan.incumbent, plan.before]),
     }
@@ -56,19 +58,16 @@ def step_fingerprint(settings: Settings, plan: Plan, notebook: str) -> str:
 
 def finished_step(paths: MonthPaths, notebook: str, fingerprint: str) -> dict[str, Any] | None:
     """Return the step's result if it was made from the same inputs and its page is there; None if it is to be done."""
-    result, page = paths.reports / f"{notebook}.json", paths.reports / f"{notebook}.html"
-    if not (result.is_file() and page.is_file()):
-        return None
-    content = read_json(result)
-    return content if content.get("fingerprint") == fingerprint else None
+    page = paths.reports / f"{notebook}.html"
+    return kept_result(page.with_suffix(".json"), fingerprint) if page.is_file() else None
 
 
 def month_fingerprint(settings: Settings, plan: Plan, params: Params) -> str:
-    """Return one hash over all that the whole month's run is made from."""
+    """Return one hash over all that the whole month's run is made from: its steps, and what decides and registers by them."""
     steps = {name: step_inputs(settings, plan, name) for name in STEP_INPUTS}
     for inputs in steps.values():
         inputs.pop("challenger", None)
-    return sha256_json([steps, params.lasting()])
+    return sha256_json([steps, code_of("taxi.runs.month_result", "taxi.runs.mlflow_run"), params.lasting()])
 
 
 def _banner(paths: MonthPaths) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from taxi.config import Settings
-from taxi.files import append_json, read_json
+from taxi.files import append_json
+from taxi.fingerprint import kept_result
 from taxi.months import shift_month
 from taxi.params import RetrainParams
 from taxi.registry.aliases import now
@@ -92,9 +93,8 @@ def attempt_file(settings: Settings, service: str, month: str) -> Path:
 
 def finished_attempt(settings: Settings, service: str, month: str, fingerprint: str) -> dict[str, Any] | None:
     """Return the attempt's result if it was made from what there is now; None if it is to be done."""
-    path = attempt_file(settings, service, month)
-    result = read_json(path) if path.is_file() else {}
-    return result | {"finished_before": True} if result.get("fingerprint") == fingerprint else None
+    result = kept_result(attempt_file(settings, service, month), fingerprint)
+    return result and result | {"finished_before": True}
 
 
 def held_result(service: str, decision: Decision, call: Call) -> dict[str, Any]:

@@ -6,15 +6,12 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli import app
-from taxi.config import Settings
 from taxi.errors import Refused, UsageError
-from taxi.fingerprint import code_sha256
 from taxi.params import Params
 from taxi.registry.mlflow_client import connect
 from taxi.registry.release import Check, environment_before, open_gate, promote
 from taxi.registry.versions import Version, aliased_version, find_version, model_name, versions
 from tests.support.aliased import PARAMS, aliases, register
-from tests.support.worlds import ROOT as CHECKOUT
 
 TAGS = {"role": "winner", "synthetic": "false", "git_commit": "abc", "git_dirty": "false"}
 GOOD = {"coverage80": 0.8}
@@ -145,20 +142,6 @@ def command(uri, tmp_path, monkeypatch):
         return CliRunner().invoke(app, list(words))
 
     return run
-
-
-def test_asking_for_approval_makes_no_month_anew(tmp_path):
-    settings = Settings(tmp_path, "unused", tmp_path, tmp_path, "unused")
-    text = (CHECKOUT / "params.yaml").read_text()
-
-    def code(old: str, new: str) -> str:
-        assert old in text
-        (tmp_path / "params.yaml").write_text(text.replace(old, new))
-        return code_sha256(settings)
-
-    before = code("smoothing: 20 ", "smoothing: 20 ")
-    assert code("approval: []", "approval: [prod]") == before
-    assert code("smoothing: 20 ", "smoothing: 21 ") != before
 
 
 def test_one_command_rolls_back(command, uri):

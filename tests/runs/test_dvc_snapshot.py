@@ -6,15 +6,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from dvc.repo import Repo
 
-from taxi.config import MonthPaths
+from taxi.config import NOTEBOOKS, MonthPaths
 from taxi.files import read_json, write_json
+from taxi.fingerprint import imports_of, modules_of
 from taxi.runs.dvc_snapshot import keep_edition, read_newest, snapshot
 from tests.support.campaign import at_scale
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-COPIED = (".dvc/config", ".dvc/.gitignore", ".dvcignore", "dvc.yaml", "params.yaml", "notebooks", ".gitignore")
+COPIED = (".dvc/config", ".dvc/.gitignore", ".dvcignore", "dvc.yaml", "params.yaml", "notebooks", "taxi", ".gitignore")
 pytestmark = pytest.mark.slow  # real DVC repositories: some twenty seconds in all
 ROWS = {"raw": 10, "kept": 8, "quarantined": 2, "reasons": {"too-short": 2}}
 
@@ -22,8 +24,10 @@ ROWS = {"raw": 10, "kept": 8, "quarantined": 2, "reasons": {"too-short": 2}}
 def _copy(source: Path, target: Path) -> None:
     for name in COPIED:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
-        whole = (source / name).is_dir()
-        (shutil.copytree if whole else shutil.copyfile)(source / name, target / name)
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source / name, target / name)
 
 
 def _git(root: Path, *arguments: str) -> str:
@@ -36,8 +40,6 @@ def checkout(tmp_path: Path) -> Path:
     root = tmp_path / "checkout"
     root.mkdir()
     _copy(CHECKOUT, root)
-    (root / "taxi").mkdir()
-    (root / "taxi" / "code.py").write_text("# the code\n")
     (root / ".dvc" / "config.local").write_text(f"['remote \"local\"']\n    url = {tmp_path / 'store'}\n")
     (root / "data" / "zones").mkdir(parents=True)
     (root / "data" / "zones" / "taxi_zones.zip").write_text("zones")
@@ -150,11 +152,41 @@ def test_a_changed_promotion_rule_concerns_the_comparison_alone(checkout):
     assert [name.split(":")[-1] for name in changed(checkout)] == ["compare@green"]
 
 
+@pytest.mark.parametrize(("code", "stages"), [
+    ("features/history.py", ["compare", "features", "monitor", "train"]),
+    ("monitoring/drift.py", ["monitor"]),
+    ("reporting/plots.py", []),
+    ("serving/app.py", []),
+    ("templates/report/index.html.j2", []),
+])  # fmt: skip
+def test_changed_code_concerns_the_stages_that_it_computes(checkout, code, stages):
+    write_month(checkout, "2023-01")
+    take(checkout, "2023-01")
+    with (checkout / "taxi" / code).open("a") as file:
+        file.write("\n# another comment\n")
+
+    assert sorted(name.split(":")[-1] for name in changed(checkout)) == [f"{stage}@green" for stage in stages]
+
+
+STEPS = {name.partition("-")[2]: CHECKOUT / f"notebooks/{name}.ipynb" for name in NOTEBOOKS}
+
+
+@pytest.mark.parametrize("stage", ["clean", *STEPS])
+def test_a_stage_names_all_the_code_that_computes_it(stage):
+    roots = ["taxi.data.acceptance"] if stage == "clean" else [*imports_of(STEPS[stage]), "taxi.runs.notebooks"]
+    deps = yaml.safe_load((CHECKOUT / "dvc.yaml").read_text())["stages"][stage]["do"]["deps"]
+    named = {name.removesuffix(".py").replace("/", ".") for name in deps if name.startswith("taxi/")}
+
+    rooms = {".".join(module.split(".")[:2]) for module in modules_of(*roots)} - {"taxi"}
+
+    assert named == rooms
+
+
 def test_bytecode_and_staged_files_are_no_change(checkout):
     write_month(checkout, "2023-01")
     take(checkout, "2023-01")
-    (checkout / "taxi" / "__pycache__").mkdir()
-    (checkout / "taxi" / "__pycache__" / "code.cpython-311.pyc").write_text("")
+    (checkout / "taxi/data/__pycache__").mkdir()
+    (checkout / "taxi/data/__pycache__/trips.cpython-311.pyc").write_text("")
     (checkout / "reports/green/2023-01/.01-explore.part-1-abc.html").write_text("")
 
     assert changed(checkout) == {}
