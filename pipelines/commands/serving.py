@@ -115,7 +115,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one; the log says which.")] = 8000,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that answer.")] = 1,
 ) -> None:
-    """Serve the champion over HTTP, and follow the registry's aliases; SIGTERM ends it without dropping a request."""
+    """Serve the champion over HTTP, and follow the registry's aliases; SIGTERM ends it when what it accepted is answered."""
     settings = load_settings()
     prepare_server(settings.server(service) / "metrics" if workers > 1 else None)
     # whatever ends and is started again finds them imported

@@ -1,13 +1,12 @@
-"""One worker: a uvicorn server behind a socket that its siblings share, and an end that drops no request."""
+"""One worker: a uvicorn server behind a socket that its siblings share, and an end that answers all that it accepted."""
 
 import asyncio
-import ctypes
+import os
+import select
 import socket
-import struct
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from typing import Any
 
 import uvicorn
@@ -66,23 +65,20 @@ def end_silent(connections: Iterable[Any], seconds: float, now: float) -> None:
             connection.give_up()
 
 
-# --- The socket that workers share: had once, and given up so that no connection is made that nobody will serve.
+# --- The socket that workers share, and the end of a worker.
 
 BACKLOG = 2048
-TCP_INFO_UNACKED = 24  # where struct tcp_info of linux/tcp.h says how many connections nobody has accepted yet
-SO_ATTACH_FILTER = 26  # of linux/socket.h
-SYN, SYN_OR_ACK, FLAGS = 0x02, 0x12, 13  # of a TCP header: what begins a connection, and the byte that says so
-DROP_SYN = (  # struct sock_filter of linux/filter.h: what begins a connection is kept with 0 of its bytes, the rest whole
-    (0x30, 0, 0, FLAGS),  # load a byte
-    (0x54, 0, 0, SYN_OR_ACK),  # and
-    (0x15, 0, 1, SYN),  # if equal the next, else the one after it
-    (0x06, 0, 0, 0),
-    (0x06, 0, 0, 0xFFFFFFFF),
-)
+PASSED = 3  # the descriptor of the first socket that a service manager passes: sd_listen_fds(3)
+LAST_SECONDS = 5.0
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket bound to ``host`` and ``port`` (0: any free one); raise UsageError if it cannot be had."""
+    """Return a socket bound to ``host`` and ``port`` (0: any free one); raise UsageError if it cannot be had.
+
+    Under socket activation (``LISTEN_PID`` names this process) it is the one that the service manager holds and passed.
+    """
+    if os.environ.get("LISTEN_PID") == str(os.getpid()):
+        return socket.socket(fileno=PASSED)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         made = socket.socket(family, kind, protocol)
@@ -93,43 +89,17 @@ def listen(host: str, port: int) -> socket.socket:
     return made
 
 
-def waiting(listening: socket.socket) -> int:
-    """Return how many connections nobody has accepted yet; 0 where the system (other than Linux) does not say."""
-    if not hasattr(socket, "TCP_INFO"):
-        return 0
-    info = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_UNACKED + 4)
-    return int(struct.unpack_from("I", info, TCP_INFO_UNACKED)[0])
-
-
-def make_no_more(listening: socket.socket) -> None:
-    """Let no connection be made from now on, in every process that shares the socket; those that wait can be accepted.
-
-    On Linux a filter drops what would begin one, and its client tries again until the socket is closed and it is refused;
-    one that is half made goes on, its client may hold it for whole already. Elsewhere, connections made in the last moment
-    are reset.
-    """
-    if hasattr(socket, "TCP_INFO"):
-        program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in DROP_SYN))
-        attached = struct.pack("HP", len(DROP_SYN), ctypes.addressof(program))
-        with suppress(OSError):  # a kernel without filters: as elsewhere
-            listening.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, attached)
-
-
-LAST_SECONDS = 5.0
-HALF_MADE_SECONDS = 0.25  # a connection whose client has its answer may be a round trip from being counted
-
-
 class DrainingServer(uvicorn.Server):
-    """On SIGTERM it goes on answering for a while and tells every connection to close; then it ends as uvicorn does.
+    """Graceful shutdown: on SIGTERM it goes on answering for ``drain_seconds`` with ``Connection: close``, then ends as uvicorn does.
 
-    A connection that is merely cut may have a request under way that its client cannot safely repeat. Where only this worker
-    ends, its siblings, or the one started in its place, take the connections that it no longer accepts.
+    A connection that is merely cut may have a request under way that its client cannot safely repeat. Siblings, or a service
+    manager that holds the socket, take the connections that this worker no longer accepts; without either, one that is made in
+    the moment in which the last worker closes the socket is reset by the system, unread.
     """
 
-    def __init__(self, config: uvicorn.Config, gate: Gate, service: Connection) -> None:
+    def __init__(self, config: uvicorn.Config, gate: Gate) -> None:
         super().__init__(config)
         self._gate = gate
-        self._service = service
 
     async def on_tick(self, counter: int) -> bool:
         """Once a second, give up on connections whose request does not come to its end."""
@@ -140,14 +110,12 @@ class DrainingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then shut down."""
-        rules = self._gate.rules
+        rules, listening = self._gate.rules, sockets or []
         rules.closing = True
         await self._wait(lambda: False, rules.params.drain_seconds)
-        if self._service.poll():  # its other end is closed: the whole service ends, however
-            for listening in sockets or []:
-                make_no_more(listening)
-            await self._wait(lambda: False, HALF_MADE_SECONDS)
-            await self._wait(lambda: not any(map(waiting, sockets or [])), LAST_SECONDS)
+        await self._wait(
+            lambda: not select.select(listening, [], [], 0)[0], LAST_SECONDS
+        )  # nobody waits to be accepted
         for server in self.servers:
             server.close()
         await self._wait(lambda: not self._unheard(), LAST_SECONDS)
@@ -162,7 +130,7 @@ class DrainingServer(uvicorn.Server):
 
     def _unheard(self) -> bool:
         """Return whether a connection is so new that its request has not been read yet: uvicorn would cut it."""
-        return any(getattr(one, "cycle", None) is None for one in self.server_state.connections)
+        return any(getattr(connection, "cycle", None) is None for connection in self.server_state.connections)
 
 
 def _config(gate: Gate) -> uvicorn.Config:
@@ -180,8 +148,8 @@ def _config(gate: Gate) -> uvicorn.Config:
     )
 
 
-def run_worker(settings: Settings, service: str, listening: socket.socket, alive: Connection) -> None:
-    """Serve until SIGTERM or SIGINT: the body of a worker's process; ``alive`` is closed at its other end when the service ends."""
+def run_worker(settings: Settings, service: str, listening: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT: the body of a worker's process."""
     gate = make_gate(settings, service)
     with suppress(KeyboardInterrupt):
-        DrainingServer(_config(gate), gate, alive).run(sockets=[listening])
+        DrainingServer(_config(gate), gate).run(sockets=[listening])

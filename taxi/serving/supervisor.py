@@ -111,10 +111,10 @@ def serve(
 
     ``prepare`` is called first in every process.
     """
-    require_keys(address[0], keys)
     listening = listen(*address)
-    alive, own_end = FORKING.Pipe(duplex=False)  # only this process holds the latter
-    _LOG.info("%s is served on http://%s:%d by %d worker(s)", service, address[0], listening.getsockname()[1], workers)
+    host, port = listening.getsockname()[:2]
+    require_keys(host, keys)
+    _LOG.info("%s is served on http://%s:%d by %d worker(s)", service, host, port, workers)
     follower = Supervised("follower", None, prepare, "taxi.serving.follower:follow", settings, service)
     several = [
         Supervised(
@@ -125,14 +125,12 @@ def serve(
             settings,
             service,
             listening,
-            alive,
         )
         for number in range(workers)
     ]
     try:
         _wait(several)
     finally:
-        own_end.close()
         listening.close()  # or connections would be made that no worker accepts any more
         for worker in several:
             worker.stop()

@@ -149,18 +149,25 @@ def test_an_outage_of_everything_fails_no_request_and_loses_no_row(
     assert "taxi_log_lost_rows 0.0" in service.client.get("/metrics").text
 
 
-def test_sigterm_under_load_to_two_workers_drops_no_request_and_no_row(service: Running, backends: Backends) -> None:
-    ended: list[int] = []
+def test_sigterm_under_load_answers_all_that_was_accepted_and_keeps_every_row(
+    service: Running, backends: Backends
+) -> None:
+    before, ended, heeding = kept(backends), list[int](), list[Tally]()
 
     def end() -> None:
         time.sleep(1)
         ended.append(service.stop())
 
-    tally = during(service, end)
+    def heed() -> None:
+        heeding.append(hammer_while(end, service.url, BODIES, 4, 0.01, heed=True))
+
+    strangers = during(service, heed)
 
     assert ended == [0], service.log.read_text()[-3000:]
-    assert tally.failed == [] and len(tally.answers) > 50
-    assert ids(tally) <= kept(backends)
+    assert heeding[0].failed == [] and len(heeding[0].answers) > 50
+    assert {one.status for one in strangers.answers} == {200}
+    assert len(strangers.dropped) <= 4, "more than one connection a client was reset in the last moment"
+    assert ids(heeding[0]) | ids(strangers) == kept(backends) - before, "no request was computed and not answered"
 
 
 def test_it_starts_and_serves_with_everything_down(service: Running, world: ServingWorld, backends: Backends) -> None:

@@ -1,51 +1,17 @@
-"""A listening socket can be given up without a connection that nobody serves."""
+"""The socket that workers share: bound by the service, or held by a service manager over a restart."""
 
+import os
 import socket
-import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from taxi.errors import UsageError
-from taxi.serving.server import listen, make_no_more, waiting
-
-linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say how many wait")
-
-
-@linux
-def test_who_waits_is_counted_and_after_the_end_nobody_new_does() -> None:
-    listening = listen("127.0.0.1", 0)
-    listening.listen(16)
-    early = [socket.create_connection(listening.getsockname()) for _ in range(3)]
-    assert waiting(listening) == 3
-
-    make_no_more(listening)
-
-    with pytest.raises(TimeoutError):
-        socket.create_connection(listening.getsockname(), timeout=0.3)
-    served = [listening.accept()[0] for _ in early]
-    for one, other in zip(early, served, strict=True):
-        one.sendall(b"ask")
-        assert other.recv(3) == b"ask"
-        other.sendall(b"say")
-        assert one.recv(3) == b"say"
-    assert waiting(listening) == 0
-    for one in (*early, *served, listening):
-        one.close()
-
-
-@linux
-def test_a_connection_half_made_before_the_end_is_served() -> None:
-    with listen("127.0.0.1", 0) as listening:
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 30)  # half made until the client speaks
-        listening.listen(16)
-        listening.settimeout(5)
-        with socket.create_connection(listening.getsockname(), timeout=5) as client:
-            assert waiting(listening) == 0
-            make_no_more(listening)
-            client.sendall(b"ask")
-            served = listening.accept()[0]
-            with served:
-                assert served.recv(3) == b"ask"
+from taxi.serving import server
+from taxi.serving.server import listen
+from tests.support.load import hammer_while
+from tests.support.serving_worlds import TRIP, make_world
 
 
 def test_an_address_that_is_taken_is_named() -> None:
@@ -53,3 +19,37 @@ def test_an_address_that_is_taken_is_named() -> None:
         taken.listen()
         with pytest.raises(UsageError, match=str(taken.getsockname()[1])):
             listen("127.0.0.1", taken.getsockname()[1])
+
+
+def test_the_socket_that_a_service_manager_passes_to_this_process_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = socket.create_server(("127.0.0.1", 0))
+    monkeypatch.setattr(server, "PASSED", os.dup(held.fileno()))
+
+    monkeypatch.setenv("LISTEN_PID", str(os.getppid()))
+    with held, listen("127.0.0.1", 0) as bound:
+        assert bound.getsockname() != held.getsockname()
+        monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+        with listen("127.0.0.1", 0) as passed:
+            assert passed.getsockname() == held.getsockname()
+
+
+@pytest.mark.slow
+def test_a_restart_behind_a_held_socket_refuses_and_drops_no_request(
+    tmp_path: Path, small_models: dict[int, Path]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        running = make_world(tmp_path, {1: small_models[1]}).running()
+        running.held = held
+        running.start().ready()
+
+        def restart() -> None:
+            time.sleep(0.5)
+            assert running.stop() == 0, running.log.read_text()
+            running.start().ready()
+            time.sleep(0.5)
+
+        tally = hammer_while(restart, running.url, [TRIP], 4, 0.01)
+        assert running.stop() == 0, running.log.read_text()
+
+    assert tally.failed == [] and tally.refused == 0
+    assert max(answer.seconds for answer in tally.answers) > 0.5, "some waited for the new start"

@@ -36,7 +36,7 @@ class Tally:
 
 
 async def _client(
-    address: tuple[str, int], bodies: Sequence[Body], go_on: Callable[[], bool], every: float, tally: Tally
+    address: tuple[str, int], bodies: Sequence[Body], go_on: Callable[[], bool], every: float, heed: bool, tally: Tally
 ) -> None:
     writer, number = None, 0
     while go_on():
@@ -65,32 +65,47 @@ async def _client(
         if "connection: close" in head:
             writer.close()
             writer = None
+            if heed:
+                return
         await asyncio.sleep(every)
     if writer:
         writer.close()
 
 
 def hammer(
-    url: str, bodies: Sequence[Body], go_on: Callable[[], bool], clients: int = 4, every: float = 0.002
+    url: str,
+    bodies: Sequence[Body],
+    go_on: Callable[[], bool],
+    clients: int = 4,
+    every: float = 0.002,
+    heed: bool = False,
 ) -> Tally:
-    """Send ``bodies`` again and again by several clients, each ``every`` seconds after its last answer, while ``go_on``."""
+    """Send ``bodies`` again and again by several clients, each ``every`` seconds after its last answer, while ``go_on``.
+
+    Clients that ``heed`` make no new connection once they are told ``Connection: close``, as a balancer would not.
+    """
     parts, tally = urlsplit(url), Tally()
     address = (str(parts.hostname), int(parts.port or 80))
 
     async def all_clients() -> None:
         turned = [bodies[one:] + bodies[:one] for one in range(clients)]
-        await asyncio.gather(*(_client(address, own, go_on, every, tally) for own in turned))
+        await asyncio.gather(*(_client(address, own, go_on, every, heed, tally) for own in turned))
 
     asyncio.run(all_clients())
     return tally
 
 
 def hammer_while(
-    act: Callable[[], object], url: str, bodies: Sequence[Body], clients: int = 4, every: float = 0.002
+    act: Callable[[], object],
+    url: str,
+    bodies: Sequence[Body],
+    clients: int = 4,
+    every: float = 0.002,
+    heed: bool = False,
 ) -> Tally:
     """Return what came of a load that lasted while ``act`` acted; what it raises is raised here."""
     with ThreadPoolExecutor(1) as pool:
         acting = pool.submit(act)
-        tally = hammer(url, bodies, lambda: not acting.done(), clients, every)
+        tally = hammer(url, bodies, lambda: not acting.done(), clients, every, heed)
     acting.result()
     return tally

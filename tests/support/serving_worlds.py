@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -132,20 +133,29 @@ class Registry:
 
 @dataclass
 class Running:
-    """A service that runs; its log is in ``place/serve.log``."""
+    """A service that runs, on the socket that is ``held`` for it if any; its log is in ``place/serve.log``."""
 
     place: Path
     environment: dict[str, str]
     words: tuple[str, ...] = ()
     service: str = "green"
+    held: socket.socket | None = None
 
     def start(self) -> "Running":
         command = [sys.executable, "-m", "pipelines.cli", "serve", "--service", self.service, "--port", "0"]
+        passed = [self.held.fileno()] if self.held else []
+        if passed:  # as systemd passes it
+            as_third = f'exec 3<&{passed[0]}; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"'
+            command = ["bash", "-c", as_third, "bash", *command]
         self.log = self.place / "serve.log"
         with self.log.open("ab") as stream:
             begun = stream.tell()
             self.process = subprocess.Popen(
-                [*command, *self.words], env=self.environment, cwd=self.place / "checkout", stderr=stream
+                [*command, *self.words],
+                env=self.environment,
+                cwd=self.place / "checkout",
+                stderr=stream,
+                pass_fds=passed,
             )
         found = wait_for(lambda: self._address(begun), "the address in the log")
         self.url = f"http://127.0.0.1:{found.group(2)}"
