@@ -12,7 +12,7 @@ from pipelines.runtime import prefect_home, prepare_reading, start_prefect
 from taxi.config import Settings, find_root, load_settings
 from taxi.errors import TaxiError
 from taxi.operations.doctor import Check, Finding, as_answer, examine, why_unreachable, worst
-from taxi.operations.maturity import CELLS, LEVELS, Cell, Repository, judge, level_reached, maturity_answer
+from taxi.operations.maturity import LEVELS, Cell, Repository, judge, level_reached, maturity_answer, read_model
 
 if TYPE_CHECKING:
     from pipelines.flow_runs import UnderWay
@@ -97,7 +97,12 @@ def _show_maturity(cells: list[Cell], reached: int) -> None:
     table = Table("level", "area", "", "what it asks, and what shows it", title=f"level {reached} is reached")
     for cell in cells:
         lines = [
-            f"{need.asks}: {need.proof}" if need.met else f"[bold]missing[/] {need.asks}: {need.missing or 'no proof'}"
+            (
+                f"{need.asks}: {need.proof}"
+                if need.met
+                else f"[bold]missing[/] {need.asks}: {need.missing or 'no proof'}"
+            )
+            + (f" [{'green' if need.met else 'red'}]({need.run})[/]" if need.run else "")
             for need in cell.needs
         ]
         table.add_row(str(cell.level), cell.area, "yes" if cell.met else "no", "\n".join(lines), end_section=True)
@@ -109,10 +114,14 @@ def _show_maturity(cells: list[Cell], reached: int) -> None:
 def maturity(
     context: typer.Context,
     level: Annotated[int | None, typer.Option(min=1, max=4, help="Only this level; exit 1 if it is not met.")] = None,
+    run: Annotated[
+        bool, typer.Option("--run", help="Also execute the proofs that can be: drills and tests; takes minutes.")
+    ] = False,
     json_: AsJson = False,
 ) -> None:
     """Judge every cell of Microsoft's MLOps maturity model, levels 1 to 4, by what is in this repository."""
-    cells = judge(Repository(find_root(), command_names(context)), CELLS)
+    executed = [number for number in LEVELS if run and level in (None, number)]
+    cells = judge(Repository(find_root(), command_names(context)), read_model(), executed)
     shown = [cell for cell in cells if level in (None, cell.level)]
     if json_:
         answer = maturity_answer(cells) | {"names": LEVELS}

@@ -1,11 +1,12 @@
-"""What may be wrong with an installation: versions, tools, addresses, room, permissions, parameters, zones."""
+"""Health checks of an installation: what is wrong in silence, grows, or does not answer.
+
+What a command says by itself as it fails (a wrong params.yaml, a folder that cannot be written, no git), or mends (zone files), has no check.
+"""
 
 import re
 import shutil
 import socket
 import sqlite3
-import sys
-import tempfile
 import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -15,14 +16,11 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from zipfile import BadZipFile
 
 from packaging.requirements import Requirement
 
 from taxi.config import SQLITE, TLC_SITE, Settings, shown, sqlite_file
-from taxi.data.zones import read_zones
-from taxi.errors import BadFile, NotPublished, TaxiError, UsageError
-from taxi.params import load_params
+from taxi.errors import NotPublished, TaxiError, UsageError
 
 # --- Checks of an installation and of what crashes leave: each finds, and only what is asked to repair repairs.
 
@@ -141,18 +139,9 @@ def why_unreachable(address: str, health: str = "") -> str | None:
     return said or None
 
 
-OLDEST_PYTHON = (3, 11)
 GIBIBYTE = 2**30
 LEAST_FREE, LITTLE_FREE = 1, 5  # GiB: a month of yellow with its editions and reports takes about one
 _PINNED = re.compile(r"^([A-Za-z0-9._-]+(?:\[[^\]]*\])?==[^\\\n]+?)\s*\\?$", re.MULTILINE)
-
-
-def find_python(settings: Settings) -> Finding:
-    """Look at the interpreter."""
-    found, oldest = ".".join(map(str, sys.version_info[:3])), ".".join(map(str, OLDEST_PYTHON))
-    if sys.version_info[:2] < OLDEST_PYTHON:
-        return Finding("python", "broken", f"expected Python {oldest} or newer; this is {found}", "make setup PYTHON=…")
-    return Finding("python", "ok", f"Python {found}")
 
 
 def differing_packages(lock: str) -> list[str]:
@@ -184,29 +173,6 @@ def find_packages(settings: Settings) -> Finding:
     return Finding(
         "packages", "ok", f"the {len(_PINNED.findall(text))} locked packages that belong here are installed so"
     )
-
-
-def find_tools(settings: Settings) -> Finding:
-    """Look for git, and for what DVC needs."""
-    if not shutil.which("git"):
-        return Finding(
-            "git-and-dvc", "warn", "git is not on the PATH", "install git: versions name the commit they come from"
-        )
-    missing = [name for name in (".git", ".dvc/config", "dvc.yaml") if not (settings.root / name).exists()]
-    if missing:
-        return Finding(
-            "git-and-dvc",
-            "warn",
-            f"{settings.root} has no {', no '.join(missing)}",
-            "run from a git clone, or --no-version",
-        )
-    if (settings.data, settings.reports) != (settings.root / "data", settings.root / "reports"):
-        return Finding(
-            "git-and-dvc",
-            "ok",
-            "git and DVC are there; DVC keeps no folders outside the checkout, so runs here are not versioned",
-        )
-    return Finding("git-and-dvc", "ok", "git and DVC are there")
 
 
 def find_source(settings: Settings) -> Finding:
@@ -271,57 +237,9 @@ def find_disk(settings: Settings) -> Finding:
     return Finding("disk", level, said, "" if level == "ok" else todo)  # type: ignore[arg-type]
 
 
-def _why_not_writable(folder: Path) -> str | None:
-    try:
-        with tempfile.NamedTemporaryFile(dir=_nearest(folder)):
-            return None
-    except OSError as error:
-        return f"{folder}: {error.strerror}"
-
-
-def find_permissions(settings: Settings) -> Finding:
-    """Try to write where data, reports and, if it is a file, the registry lie."""
-    places = [settings.data, settings.reports]
-    if database := sqlite_file(settings.tracking_uri):
-        places.append(database.parent)
-    if refused := [reason for place in places if (reason := _why_not_writable(place))]:
-        return Finding(
-            "permissions",
-            "broken",
-            f"cannot write to {'; '.join(refused)}",
-            "make it writable, or set TAXI_DATA, TAXI_REPORTS, MLFLOW_TRACKING_URI",
-        )
-    return Finding("permissions", "ok", "data, reports and registry can be written")
-
-
-def find_params(settings: Settings) -> Finding:
-    """Read params.yaml."""
-    try:
-        load_params(settings.root / "params.yaml")
-    except UsageError as error:
-        return Finding("params", "broken", str(error), "correct the entry that is named, or `git checkout params.yaml`")
-    return Finding("params", "ok", "params.yaml is whole and in range")
-
-
-def find_zones(settings: Settings) -> Finding:
-    """Read the publisher's zones."""
-    if not settings.zones.is_dir():
-        return Finding("zones", "ok", f"{settings.zones} is not there yet: the first run brings it")
-    try:
-        return Finding("zones", "ok", f"{len(read_zones(settings.zones))} zones can be read")
-    except (BadFile, BadZipFile, OSError, KeyError, ValueError) as error:
-        todo = f"remove {settings.zones}: the next run brings it anew"
-        return Finding("zones", "broken", f"the zones cannot be read: {error}", todo)
-
-
 CHECKS = (
-    Check("python", find_python),
     Check("packages", find_packages),
-    Check("git-and-dvc", find_tools),
-    Check("params", find_params),
-    Check("permissions", find_permissions),
     Check("disk", find_disk),
-    Check("zones", find_zones),
     Check("source", find_source),
     Check("registry", find_registry),
     Check("prefect", find_prefect),

@@ -2,8 +2,6 @@
 
 import json
 import logging
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,121 +14,9 @@ from taxi.database import StoreDown
 from taxi.files import locked, read_json
 from taxi.monitoring.collect import collect_month
 from taxi.monitoring.metric_store import MetricStore, open_metrics
-from taxi.months import iterate_months
 from taxi.reporting.pages import write_page
 
 _LOG = logging.getLogger(__name__)
-
-# --- Line charts as geometry: where points, ticks and words stand, for a template to draw as SVG without any library.
-
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 220, 58, 30, 14, 30
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#8a949e")
-MOST_LABELS = 8
-Values = Sequence[float | None]
-
-
-@dataclass(frozen=True)
-class Dot:
-    """One value: where it stands, and what to say of it."""
-
-    x: float
-    y: float
-    says: str
-
-
-@dataclass(frozen=True)
-class Line:
-    """One series: its colour, the runs of points that no gap interrupts, as ``x,y x,y``, and its dots."""
-
-    name: str
-    colour: str
-    runs: list[str]
-    dots: list[Dot]
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A chart: its title with unit, lines, ticks (y and words), labels (x and words), and a line to hold them against."""
-
-    title: str
-    lines: list[Line]
-    ticks: list[tuple[float, str]]
-    labels: list[tuple[float, str]]
-    target: float | None
-    radius: float
-
-
-def nice_ticks(low: float, high: float, about: int = 4, least: float = 0.0) -> list[float]:
-    """Return round numbers that span ``low`` to ``high``: steps of 1, 2 or 5 times a power of ten, none below ``least``."""
-    span = (high - low) or abs(high) or 1.0
-    power = 10.0 ** math.floor(math.log10(span / about))
-    step = max(least, next(factor * power for factor in (1, 2, 5, 10) if span / (factor * power) <= about))
-    first, last = math.floor(low / step), math.ceil(high / step)
-    return [round(number * step, 10) for number in range(first, max(last, first + 1) + 1)]
-
-
-def _words(value: float) -> str:
-    if value and abs(value) >= 1e6:
-        return f"{value / 1e6:.3g} M"
-    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.4g}"
-
-
-def _runs(points: Sequence[tuple[float, float] | None]) -> list[str]:
-    """Return the points as polylines, broken where a value is missing."""
-    runs: list[list[str]] = [[]]
-    for point in points:
-        if point is None:
-            runs.append([])
-        else:
-            runs[-1].append(f"{point[0]:.1f},{point[1]:.1f}")
-    return [" ".join(run) for run in runs if run]
-
-
-def line_chart(
-    title: str,
-    labels: Sequence[str],
-    series: Mapping[str, Values],
-    target: float | None = None,
-    zero: bool = True,
-    least: float = 0.0,
-) -> Chart | None:
-    """Return a chart of ``series`` over ``labels``; None where no series has a value.
-
-    ``zero``: the axis begins at 0; ``least``: the smallest step of its ticks, 1 for what is counted.
-    """
-    known = [value for values in series.values() for value in values if value is not None and math.isfinite(value)]
-    if not known:
-        return None
-    spanned = [*known, *([target] if target is not None else []), *([0.0] if zero else [])]
-    ticks = nice_ticks(min(spanned), max(spanned), least=least)
-    step = (WIDTH - LEFT - RIGHT) / max(len(labels) - 1, 1)
-
-    def at(place: int) -> float:
-        return LEFT + (place * step if len(labels) > 1 else (WIDTH - LEFT - RIGHT) / 2)
-
-    def up(value: float) -> float:
-        return HEIGHT - BOTTOM - (value - ticks[0]) / (ticks[-1] - ticks[0]) * (HEIGHT - TOP - BOTTOM)
-
-    lines = []
-    for colour, (name, values) in zip(COLOURS * len(series), series.items(), strict=False):
-        points = [None if value is None else (at(place), up(value)) for place, value in enumerate(values)]
-        dots = [
-            Dot(point[0], point[1], f"{label}, {name}: {_words(value)}")
-            for label, point, value in zip(labels, points, values, strict=True)
-            if point is not None and value is not None
-        ]
-        lines.append(Line(name, colour, _runs(points), dots))
-    every = math.ceil(len(labels) / MOST_LABELS)
-    shown = [(at(place), label) for place, label in enumerate(labels) if place % every == 0]
-    return Chart(
-        title,
-        lines,
-        [(up(one), _words(one)) for one in ticks],
-        shown,
-        None if target is None else up(target),
-        3.0 if len(labels) < 60 else 1.5,
-    )
-
 
 HOURS = 168  # of live traffic on the page: a week
 ROWS = 24  # months in the table
@@ -143,66 +29,56 @@ class View:
 
     service: str
     newest: list[tuple[str, str]]
-    monthly: list[Chart]
-    live: list[Chart]
+    monthly: list[str]
+    live: list[str]
     months: list[dict[str, Any]]
 
 
+def _over(rows: pd.DataFrame, frequency: str) -> pd.PeriodIndex:
+    """Return all times from the first to the last: one that is not there is a gap in every line."""
+    times = pd.PeriodIndex(rows["at"].unique(), freq=frequency)
+    return pd.period_range(times.min(), times.max(), freq=frequency) if len(times) else times
+
+
 def series_of(
-    rows: pd.DataFrame, name: str, times: list[str], parts: dict[str, str], factor: float = 1.0
-) -> dict[str, Values]:
-    """Return, by the words for each part that has a value, the values of a metric at ``times``; None where there is none."""
-    found: dict[str, Values] = {}
-    for part, words in parts.items():
-        own = rows[(rows["name"] == name) & (rows["part"] == part)].set_index("at")["value"]
-        values = [None if pd.isna(own.get(time)) else float(own[time]) * factor for time in times]
-        if any(value is not None for value in values):
-            found[words] = values
-    return found
+    rows: pd.DataFrame, name: str, times: pd.PeriodIndex, parts: dict[str, str], factor: float = 1.0
+) -> pd.DataFrame:
+    """Return a metric at ``times``, a column by the words for each part; NaN where there is no value."""
+    table = rows[rows["name"] == name].pivot(index="at", columns="part", values="value")
+    table.index = pd.PeriodIndex(table.index, freq=times.freq)
+    return table.reindex(index=times, columns=list(parts)).rename(columns=parts) * factor
 
 
-def _months(rows: pd.DataFrame) -> list[str]:
-    """Return all months from the first to the last: a month that is not there is a gap in every line."""
-    return list(iterate_months(str(rows["at"].min()), str(rows["at"].max()))) if len(rows) else []
+def monthly_charts(month: pd.DataFrame, cost: pd.DataFrame) -> list[str]:
+    """Return error, coverage, rows, alarms and seconds by month as SVG, as far as there are any."""
+    from taxi.reporting.plots import line_chart_svg
 
-
-def _hours(rows: pd.DataFrame) -> list[str]:
-    if not len(rows):
-        return []
-    last = pd.Timestamp(str(rows["at"].max()) + ":00")
-    first = max(pd.Timestamp(str(rows["at"].min()) + ":00"), last - pd.Timedelta(hours=HOURS - 1))
-    return [str(one) for one in pd.date_range(first, last, freq="h").strftime("%Y-%m-%dT%H")]
-
-
-def monthly_charts(month: pd.DataFrame, cost: pd.DataFrame) -> list[Chart]:
-    """Return error, coverage, rows, alarms and seconds by month, as far as there are any."""
-    times, models = _months(month), {"champion": "champion", "challenger": "challenger"}
+    times, models = _over(month, "M"), {"champion": "champion", "challenger": "challenger"}
     total = cost[cost["name"] == "seconds"].groupby("at", as_index=False)["value"].sum().assign(name="total", part="")
     counted = {"kept": "kept", "quarantined": "in quarantine"}
-    made = [
-        line_chart("Mean absolute error (minutes)", times, series_of(month, "mae", times, models)),
-        line_chart("RMSE (minutes)", times, series_of(month, "rmse", times, models)),
-        line_chart(
-            "Inside the 80 % interval (%)", times, series_of(month, "coverage80", times, models, 100), 80, False
-        ),
-        line_chart("Rows", times, series_of(month, "rows", times, counted)),
-        line_chart("Alarms", times, series_of(month, "alarms", times, {"": "alarms"}), least=1),
-        line_chart("Seconds of the month's last run", times, series_of(total, "total", times, {"": "all steps"})),
+    charts = [
+        line_chart_svg(series_of(month, "mae", times, models), "Mean absolute error", "minutes"),
+        line_chart_svg(series_of(month, "rmse", times, models), "RMSE", "minutes"),
+        line_chart_svg(series_of(month, "coverage80", times, models, 100), "Inside the 80 % interval", "percent", 80),
+        line_chart_svg(series_of(month, "rows", times, counted), "Rows", "rows"),
+        line_chart_svg(series_of(month, "alarms", times, {"": "alarms"}), "Alarms", "alarms"),
+        line_chart_svg(series_of(total, "total", times, {"": "all steps"}), "The month's last run", "seconds"),
     ]
-    return [one for one in made if one]
+    return [chart for chart in charts if chart]
 
 
-def live_charts(live: pd.DataFrame) -> list[Chart]:
-    """Return volume, error, coverage and latency by hour and arm, as far as there are any."""
-    times = _hours(live)
-    shown = [time[5:].replace("T", " ") + "h" for time in times]
-    made = [
-        line_chart("Predictions an hour", shown, series_of(live, "predictions", times, ARMS)),
-        line_chart("Mean absolute error (minutes)", shown, series_of(live, "mae", times, ARMS)),
-        line_chart("Inside the 80 % interval (%)", shown, series_of(live, "coverage80", times, ARMS, 100), 80, False),
-        line_chart("Latency, 99th percentile (ms)", shown, series_of(live, "latency_p99_ms", times, ARMS)),
+def live_charts(live: pd.DataFrame) -> list[str]:
+    """Return volume, error, coverage and latency by hour and arm as SVG, as far as there are any."""
+    from taxi.reporting.plots import line_chart_svg
+
+    times = _over(live, "h")[-HOURS:]
+    charts = [
+        line_chart_svg(series_of(live, "predictions", times, ARMS), "Predictions an hour", "predictions"),
+        line_chart_svg(series_of(live, "mae", times, ARMS), "Mean absolute error", "minutes"),
+        line_chart_svg(series_of(live, "coverage80", times, ARMS, 100), "Inside the 80 % interval", "percent", 80),
+        line_chart_svg(series_of(live, "latency_p99_ms", times, ARMS), "Latency, 99th percentile", "milliseconds"),
     ]
-    return [one for one in made if one]
+    return [chart for chart in charts if chart]
 
 
 def _value(rows: pd.DataFrame, name: str, part: str = "") -> float | None:
@@ -282,7 +158,6 @@ def write_live_page(store: MetricStore, settings: Settings) -> Path:
             views=[view for view in views if view.newest or view.live],
             synthetic=synthetic,
             written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            size={"WIDTH": WIDTH, "HEIGHT": HEIGHT, "LEFT": LEFT, "RIGHT": RIGHT},
         )
 
 

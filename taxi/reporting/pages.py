@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow.parquet as parquet
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from taxi.config import NOTEBOOKS, SERVICES, MonthPaths
 from taxi.files import locked, read_json, staged
 from taxi.runs.month_result import read_results
-
-_WIDTH, _HEIGHT = 860, 200
 
 
 def write_page(template: str, path: Path, **values: Any) -> Path:
@@ -41,16 +40,13 @@ def _retrains(report_root: Path, service: str) -> list[dict[str, Any]]:
     return [read_json(path) | {"links": _links(report_root, path.parent)} for path in made]
 
 
-def plot_points(values: list[float | None]) -> list[tuple[float, float, float]]:
-    """Return x, y (pixels) and the value of each point that has one, on axes from 0 to the largest value and a tenth."""
-    known = [value for value in values if value is not None]
-    top = 1.1 * max(known, default=1.0)
-    step = (_WIDTH - 90) / max(len(values) - 1, 1)
-    return [
-        (50 + i * step, _HEIGHT - 30 - value / top * (_HEIGHT - 50), value)
-        for i, value in enumerate(values)
-        if value is not None
-    ]
+def _error_chart(months: list[dict[str, Any]]) -> str:
+    from taxi.reporting.plots import line_chart_svg
+
+    rmse = {month["month"]: (month["champion"] or {}).get("metrics", {}).get("rmse") for month in months}
+    values = pd.Series(rmse, dtype=float)
+    values.index = pd.PeriodIndex(values.index, freq="M")
+    return line_chart_svg(values.to_frame("champion"), "The champion's RMSE", "minutes")
 
 
 def build_gallery(report_root: Path) -> Path:
@@ -62,16 +58,12 @@ def build_gallery(report_root: Path) -> Path:
             months = [
                 one | {"links": _links(report_root, report_root / service / month)} for month, one in results.items()
             ]
-            rmse = [(one["champion"] or {}).get("metrics", {}).get("rmse") for one in months]
             if months:
-                own: dict[str, Any] = {"name": service, "months": months[::-1], "points": plot_points(rmse)}
+                own: dict[str, Any] = {"name": service, "months": months[::-1], "chart": _error_chart(months)}
                 more = {"backtest": _backtest(report_root, service), "retrains": _retrains(report_root, service)}
-                services.append(own | {"labels": months} | more)
+                services.append(own | more)
         synthetic = any(month.get("synthetic") for one in services for month in one["months"])
-        size = {"width": _WIDTH, "height": _HEIGHT}
-        return write_page(
-            "gallery.html.j2", report_root / "index.html", services=services, synthetic=synthetic, size=size
-        )
+        return write_page("gallery.html.j2", report_root / "index.html", services=services, synthetic=synthetic)
 
 
 def _examples(paths: MonthPaths) -> tuple[list[str], list[list[Any]]]:

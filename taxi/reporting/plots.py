@@ -1,14 +1,18 @@
 """The reports' pictures: titled with what they show, axes with units, safe for colour-blind eyes."""
 
+import io
+import re
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.collections import PolyCollection
-from matplotlib.dates import ConciseDateFormatter
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#8a949e"
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -324,3 +328,96 @@ def costs_by_policy(summary: pd.DataFrame) -> Figure:
     panels[0].set_xlim(0.9 * summary["mae"].min(), 1.02 * summary["mae"].max())
     plt.close(figure)
     return figure
+
+
+# --- Line charts inside web pages: SVG whose text is text, and the same bytes for the same numbers.
+
+SVG: Any = STYLE | {
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titley": 1.04,  # fixed places, as below: to look for free ones takes as long as drawing
+    "font.sans-serif": ["DejaVu Sans"],
+    "svg.fonttype": "none",
+}
+LINE_STYLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (GREY, "D"))
+MOST_LABELS = 5  # months under a chart
+MOST_MARKED = 60  # points of a line: with more, only a point without neighbours is marked
+
+
+def _number(value: float, place: float = 0) -> str:
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:.3g} M"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4g}"
+
+
+def _alternative_text(table: pd.DataFrame, title: str, unit: str) -> str:
+    last = {name: values.dropna().tail(1) for name, values in table.items()}
+    newest = [f"{name} {_number(value.iloc[0])} ({value.index[0]})" for name, value in last.items()]
+    return f"{title} ({unit}), {table.index[0]} to {table.index[-1]}; newest: {', '.join(newest)}"
+
+
+def inline_svg(figure: Figure, words: str) -> str:
+    """SVG element of a figure, to stand inside a page, as wide as there is room; ``words`` are read aloud in its place."""
+    made = io.StringIO()
+    with plt.rc_context(SVG | {"svg.hashsalt": words}):
+        figure.savefig(
+            made, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        )
+    head, _, drawing = made.getvalue().partition("<svg")[2].partition(">")
+    box = re.search(r'viewBox="[^"]+"', head)
+    # what is drawn is numbered anew in each figure, and on a page with two of them an id would stand twice
+    inside = re.sub(r' id="[a-z2.]+_\d+"|(?<=\n) +| transform="rotate\(-0 [^"]*"', "", drawing).strip()
+    return f'<svg {box[0] if box else ""} width="100%" role="img" aria-label="{escape(words)}">{inside}'
+
+
+def _time_axis(axes: plt.Axes, index: pd.PeriodIndex) -> None:
+    if index.freqstr == "M":
+        shown = index[:: -(-len(index) // MOST_LABELS)]
+        axes.set_xticks(shown.to_timestamp().to_numpy(), [str(month) for month in shown])
+        axes.set_xlabel("month")
+        return
+    locator = AutoDateLocator(minticks=3, maxticks=7)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    half = pd.Timedelta(minutes=30)
+    axes.set_xlim(index[0].start_time - half, index[-1].start_time + half)  # type: ignore[arg-type]
+    axes.set_xlabel("hour (UTC)")
+
+
+def _value_axis(axes: plt.Axes, table: pd.DataFrame, target: float | None) -> None:
+    values = table.stack().dropna().to_numpy(dtype=float)
+    whole = bool((values % 1 == 0).all())
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=whole))
+    axes.yaxis.set_major_formatter(_number)
+    if target is None:
+        axes.set_ylim(0, 1.08 * float(values.max()) or 1)
+    else:
+        axes.axhline(target, color=GREY, linestyle="--", linewidth=1)
+
+
+def line_chart_svg(table: pd.DataFrame, title: str, unit: str, target: float | None = None) -> str:
+    """SVG line chart: a line each column over months or hours (a PeriodIndex), broken where a value or a time is missing.
+
+    The axis begins at 0, or stands around ``target``, a dashed line. Empty where no column has a value.
+    """
+    table = table.dropna(axis="columns", how="all")
+    if table.empty:
+        return ""
+    index = pd.period_range(table.index.min(), table.index.max(), freq=pd.PeriodIndex(table.index).freq)
+    table = table.reindex(index)
+    with plt.rc_context(SVG):
+        figure = Figure(figsize=(4.6, 2.3))
+        axes = figure.add_axes((0.18, 0.32, 0.77, 0.56))
+        for (colour, mark), (name, values) in zip(LINE_STYLES, table.items(), strict=False):
+            alone = values.shift(1).isna() & values.shift(-1).isna()
+            marked = list(alone | (len(values) <= MOST_MARKED))
+            style: Any = {"color": colour, "marker": mark, "markersize": 3.5, "markevery": marked}
+            axes.plot(index.to_timestamp().to_numpy(), values.to_numpy(), label=str(name), **style)
+        axes.set(title=title, ylabel=unit)
+        axes.xaxis.set_label_coords(0.5, -0.24)
+        axes.yaxis.set_label_coords(-0.195, 0.5)
+        _time_axis(axes, index)
+        _value_axis(axes, table, target)
+        if table.shape[1] > 1:
+            figure.legend(loc="lower left", ncols=len(LINE_STYLES), frameon=False)
+        return inline_svg(figure, _alternative_text(table, title, unit))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pandas as pd
 import pytest
 import yaml
 from sqlalchemy import create_engine, text
@@ -19,7 +20,9 @@ from taxi.files import read_json, write_json
 from taxi.monitoring.collect import collect_all
 from taxi.monitoring.metric_store import Metric, MetricStore, open_metrics, pipeline_exposition, serve_metrics
 from taxi.predictions.store import open_store
-from taxi.reporting.live_page import keep_month, line_chart, nice_ticks, write_live_page
+from taxi.reporting.live_page import keep_month, write_live_page
+from taxi.reporting.pages import build_gallery
+from taxi.reporting.plots import line_chart_svg
 from taxi.serving.metrics import exposition
 from tests.support.postgres import free_port
 from tests.support.prediction_rows import make_row
@@ -229,13 +232,49 @@ def test_the_page_of_an_empty_store_says_what_to_do(settings: Settings) -> None:
     assert "The metrics store is empty" in page and "<svg" not in page
 
 
-def test_a_gap_breaks_a_line_and_ticks_are_round() -> None:
-    chart = line_chart("minutes", ["a", "b", "c", "d"], {"x": [1.0, 2.0, None, 3.0]})
+def drawn(values: list[float | None], unit: str = "minutes") -> str:
+    months = pd.period_range("2024-01", periods=len(values), freq="M")
+    return line_chart_svg(pd.DataFrame({"x": values}, index=months, dtype=float), "Error", unit)
 
-    assert chart and [len(run.split()) for run in chart.lines[0].runs] == [2, 1]
-    assert nice_ticks(0, 5.5) == [0, 2, 4, 6] and nice_ticks(0, 1, least=1) == [0, 1]
-    assert nice_ticks(3.0, 3.0)[0] <= 3.0 < nice_ticks(3.0, 3.0)[-1]
-    assert line_chart("minutes", ["a"], {"x": [None]}) is None
+
+def line_of(svg: str) -> tuple[int, int]:
+    """How many runs the line has, and how many steps they have."""
+    path = re.findall(r'<path d="([^"]+)" clip-path[^>]+#0072b2', svg)[0]
+    return path.count("M"), path.count("L")
+
+
+def words_of(svg: str) -> list[str]:
+    return re.findall(r"<text [^>]+>([^<]+)</text>", svg)
+
+
+def test_a_gap_breaks_a_line_and_ticks_are_round() -> None:
+    chart = drawn([1.0, 2.0, None, 3.0, 5.5])
+
+    assert line_of(chart) == (2, 2)
+    assert {"0", "2", "4"} <= set(words_of(chart))
+    assert {"0", "1"} <= set(words_of(drawn([0, 1, 0]))) and "0.5" not in words_of(drawn([0, 1, 0]))
+    assert {"0", "3"} <= set(words_of(drawn([3.0])))
+    assert drawn([None]) == ""
+
+
+def test_in_the_gallery_too_a_month_that_is_not_there_is_a_gap(settings: Settings) -> None:
+    for month in ("2024-01", "2024-02", "2024-04", "2024-05"):
+        keep_result(settings, a_result(month))
+
+    page = build_gallery(settings.reports).read_text(encoding="utf-8")
+
+    assert page.count("<svg") == 1 and line_of(page) == (2, 2)
+
+
+def test_a_charts_svg_has_text_units_and_words_to_read_aloud_and_is_the_same_each_time() -> None:
+    chart = drawn([1.0, 2.0], "minutes & more")
+
+    assert chart.startswith("<svg ") and 'width="100%"' in chart and 'role="img"' in chart
+    assert "Error (minutes &amp; more), 2024-01 to 2024-02; newest: x 2 (2024-02)" in chart
+    assert {"Error", "minutes &amp; more", "month", "2024-01", "2024-02"} <= set(words_of(chart))
+    assert chart == drawn([1.0, 2.0], "minutes & more")
+    ids = re.findall(r' id="([^"]+)"', chart + drawn([1.0, 2.0], "seconds"))
+    assert ids and len(ids) == len(set(ids))  # two charts can stand on one page
 
 
 @pytest.mark.slow

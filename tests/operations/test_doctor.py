@@ -180,20 +180,9 @@ def test_a_package_of_another_version_or_missing_is_named() -> None:
     assert doctor.differing_packages((ROOT / "requirements.lock").read_text()) == []
 
 
-@pytest.mark.parametrize("name", ["python", "packages", "params", "permissions", "disk", "zones", "registry"])
+@pytest.mark.parametrize("name", ["packages", "disk", "registry", "prefect", "databases"])
 def test_a_sound_installation_has_nothing_to_say(name: str, settings: Settings) -> None:
     assert check(name, settings).level == "ok"
-
-
-def test_wrong_parameters_and_damaged_zones_are_broken(settings: Settings, tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text("clean: {min_minutes: -1}\n")
-    settings.zones.mkdir()
-    (settings.zones / "taxi_zone_lookup.csv").write_text("LocationID,Borough\n")
-    (settings.zones / "taxi_zones.zip").write_bytes(b"no archive")
-    wrong = Settings(tmp_path, settings.source, settings.data, settings.reports, settings.tracking_uri)
-
-    assert "clean.min_minutes" in check("params", wrong).says
-    assert check("zones", wrong).level == "broken"
 
 
 def test_an_address_that_does_not_answer_is_named_without_its_password(tmp_path: Path) -> None:
