@@ -94,6 +94,7 @@ def test_retraining_is_triggered_only_with_a_policy_and_a_trigger(tmp_path: Path
 
 
 @pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.slow
 def test_the_command_ends_with_1_where_the_level_is_not_met(level: int) -> None:
     done = CliRunner().invoke(app, ["maturity", "--level", str(level), "--json"])
 
