@@ -47,7 +47,7 @@ run: setup ## one month of the publisher's: make run SERVICE=green MONTH=2023-03
 	$(BIN)/taxi run --service $(SERVICE) --month $(MONTH)
 
 test: setup ## every test, the notebooks among them; those on real months where ../shared/data/tlc is there
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -p no:nbval
 	$(MAKE) --no-print-directory nbval
 
 test-fast: SLOW = $(shell grep -rl --include='test_*.py' '^pytestmark = .*mark\.slow' tests)
@@ -55,7 +55,7 @@ test-fast: setup ## the inner loop: under a minute
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow and not real" -n 2 --dist loadfile -p no:nbval -q $(SLOW:%=--ignore=%)
 
 campaign: setup ## what the suite does once, often: 20 kills, 20 swaps, 500 experiments, 400 requests a route; under 90 minutes
-	TAXI_CAMPAIGN=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m campaign --durations=0 --durations-min=1
+	TAXI_CAMPAIGN=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m campaign -p no:nbval --durations=0 --durations-min=1
 
 lint: setup ## style, types, the order of the rooms, workflows
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ import pytest
 from taxi.config import TELEMETRY_OFF
 from taxi.data.synthetic_city import build_city, write_lookup, write_shapes
 from taxi.data.zones import read_zones
+from taxi.files import locked, staged
 from tests.support.builders import build_published, build_sample_trips, build_trips
 from tests.support.changes import HISTORY, MONTH
 from tests.support.postgres import Postgres, running_postgres, why_not
@@ -22,12 +23,15 @@ REAL_SOURCE = Path(__file__).resolve().parents[2] / "shared/data/tlc"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files of slow tests first: workers take whole files, and one that begins last is waited for by all."""
-    slow: dict[Path, float] = {}
-    for file in {item.path for item in items}:
-        marked = [item.get_closest_marker("slow") is not None for item in items if item.path == file]
-        slow[file] = sum(marked) / len(marked)
-    items.sort(key=lambda item: -slow[item.path])
+    """Put the files of slow tests first, of these the most patient: workers take whole files, and all wait for one that begins last."""
+    marks: dict[Path, list[tuple[float, bool]]] = {}
+    for item in items:
+        patience = item.get_closest_marker("timeout")
+        slow = item.get_closest_marker("slow") is not None
+        marks.setdefault(item.path, []).append((patience.args[0] if patience else 0, slow))
+    seconds = {file: max(patience for patience, _ in marked) for file, marked in marks.items()}
+    shares = {file: sum(slow for _, slow in marked) / len(marked) for file, marked in marks.items()}
+    items.sort(key=lambda item: (-seconds[item.path], -shares[item.path]))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -126,13 +130,25 @@ def data_with_history(tmp_path_factory: pytest.TempPathFactory, made_months: dic
 
 
 @pytest.fixture(scope="session")
-def small_models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Folders of two small models of the sample city, by number."""
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of this session share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def small_models(shared: Path) -> dict[int, Path]:
+    """Folders of two small models of the sample city, by number, fitted by the first worker that needs them."""
     from tests.support.serving_worlds import train, write_zones  # imports MLflow, which few tests need
 
-    place = tmp_path_factory.mktemp("small-models")
-    zones = write_zones(place / "zones")
-    return {seed: train(place / str(seed), zones, seed) for seed in (1, 2)}
+    place, seeds = shared / "small-models", (1, 2)
+    with locked(shared / "small-models.lock"):
+        if not place.exists():
+            zones = write_zones(shared / "small-zones")
+            with staged(place) as part:
+                for seed in seeds:
+                    train(part / str(seed), zones, seed)
+    return {seed: place / str(seed) for seed in seeds}
 
 
 @pytest.fixture(scope="session")

@@ -126,6 +126,7 @@ ROWS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(ROWS, max_size=12))
 def test_every_row_is_either_kept_or_quarantined_with_a_known_reason(drawn):

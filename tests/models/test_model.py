@@ -92,6 +92,7 @@ def test_across_the_city_takes_longer_than_inside_a_zone(model: DurationModel, m
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_quantiles_are_in_order(kind: str, past: pd.DataFrame, month: pd.DataFrame, zones: pd.DataFrame) -> None:
     predicted = fit(past, zones, kind).predict(month)
 
@@ -107,6 +108,7 @@ def test_the_interval_holds_about_eight_trips_in_ten(model: DurationModel, month
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_a_model_comes_back_from_disk_to_the_last_bit(
     kind: str, past: pd.DataFrame, month: pd.DataFrame, zones: pd.DataFrame, tmp_path: Path
 ) -> None:

@@ -145,6 +145,7 @@ def test_a_proof_is_executed_only_where_asked_and_counts_only_where_it_passes(tm
 
 
 @pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.slow
 def test_the_command_ends_with_1_where_the_level_is_not_met(level: int) -> None:
     done = CliRunner().invoke(app, ["maturity", "--level", str(level), "--json"])
 

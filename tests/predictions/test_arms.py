@@ -29,6 +29,7 @@ def test_ids_that_differ_little_are_dealt_like_any_others() -> None:
     assert abs(np.corrcoef(counted[:-1], counted[1:])[0, 1]) < 0.01
 
 
+@pytest.mark.slow
 def test_another_process_deals_the_same_arms() -> None:
     code = "from taxi.predictions.arms import assign; print([assign(f'trip-{n}', 'first', 0.3) for n in range(2000)])"
     said = {

@@ -280,6 +280,7 @@ def test_a_model_that_was_saved_and_loaded_answers_the_golden_trips_as_before(mo
     assert len(json.dumps(golden)) < 5000
 
 
+@pytest.mark.slow
 def test_another_model_is_found_out_by_the_golden_trips(model):
     params = load_params()
     quick = params.model.model_copy(update={"rounds": 9, "head_rounds": 4, "interval_rounds": 3, "max_depth": 3})

@@ -146,6 +146,7 @@ def test_an_outcome_comes_when_its_trip_ends_and_not_before(service: Service) ->
     assert names == ["begins 0", "begins 1", "ends 0", "begins 2", "ends 2", "ends 1"]
 
 
+@pytest.mark.slow
 def test_failed_predictions_are_counted_by_kind_and_never_scored(service: Service, traffic: pd.DataFrame) -> None:
     service.faults["/predict"] = [500, 503, 503]
 
@@ -162,6 +163,7 @@ def test_an_answer_that_is_none_is_a_failure(traffic: pd.DataFrame) -> None:
     assert (result["answered"], result["failures"], result["metrics"]) == (0, {"not an answer": 5}, None)
 
 
+@pytest.mark.slow
 def test_outcomes_that_were_not_taken_are_sent_again(service: Service, traffic: pd.DataFrame) -> None:
     service.faults["/outcomes"] = [503, 500]
 

@@ -55,6 +55,7 @@ def taken_or_refused(body: bytes) -> bool:
         return True
 
 
+@pytest.mark.slow
 @given(ANYTHING)
 def test_whatever_is_sent_is_a_trip_or_refused(value: object) -> None:
     assert taken_or_refused(json.dumps(value).encode("utf-8", "surrogatepass"))

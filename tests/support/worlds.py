@@ -25,6 +25,8 @@ IMPORTED = (
     "taxi.runs.mlflow_run",
     "taxi.runs.month_result",
     "taxi.registry.versions",
+    "taxi.runs.dvc_snapshot",
+    "taxi.monitoring.channels",
 )  # not Prefect, which reads its settings then
 
 

@@ -146,6 +146,7 @@ def test_the_same_trips_give_the_same_interval_whatever_their_order():
     assert (first.draws == again.draws).all()
 
 
+@pytest.mark.slow
 def test_the_interval_covers_a_true_gain_about_as_often_as_it_says():
     draw, hits = np.random.default_rng(0), 0
     day = pd.Series(np.repeat(np.arange(28), 40))
