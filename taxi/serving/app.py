@@ -1,4 +1,4 @@
-"""The service: what it answers to which route, how it starts and ends, and its OpenAPI description."""
+"""The service: a Starlette application, what it answers to which route, and how it starts and ends."""
 
 import asyncio
 import sys
@@ -8,20 +8,44 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from taxi.config import Settings, load_api_keys
 from taxi.params import load_params
 from taxi.predictions.log import PredictionLog, StoreProcess
 from taxi.serving.local_store import Place
 from taxi.serving.metrics import CONTENT_TYPE, LOST, QUEUED, exposition
-from taxi.serving.middleware import Gate, Keys, Rules
+from taxi.serving.middleware import Gate, Keys, Rules, read_body
 from taxi.serving.page import page_of
 from taxi.serving.predictor import NoModel, Predictor, Shadow
 from taxi.serving.reloader import Watch, settle
-from taxi.serving.responses import NO_MODEL, TOO_SLOW, Reply, complete, describe, ok, problem
-from taxi.serving.schemas import Trips, parse_outcomes, parse_trips
+from taxi.serving.responses import (
+    ENDING,
+    FAILED,
+    GONE,
+    NO_MODEL,
+    OPERATIONS,
+    TOO_SLOW,
+    ok,
+    openapi,
+    problem,
+    refused,
+)
+from taxi.serving.schemas import (
+    Accepted,
+    Asked,
+    Model,
+    Predictions,
+    Status,
+    Trip,
+    Unacceptable,
+    parse_outcomes,
+    parse_trips,
+)
 
 SWITCH_SECONDS = (
     0.0005  # how long a thread that computes may keep the requests' thread waiting; Python's default is 0.005
@@ -44,61 +68,61 @@ class Service:
     watch: Watch
     batches: ThreadPoolExecutor
 
-    async def predict(self, body: bytes) -> Reply:
+    async def predict(self, request: Request) -> Response:
         """Answer ``POST /predict``; several trips are computed beside the other requests."""
-        asked = parse_trips(body)
+        seconds = self.rules.params.answer_seconds
+        asked = parse_trips(await read_body(request, self.rules.params.body_bytes))
         if self.predictor.slots.champion is None:
-            await self.watch.first(self.rules.params.answer_seconds)
-        try:
-            if not isinstance(asked, Trips):
-                return ok(self.predictor.one(asked))
-            computing = asyncio.get_running_loop().run_in_executor(self.batches, self.predictor.many, asked.trips)
-            return ok({"predictions": await asyncio.wait_for(computing, self.rules.params.answer_seconds)})
-        except NoModel:
-            return NO_MODEL
-        except TimeoutError:
-            return TOO_SLOW
+            await self.watch.first(seconds)
+        if isinstance(asked, Trip):
+            return ok(self.predictor.one(asked))
+        computing = asyncio.get_running_loop().run_in_executor(self.batches, self.predictor.many, asked.trips)
+        return ok(Predictions(predictions=await asyncio.wait_for(computing, seconds)))
 
-    async def outcomes(self, body: bytes) -> Reply:
+    async def outcomes(self, request: Request) -> Response:
         """Answer ``POST /outcomes``: taken, and written when the store takes them."""
-        taken = parse_outcomes(body)
+        taken = parse_outcomes(await read_body(request, self.rules.params.body_bytes))
         self.predictor.keep_outcomes(taken)
-        return ok({"accepted": len(taken)}, 202)
+        return ok(Accepted(accepted=len(taken)), 202)
 
-    def model(self) -> dict[str, Any]:
-        """Return what ``GET /model`` says: versions, experiment, registry, refusals."""
-        state, slots, trial = self.watch.state, self.predictor.slots, self.predictor.experiment
-        return {
-            "service": self.name,
-            "champion": slots.champion and slots.champion.about,
-            "challenger": slots.challenger and slots.challenger.about,
-            "experiment": {"mode": trial.mode, "share": trial.share} if trial else None,
-            "registry": state.registry,
-            "refused": [
-                {name: getattr(one, name) for name in ("arm", "version", "reason", "at")} for one in state.refused
-            ],
-        }
+    async def model(self, request: Request) -> Response:
+        """Answer ``GET /model``: versions, experiment, registry, refusals."""
+        slots, state = self.predictor.slots, self.watch.state
+        about = {arm: loaded and loaded.entry for arm, loaded in vars(slots).items()}
+        more = {"experiment": self.predictor.experiment, "registry": state.registry, "refused": state.refused}
+        return ok(Model.model_validate({"service": self.name, **about, **more}))
 
-    def readiness(self) -> Reply:
-        """Return what ``GET /readyz`` says: 200 while there is a model that answers and the server is not ending."""
-        if self.rules.closing:
-            return problem(503, "closing", "the server is ending")
-        if self.predictor.slots.champion is None:
-            return NO_MODEL
-        return ok({"status": "degraded" if self.watch.state.degraded else "ready"})
+    async def refresh(self, request: Request) -> Response:
+        """Answer ``POST /model/refresh``: the follower will look at the aliases."""
+        self.place.ask_again()
+        return ok(Asked(asked=True), 202)
 
-    def page(self) -> Response:
-        """Return what ``GET /`` shows."""
+    async def healthz(self, request: Request) -> Response:
+        """Answer ``GET /healthz``: the process is alive."""
+        return ok(Status(status="alive"))
+
+    async def readyz(self, request: Request) -> Response:
+        """Answer ``GET /readyz``: 200 while there is a model that answers and the server is not ending."""
+        if self.rules.closing or self.predictor.slots.champion is None:
+            return ENDING if self.rules.closing else NO_MODEL
+        return ok(Status(status="degraded" if self.watch.state.degraded else "ready"))
+
+    def page(self, request: Request) -> Response:
+        """Answer ``GET /``: the page for people; drawing it the first time takes a while, so it is done in a thread."""
         entry = self.watch.state.champion
         folder = entry and self.place.versions / entry.folder
         made = page_of(self.name, self.settings.zones, folder, len(self.rules.keys) > 0)
-        return Response(made.html, 200, made.headers, "text/html") if made else _response(NO_MODEL)
+        return Response(made.html, 200, made.headers, "text/html") if made else NO_MODEL
 
-    def numbers(self) -> bytes:
-        """Return what ``GET /metrics`` says."""
+    async def metrics(self, request: Request) -> Response:
+        """Answer ``GET /metrics`` in Prometheus' text format."""
         QUEUED.set(self.log.queued)
         LOST.set(self.log.lost)
-        return exposition()
+        return Response(exposition(), media_type=CONTENT_TYPE)
+
+    async def openapi(self, request: Request) -> Response:
+        """Answer ``GET /openapi.json``."""
+        return JSONResponse(openapi())
 
     async def start(self) -> asyncio.Task[None]:
         """Load the last good versions from disk, and keep watch from then on."""
@@ -124,91 +148,54 @@ def make_service(settings: Settings, name: str) -> Service:
     log = PredictionLog(store, settings.spool)
     shadow = Shadow(name, log)
     predictor, place = Predictor(name, log, shadow.add), Place(settings.server(name))
-    watch = Watch(place, settings.root / "params.yaml", predictor, rules, lambda params: params.experiment)
+    watch = Watch(place, settings.root / "params.yaml", predictor, rules)
     batches = ThreadPoolExecutor(BATCH_THREADS, "batch")
     return Service(settings, name, rules, predictor, store, log, shadow, place, watch, batches)
 
 
-def _response(reply: Reply) -> Response:
-    return Response(reply.body, reply.status, dict(reply.more), reply.kind)
+async def _refuse(request: Request, error: Unacceptable) -> Response:
+    return refused(error)
 
 
-def make_app(service: Service) -> FastAPI:
-    """Return the FastAPI application: the routes that are not busy, and the description of all."""
+async def _explain(request: Request, error: HTTPException) -> Response:
+    code = {404: "no-such-route", 405: "no-such-method"}.get(error.status_code, "failed")
+    return problem(error.status_code, code, "see /openapi.json for what there is", error.headers)
+
+
+def _always(response: Response) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def answer(request: Request, error: Exception) -> Response:
+        return response
+
+    return answer
+
+
+FAULTS: dict[Any, Any] = {
+    Unacceptable: _refuse,
+    HTTPException: _explain,
+    NoModel: _always(NO_MODEL),
+    TimeoutError: _always(TOO_SLOW),
+    ClientDisconnect: _always(GONE),
+    Exception: _always(FAILED),
+}
+
+
+def make_app(service: Service) -> Starlette:
+    """Return the application: each route of ``OPERATIONS`` is answered by the service's method of that name."""
 
     @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
+    async def life(app: Starlette) -> AsyncIterator[None]:
         watching = await service.start()
         yield
         watching.cancel()
         service.close()
 
-    app = FastAPI(
-        title="taxi",
-        version="1",
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-        redirect_slashes=False,
-        lifespan=life,
-    )
-
-    @app.exception_handler(HTTPException)
-    async def explain(request: Request, error: HTTPException) -> Response:
-        code = {404: "no-such-route", 405: "no-such-method"}.get(error.status_code, "failed")
-        return _response(
-            problem(error.status_code, code, "see /openapi.json for what there is", dict(error.headers or {}))
-        )
-
-    add_routes(app, service)
-    app.openapi = complete(app, app.openapi)  # type: ignore[method-assign]
+    routes = [Route(one.path, getattr(service, name), methods=[one.method]) for name, one in OPERATIONS.items()]
+    app = Starlette(routes=routes, exception_handlers=FAULTS, lifespan=life)
+    app.router.redirect_slashes = False
     return app
-
-
-def add_routes(app: FastAPI, service: Service) -> None:
-    """Add the routes; the two busy ones are answered by the gate before they come here."""
-
-    def busy(handle: Callable[[bytes], Awaitable[Reply]]) -> Callable[[Request], Awaitable[Response]]:
-        async def answer(request: Request) -> Response:
-            return _response(await handle(await request.body()))
-
-        return answer
-
-    app.post("/predict", **describe("predict"))(busy(service.predict))
-    app.post("/outcomes", **describe("outcomes"))(busy(service.outcomes))
-
-    @app.get("/", **describe("page"))
-    async def page() -> Response:
-        return await asyncio.to_thread(service.page)
-
-    @app.get("/model", **describe("model"))
-    async def model() -> Response:
-        return _response(ok(service.model()))
-
-    @app.post("/model/refresh", **describe("refresh"))
-    async def refresh() -> Response:
-        service.place.ask_again()
-        return _response(ok({"asked": True}, 202))
-
-    @app.get("/healthz", **describe("healthz"))
-    async def healthz() -> Response:
-        return _response(ok({"status": "alive"}))
-
-    @app.get("/readyz", **describe("readyz"))
-    async def readyz() -> Response:
-        return _response(service.readiness())
-
-    @app.get("/metrics", **describe("metrics"))
-    async def metrics() -> Response:
-        return Response(service.numbers(), media_type=CONTENT_TYPE)
-
-    @app.get("/openapi.json", **describe("openapi"))
-    async def openapi() -> Response:
-        return _response(ok(app.openapi()))
 
 
 def make_gate(settings: Settings, name: str) -> Gate:
     """Return what a server runs: the service behind its gate."""
     service = make_service(settings, name)
-    hot = {("POST", "/predict"): service.predict, ("POST", "/outcomes"): service.outcomes}
-    return Gate(make_app(service), hot, service.rules)
+    return Gate(make_app(service), service.rules)

@@ -210,7 +210,7 @@ def examine(service: str, version: Version, folder: Path) -> None:
     if version.service != service:
         raise TaxiError(f"expected a version of {service}; version {version.number} is of {version.service}")
     grown = find_trees(folder)
-    loaded = load_slot(folder, version.number, {}, grown)
+    loaded = load_slot(folder, version.number, None, grown)
     check_golden(loaded.model, read_golden(version.tags.get("golden")))
     if grown is None:
         loaded.fast.save_trees(trees_of(folder))

@@ -17,6 +17,7 @@ from taxi.errors import TaxiError
 from taxi.models.calibration import HIGH, LOW
 from taxi.models.model import DurationModel, load_model
 from taxi.models.single_trip import FastModel, fast_model
+from taxi.serving.local_store import Entry
 from taxi.serving.schemas import Trip
 
 ARMS = ("champion", "challenger")
@@ -29,12 +30,12 @@ TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Loaded:
-    """A version in memory; ``about`` is what /model says of it."""
+    """A version in memory; ``entry`` is what /model says of it, None before it serves."""
 
     version: int
     model: DurationModel
     fast: FastModel
-    about: dict[str, Any]
+    entry: Entry | None
 
     def one(self, trip: Trip, pickup: datetime) -> Minutes:
         """Return mean, median, p10 and p90 (minutes) of one trip; a planned distance counts where there is a model for it."""
@@ -134,13 +135,13 @@ def warm(loaded: Loaded, trips: Sequence[Trip]) -> None:
         raise TaxiError(f"expected the same minutes for a trip alone and among others; they differ by {worst:g}")
 
 
-def load_slot(folder: Path, version: int, about: dict[str, Any], trees: Path | None = None) -> Loaded:
+def load_slot(folder: Path, version: int, entry: Entry | None, trees: Path | None = None) -> Loaded:
     """Load a checked folder and have it rehearse; TaxiError if it does not answer as a model must.
 
     One whose ``trees`` were grown before has rehearsed then, and is only warmed: beside it, requests wait for every step.
     """
     model = load_model(folder)
-    loaded = Loaded(version, model, fast_model(model, trees), about)
+    loaded = Loaded(version, model, fast_model(model, trees), entry)
     warm(loaded, rehearsal()[: WARMING if trees else None])
     return loaded
 

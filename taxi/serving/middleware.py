@@ -1,32 +1,21 @@
-"""The way in: keys, limits, times and numbers for every request; the two busy routes are answered here, the rest passed on.
-
-FastAPI's own handling of a request costs more than a prediction, so ``POST /predict`` and ``POST /outcomes`` do not go through
-it; it describes them in OpenAPI and serves everything else.
-"""
+"""Middleware: keys, limits, safe headers and numbers for every request, before the application sees it."""
 
 import hashlib
 import hmac
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from taxi.errors import UsageError
 from taxi.params import ServeParams
 from taxi.serving.metrics import count_request
-from taxi.serving.responses import (
-    FAILED,
-    NOT_JSON_TYPE,
-    NOT_LOCAL,
-    SAFE,
-    UNAUTHORIZED,
-    Reply,
-    refused,
-    too_large,
-    too_many,
-)
+from taxi.serving.responses import CLOSE, NOT_LOCAL, OPERATIONS, SAFE, UNAUTHORIZED, too_many
 from taxi.serving.schemas import Unacceptable
 
 # --- Who may ask, and how often: API keys compared in constant time, and a token bucket for each caller.
@@ -115,23 +104,10 @@ class RateLimit:
 
 
 _LOG = logging.getLogger(__name__)
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
-Hot = Callable[[bytes], Awaitable[Reply]]
-OPEN = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
+PROBES = frozenset({"/healthz", "/readyz"})
+OPEN = frozenset(route.path for route in OPERATIONS.values() if not route.needs_key)
+PATHS = frozenset(route.path for route in OPERATIONS.values())
 READ_ON = 20
-ROUTES = OPEN | {"/predict", "/outcomes", "/model", "/model/refresh", "/metrics"}
-
-
-class _Refused(Exception):
-    def __init__(self, reply: Reply) -> None:
-        self.reply = reply
-
-
-class _Gone(Exception):
-    """The client went away before its body was whole."""
 
 
 @dataclass
@@ -153,111 +129,61 @@ class Rules:
         self.rate.rate, self.rate.burst = params.rate_per_second, params.burst
 
 
-def _header(headers: list[tuple[bytes, bytes]], wanted: bytes) -> bytes:
-    return next((value for name, value in headers if name == wanted), b"")
-
-
-def admit(scope: MutableMapping[str, Any], rules: Rules) -> None:
-    """Raise the refusal of a request that may not come in: no key, another host, too often."""
-    headers, path = scope["headers"], scope["path"]
+def refusal(scope: Scope, rules: Rules) -> Response | None:
+    """Return the answer to a request that may not come in: no key, another host, too often; None to one that may."""
+    headers, path, wrong = scope["headers"], scope["path"], None
     caller = (scope.get("client") or ("unknown",))[0]
     if not len(rules.keys):
-        if not names_local_host(_header(headers, b"host")):
-            raise _Refused(NOT_LOCAL)
+        if not names_local_host(next((value for name, value in headers if name == b"host"), b"")):
+            return NOT_LOCAL
     elif path not in OPEN:
-        named = rules.keys.find(offered_key(headers))
-        if named is None:
-            _take_token(rules.rate, caller)
-            raise _Refused(UNAUTHORIZED)
-        caller = named
-    if path not in ("/healthz", "/readyz"):
-        _take_token(rules.rate, caller)
+        key = rules.keys.find(offered_key(headers))
+        caller, wrong = (key, None) if key else (caller, UNAUTHORIZED)
+    seconds = 0.0 if path in PROBES else rules.rate.wait(caller)
+    return too_many(seconds) if seconds else wrong
 
 
-def _take_token(rate: RateLimit, caller: str) -> None:
-    seconds = rate.wait(caller)
-    if seconds:
-        raise _Refused(too_many(seconds))
-
-
-async def read_body(headers: list[tuple[bytes, bytes]], receive: Receive, params: ServeParams) -> bytes:
-    """Return the whole body; refuse one of another type than JSON, one that is too large, and one that is late."""
-    if _header(headers, b"content-type").split(b";")[0].strip().lower() != b"application/json":
-        raise _Refused(NOT_JSON_TYPE)
-    limit = params.body_bytes
-    body, size, more = b"", 0, True
-    while (
-        more and size < READ_ON * limit
-    ):  # of one that is too large nothing is kept, but its sender must see the answer
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _Gone
-        size += len(message.get("body", b""))
-        body = body + message.get("body", b"") if size <= limit else b""
-        more = message.get("more_body", False)
+async def read_body(request: Request, limit: int) -> bytes:
+    """Return the whole body; raise Unacceptable for one of another type than JSON, and for one of more than ``limit`` bytes."""
+    if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
+        raise Unacceptable(415, "content-type", "expected Content-Type: application/json")
+    body, size = bytearray(), 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= limit:
+            body += chunk
+        elif size > READ_ON * limit:  # until then it is read and dropped, since its sender must see the answer
+            break
     if size > limit:
-        raise _Refused(too_large(limit))
-    return body
+        raise Unacceptable(413, "too-large", f"expected a body of at most {limit:,} bytes")
+    return bytes(body)
 
 
 class Gate:
-    """The ASGI application that a server runs: ``hot`` routes by (method, path), everything else by ``app``."""
+    """ASGI middleware that lets ``app`` answer what the rules let in, makes every answer safe to show, and counts it."""
 
-    def __init__(self, app: App, hot: Mapping[tuple[str, str], Hot], rules: Rules) -> None:
-        self._app, self._hot, self.rules = app, hot, rules
+    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+        self._app, self.rules = app, rules
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Serve one connection's request, or the server's start and end."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-        elif scope["type"] == "http":
-            await self._serve(scope, receive, send)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the server's start and end."""
+        if scope["type"] == "http":
+            await self._answer(scope, receive, send)
         else:
-            await send({"type": "websocket.close", "code": 1008})
+            await self._app(scope, receive, send)
 
-    async def _serve(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        began, route = time.perf_counter(), scope["path"] if scope["path"] in ROUTES else "other"
-        try:
-            status = await self._answer(scope, receive, send)
-        except _Refused as refusal:
-            status = await self._reply(refusal.reply, send)
-        except _Gone:
-            status = 499
-        except Exception:  # the last resort: whatever it is, the caller learns that it failed and nothing else
-            _LOG.exception("a request to %s failed", route)
-            status = await self._reply(FAILED, send)
-        count_request(route, status, time.perf_counter() - began)
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began, route, status = time.perf_counter(), scope["path"] if scope["path"] in PATHS else "other", 500
 
-    async def _answer(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> int:
-        admit(scope, self.rules)
-        hot = self._hot.get((scope["method"], scope["path"]))
-        if hot is None:
-            return await self._pass_on(scope, send)
-        try:
-            reply = await hot(await read_body(scope["headers"], receive, self.rules.params))
-        except Unacceptable as error:
-            reply = refused(error)
-        return await self._reply(reply, send)
-
-    async def _reply(self, reply: Reply, send: Send) -> int:
-        headers = reply.headers(self.rules.closing)
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
-        return reply.status
-
-    async def _pass_on(self, scope: MutableMapping[str, Any], send: Send) -> int:
-        """Have the application answer; its routes read no body, so it is given none."""
-        status, own = 0, [*SAFE, *([(b"connection", b"close")] if self.rules.closing else [])]
-
-        async def noted(message: Message) -> None:
+        async def send_safely(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *own]
+                message["headers"] = [*message["headers"], *SAFE, *(CLOSE if self.rules.closing else ())]
             await send(message)
 
-        async def nothing() -> Message:
-            return {"type": "http.request", "body": b"", "more_body": False}
-
-        await self._app(scope, nothing, noted)
-        return status
+        try:
+            await (refusal(scope, self.rules) or self._app)(scope, receive, send_safely)
+        except Exception:  # whatever it is, the application has answered that it failed and nothing else
+            _LOG.exception("a request to %s failed", route)
+        count_request(route, status, time.perf_counter() - began)

@@ -9,27 +9,19 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from taxi.errors import TaxiError
+from taxi.params import ExperimentParams
 from taxi.predictions.arms import assign
+from taxi.predictions.log import PredictionLog
 from taxi.serving.loader import Loaded, Minutes, Slots
 from taxi.serving.metrics import FALLBACKS, SHADOWS, SHADOWS_DROPPED, count_predictions
-from taxi.serving.schemas import Outcome, Trip, now_in_new_york, wall_clock
+from taxi.serving.schemas import Arm, Outcome, Prediction, Trip, now_in_new_york, wall_clock
 
 Row = dict[str, Any]
 SHADOW = "-shadow"
 IDS = 256
-
-
-class Log(Protocol):
-    """Where predictions and outcomes are kept; both calls return at once."""
-
-    def put(self, row: Row) -> None:
-        """Take a prediction."""
-
-    def put_outcome(self, row: Row) -> None:
-        """Take an outcome."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +39,7 @@ class Source:
     """Who answered: an arm's version of a service's model; ``fallback`` where it stands in for a challenger that failed."""
 
     service: str
-    arm: str
+    arm: Arm
     version: int
     fallback: bool = False
     shadow: bool = False
@@ -71,20 +63,20 @@ class RandomIds:
             return taken
 
 
-def answer(task: Task, minutes: Minutes, source: Source) -> Row:
+def answer(task: Task, minutes: Minutes, source: Source) -> Prediction:
     """Return what the caller gets."""
     mean, median, low, high = minutes
-    return {
-        "prediction_id": task.prediction_id,
-        "trip_id": task.trip.trip_id,
-        "mean_minutes": mean,
-        "median_minutes": median,
-        "p10_minutes": low,
-        "p90_minutes": high,
-        "arm": source.arm,
-        "version": source.version,
-        "service": source.service,
-    }
+    return Prediction(
+        prediction_id=task.prediction_id,
+        trip_id=task.trip.trip_id,
+        mean_minutes=mean,
+        median_minutes=median,
+        p10_minutes=low,
+        p90_minutes=high,
+        arm=source.arm,
+        version=source.version,
+        service=source.service,
+    )
 
 
 def prediction_row(task: Task, minutes: Minutes, source: Source, made_at: datetime, latency_ms: float) -> Row:
@@ -138,22 +130,6 @@ def outcome_rows_of(outcome: Outcome, received: datetime | None = None, shadowed
 _LOG = logging.getLogger(__name__)
 
 
-class Experiment(Protocol):
-    """How the challenger is tried: section ``experiment`` of ``params.yaml``."""
-
-    @property
-    def mode(self) -> Literal["none", "shadow", "share"]:
-        """Whether the challenger answers nobody, computes in the shadow, or answers a share of the trips."""
-
-    @property
-    def share(self) -> float:
-        """The challenger's share of the trips, of 1."""
-
-    @property
-    def salt(self) -> str:
-        """What deals trips to the arms."""
-
-
 class NoModel(TaxiError):
     """No version has been loaded yet, so nothing can be answered."""
 
@@ -161,28 +137,28 @@ class NoModel(TaxiError):
 class Predictor:
     """Answers trips from ``slots``; ``shadow`` takes what the challenger is to compute beside."""
 
-    def __init__(self, service: str, log: Log, shadow: Callable[[Loaded, Sequence[Task]], None]) -> None:
+    def __init__(self, service: str, log: PredictionLog, shadow: Callable[[Loaded, Sequence[Task]], None]) -> None:
         self.service = service
         self.slots = Slots()
-        self.experiment: Experiment | None = None
+        self.experiment: ExperimentParams | None = None
         self._log, self._ids = log, RandomIds()
         self._shadow = shadow
 
-    def one(self, trip: Trip) -> Row:
+    def one(self, trip: Trip) -> Prediction:
         """Return the answer to one trip; raise NoModel if there is none."""
         slots = self.slots
         return self._by_arm(
             slots, [self._task(trip, slots)], lambda loaded, tasks: [loaded.one(trip, tasks[0].pickup)]
         )[0]
 
-    def many(self, trips: Sequence[Trip]) -> list[Row]:
+    def many(self, trips: Sequence[Trip]) -> list[Prediction]:
         """Return the answers to several trips, in their order; raise NoModel if there is none."""
         slots = self.slots
         tasks = [self._task(trip, slots) for trip in trips]
-        made: dict[str, Row] = {}
+        made: dict[str, Prediction] = {}
         for tried in {task.tried for task in tasks}:
             mine = [task for task in tasks if task.tried is tried]
-            made |= {one["prediction_id"]: one for one in self._by_arm(slots, mine, _together)}
+            made |= {answered.prediction_id: answered for answered in self._by_arm(slots, mine, _together)}
         return [made[task.prediction_id] for task in tasks]
 
     def keep_outcomes(self, outcomes: Sequence[Outcome]) -> None:
@@ -201,7 +177,7 @@ class Predictor:
 
     def _by_arm(
         self, slots: Slots, tasks: list[Task], compute: Callable[[Loaded, list[Task]], list[Minutes]]
-    ) -> list[Row]:
+    ) -> list[Prediction]:
         """Answer tasks that are all of one arm."""
         champion, challenger = slots.champion, slots.challenger
         if champion is None:
@@ -224,7 +200,7 @@ class Predictor:
 
     def _finish(
         self, slots: Slots, tasks: list[Task], minutes: list[Minutes], source: Source, began: float
-    ) -> list[Row]:
+    ) -> list[Prediction]:
         latency, made_at = 1000 * (time.perf_counter() - began), datetime.now(UTC)
         pairs = list(zip(tasks, minutes, strict=True))
         for task, one in pairs:
@@ -249,7 +225,7 @@ MOST_WAITING = 20_000
 class Shadow:
     """Takes trips at once and predicts them later; beyond 20,000 that wait, trips are left out and counted."""
 
-    def __init__(self, service: str, log: Log) -> None:
+    def __init__(self, service: str, log: PredictionLog) -> None:
         self._service, self._log = service, log
         self._waiting: deque[tuple[Loaded, Task]] = deque()
         self._stop = threading.Event()

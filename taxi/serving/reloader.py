@@ -4,14 +4,13 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 from taxi.config import API_KEYS, load_api_keys, secret_file
 from taxi.errors import TaxiError, UsageError
-from taxi.params import Params, load_params
+from taxi.params import load_params
 from taxi.serving.loader import ARMS, Loaded, give_back, load_slot
 from taxi.serving.local_store import Entry, Place, State, find_trees
 from taxi.serving.metrics import AGE, DEGRADED, REFUSED, SWAPS, VERSION
@@ -34,11 +33,8 @@ def _stamp(path: Path | None) -> tuple[int, int]:
 class Watch:
     """Brings what lies on disk into a running worker: versions by ``place``, rules by ``params.yaml`` and the keys' file."""
 
-    def __init__(
-        self, place: Place, params: Path, predictor: Predictor, rules: Rules, experiment: Callable[[Params], object]
-    ) -> None:
+    def __init__(self, place: Place, params: Path, predictor: Predictor, rules: Rules) -> None:
         self._place, self._params, self._predictor, self._rules = place, params, predictor, rules
-        self._experiment = experiment
         self._stamps: dict[Path | None, tuple[int, int]] = {}
         self._loader = ThreadPoolExecutor(1, "loader")
         self.state = State()
@@ -89,7 +85,7 @@ class Watch:
             _LOG.error("the keys stay as they were: the file has none")
             keys = self._rules.keys
         self._rules.renew(params.serve, keys)
-        self._predictor.experiment = self._experiment(params)  # type: ignore[assignment]
+        self._predictor.experiment = params.experiment
 
     async def _follow_state(self) -> None:
         self.state = self._place.read_state()
@@ -102,7 +98,7 @@ class Watch:
 
     def _has(self, arm: str, entry: Entry) -> bool:
         loaded = getattr(self._predictor.slots, arm)
-        return loaded is not None and loaded.about["sha256"] == entry.sha256
+        return loaded is not None and loaded.entry.sha256 == entry.sha256
 
     async def _swap(self, arm: str, entry: Entry) -> None:
         """Load beside what serves, then switch; what cannot be loaded changes nothing."""
@@ -118,10 +114,8 @@ class Watch:
         _LOG.info("version %d serves as %s; loaded in %.2f s", entry.version, arm, time.perf_counter() - began)
 
     def _load(self, entry: Entry) -> Loaded:
-        about = {"version": entry.version, "sha256": entry.sha256, "since": entry.since}
-        about |= {"trained_from": entry.trained_from, "trained_to": entry.trained_to}
         folder = self._place.find(entry)
-        return load_slot(folder, entry.version, about, find_trees(folder))
+        return load_slot(folder, entry.version, entry, find_trees(folder))
 
     def _tell(self) -> None:
         now = datetime.now(UTC)
@@ -129,7 +123,7 @@ class Watch:
             loaded = getattr(self._predictor.slots, arm)
             VERSION.labels(arm).set(loaded.version if loaded else 0)
             if loaded:
-                AGE.labels(arm).set((now - datetime.fromisoformat(loaded.about["since"])).total_seconds())
+                AGE.labels(arm).set((now - datetime.fromisoformat(loaded.entry.since)).total_seconds())
         DEGRADED.set(self.state.degraded)
         REFUSED.set(len(self.state.refused))
 

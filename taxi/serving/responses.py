@@ -1,120 +1,109 @@
-"""The service's description in OpenAPI: shapes of answers and of failures, which routes need a key, and what each is for."""
+"""Answers: one shape of JSON for every failure, headers that a browser can rely on, and the routes as OpenAPI describes them."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cache
+from typing import Any
 
-from fastapi import FastAPI
-from fastapi.responses import HTMLResponse, PlainTextResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from starlette.responses import Response
 
-from taxi.serving.schemas import Outcome, Outcomes, Trip, Trips, Unacceptable, json_schema
+from taxi.serving.schemas import (
+    Accepted,
+    Asked,
+    Failure,
+    Fault,
+    Model,
+    Outcome,
+    Outcomes,
+    Prediction,
+    Predictions,
+    Problem,
+    Status,
+    Trip,
+    Trips,
+    Unacceptable,
+)
 
-Arm = Literal["champion", "challenger"]
-Json = dict[str, Any]
-
-
-class _Shape(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Prediction(_Shape):
-    """How long a trip will take, in minutes: mean, median, and an interval that holds eight trips in ten."""
-
-    prediction_id: str
-    trip_id: str | None
-    mean_minutes: float
-    median_minutes: float
-    p10_minutes: float
-    p90_minutes: float
-    arm: Arm
-    version: int
-    service: str
-
-
-class Predictions(_Shape):
-    """Predictions in the order of the trips."""
-
-    predictions: list[Prediction]
+JSON = "application/json"
+Headers = list[tuple[bytes, bytes]]
+SAFE: Headers = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+CLOSE: Headers = [(b"connection", b"close")]
 
 
-class Accepted(_Shape):
-    """How many outcomes were taken."""
-
-    accepted: int
-
-
-class Asked(_Shape):
-    """That the aliases will be looked at now."""
-
-    asked: bool
+def ok(content: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an answer that says ``content`` in JSON."""
+    return Response(content.model_dump_json(), status, headers, JSON)
 
 
-class Status(_Shape):
-    """Whether the service is alive, ready, or ready without its registry."""
-
-    status: Literal["alive", "ready", "degraded"]
-
-
-class InUse(_Shape):
-    """A version that serves."""
-
-    version: int
-    sha256: str
-    trained_from: str
-    trained_to: str
-    since: str
+def problem(
+    status: int, code: str, message: str, headers: Mapping[str, str] | None = None, fields: Sequence[Fault] = ()
+) -> Response:
+    """Return a failure: a code for programs, a sentence for people, and which fields are at fault."""
+    return ok(Problem(error=Failure(code=code, message=message, fields=list(fields))), status, headers)
 
 
-class Trial(_Shape):
-    """How the challenger is tried."""
-
-    mode: Literal["none", "shadow", "share"]
-    share: float
-
-
-class Refused(_Shape):
-    """A version that an alias names and that does not serve."""
-
-    arm: Arm
-    version: int
-    reason: str
-    at: str
+def refused(error: Unacceptable) -> Response:
+    """Return what a caller is told whose body was not acceptable; with a body that is too large the connection ends."""
+    headers = {"connection": "close"} if error.status == 413 else None
+    return problem(error.status, error.code, str(error), headers, error.fields)
 
 
-class Model(_Shape):
-    """What serves now."""
-
-    service: str
-    champion: InUse | None
-    challenger: InUse | None
-    experiment: Trial | None
-    registry: str
-    refused: list[Refused]
-
-
-class Fault(_Shape):
-    """Where a body is at fault, and why; never what it said."""
-
-    where: list[str | int]
-    problem: str
+MALFORMED = problem(400, "not-http", "expected a valid HTTP/1.1 request")
+UNAUTHORIZED = problem(
+    401, "key", "expected a valid API key in X-API-Key or Authorization: Bearer", {"www-authenticate": "Bearer"}
+)
+NOT_LOCAL = problem(421, "host", "expected a request to localhost: this service has no API keys")
+NO_MODEL = problem(503, "no-model", "no version of the model has been loaded yet; ask again", {"retry-after": "5"})
+TOO_SLOW = problem(503, "busy", "the answer took too long; ask for fewer trips, or again later", {"retry-after": "1"})
+ENDING = problem(503, "closing", "the server is ending")
+LATE = problem(408, "late", "the request did not arrive in time")
+GONE = Response(status_code=499)  # for the numbers: the client went away before its body was whole
+FAILED = problem(500, "failed", "the service failed to answer; the failure is in its log")
 
 
-class Failure(_Shape):
-    """A code for programs, a sentence for people, and the fields at fault."""
-
-    code: str
-    message: str
-    fields: list[Fault]
+def too_many(seconds: float) -> Response:
+    """Return what a caller is told who asks too often."""
+    return problem(429, "rate", "too many requests; slow down", {"retry-after": str(max(1, round(seconds)))})
 
 
-class Problem(_Shape):
-    """Every answer of 4xx and 5xx."""
-
-    error: Failure
+# --- The routes: each is answered by the method of ``app.Service`` that its key names, and described in OpenAPI.
 
 
+@dataclass(frozen=True)
+class Operation:
+    """A route: what it is for, which shapes (or which media type) it answers, and which shapes it takes."""
+
+    method: str
+    path: str
+    summary: str
+    answers: tuple[type[BaseModel], ...] | str
+    takes: tuple[type[BaseModel], ...] = ()
+    status: int = 200
+    needs_key: bool = True
+    may_lack_model: bool = False
+
+
+OPERATIONS = {
+    "predict": Operation(
+        "post", "/predict", "Predict one trip, or up to 1,000", (Prediction, Predictions), takes=(Trip, Trips)
+    ),
+    "outcomes": Operation(
+        "post", "/outcomes", "Say how trips ended; may be repeated", (Accepted,), takes=(Outcome, Outcomes), status=202
+    ),
+    "model": Operation("get", "/model", "What serves now", (Model,)),
+    "refresh": Operation(
+        "post", "/model/refresh", "Look at the aliases now, and try again what was refused", (Asked,), status=202
+    ),
+    "metrics": Operation("get", "/metrics", "Numbers for Prometheus", "text/plain"),
+    "healthz": Operation("get", "/healthz", "Is the process alive?", (Status,), needs_key=False),
+    "readyz": Operation(
+        "get", "/readyz", "Is there a model that answers?", (Status,), needs_key=False, may_lack_model=True
+    ),
+    "page": Operation("get", "/", "A page for people", "text/html", needs_key=False, may_lack_model=True),
+    "openapi": Operation("get", "/openapi.json", "This description", JSON, needs_key=False),
+}
 FAILURES = {
     400: "The body is not JSON, or the request not HTTP.",
     401: "No valid API key.",
@@ -127,131 +116,45 @@ FAILURES = {
     500: "The service failed; its log says why.",
     503: "No model is loaded yet, or the service is ending or too busy.",
 }
-_BODY = (400, 401, 408, 413, 415, 421, 422, 429, 500, 503)
-_PLAIN = (401, 421, 429, 500)
-_OPEN = (421, 429, 500)
-
-
-def _failures(codes: tuple[int, ...]) -> dict[int, Json]:
-    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {code: {"description": FAILURES[code], "content": content} for code in codes}
-
-
-def _body(*shapes: str) -> Json:
-    schema = {"anyOf": [{"$ref": f"#/components/schemas/{shape}"} for shape in shapes]}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def _route(summary: str, shape: Any, codes: tuple[int, ...], status: int = 200, **more: Any) -> Json:
-    good = {status: {"model": shape, "description": "Done."}} if shape else {}
-    locked: Json = {"security": [{"key": []}, {"bearer": []}] if codes != _OPEN and codes != (*_OPEN, 503) else []}
-    extra = locked | more.pop("openapi_extra", {})
-    responses = good | _failures(codes)
-    return {"summary": summary, "status_code": status, "responses": responses, "openapi_extra": extra} | more
-
-
-ROUTES: dict[str, Json] = {
-    "predict": _route(
-        "Predict one trip, or up to 1,000", Prediction | Predictions, _BODY, openapi_extra=_body("Trip", "Trips")
-    ),
-    "outcomes": _route(
-        "Say how trips ended; may be repeated", Accepted, _BODY, 202, openapi_extra=_body("Outcome", "Outcomes")
-    ),
-    "model": _route("What serves now", Model, _PLAIN),
-    "refresh": _route("Look at the aliases now, and try again what was refused", Asked, _PLAIN, 202),
-    "metrics": _route("Numbers for Prometheus", None, _PLAIN, response_class=PlainTextResponse),
-    "healthz": _route("Is the process alive?", Status, _OPEN),
-    "readyz": _route("Is there a model that answers?", Status, (*_OPEN, 503)),
-    "page": _route("A page for people", None, (*_OPEN, 503), response_class=HTMLResponse),
-    "openapi": _route("This description", dict[str, Any], _OPEN),
+OF_A_BODY, OF_A_KEY, OF_A_MODEL = {400, 408, 413, 415, 422, 503}, {401}, {503}
+SECURITY = {
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "bearer": {"type": "http", "scheme": "bearer"},
 }
+REFERENCE = "#/components/schemas/{model}"
 
 
-def describe(name: str) -> Json:
-    """Return what FastAPI is told of a route."""
-    return ROUTES[name] | {"operation_id": name, "response_model": None}
+def _content(shapes: tuple[type[BaseModel], ...] | str) -> dict[str, Any]:
+    if isinstance(shapes, str):
+        return {"content": {shapes: {"schema": {"type": "object" if shapes == JSON else "string"}}}}
+    return {
+        "content": {JSON: {"schema": {"anyOf": [{"$ref": REFERENCE.format(model=one.__name__)} for one in shapes]}}}
+    }
 
 
-def complete(app: FastAPI, generate: Callable[[], Json]) -> Callable[[], Json]:
-    """Return ``generate`` with what FastAPI cannot see: the bodies' shapes, which the gate checks, and the keys."""
-
-    def whole() -> Json:
-        if app.openapi_schema:
-            return app.openapi_schema
-        made = generate()
-        parts = made.setdefault("components", {})
-        parts["schemas"] |= json_schema(Trip | Trips | Outcome | Outcomes | Problem)["$defs"]
-        parts["securitySchemes"] = {
-            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-            "bearer": {"type": "http", "scheme": "bearer"},
-        }
-        app.openapi_schema = made
-        return made
-
-    return whole
+def _failures(route: Operation) -> dict[str, Any]:
+    unlikely = (set() if route.takes else OF_A_BODY) | (set() if route.needs_key else OF_A_KEY)
+    codes = FAILURES.keys() - unlikely | (OF_A_MODEL if route.may_lack_model else set())
+    return {str(code): {"description": FAILURES[code]} | _content((Problem,)) for code in sorted(codes)}
 
 
-# --- What goes back: JSON bodies of one shape for every failure, and headers that a browser can rely on.
-
-JSON = "application/json"
-Headers = list[tuple[bytes, bytes]]
-SAFE: Headers = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A whole answer; ``more`` are headers of its own."""
-
-    status: int
-    body: bytes
-    kind: str = JSON
-    more: tuple[tuple[str, str], ...] = ()
-
-    def headers(self, closing: bool = False) -> Headers:
-        """Return all headers; ``closing`` tells the client that the connection ends here."""
-        own = [(b"content-type", self.kind.encode()), (b"content-length", str(len(self.body)).encode())]
-        more = [(name.encode(), value.encode()) for name, value in self.more]
-        return [*own, *SAFE, *more, *([(b"connection", b"close")] if closing else [])]
+def _described(name: str, route: Operation) -> dict[str, Any]:
+    answers = {str(route.status): {"description": "Done."} | _content(route.answers)} | _failures(route)
+    security: list[dict[str, Any]] = [{scheme: []} for scheme in SECURITY] if route.needs_key else []
+    body = {"requestBody": {"required": True} | _content(route.takes)} if route.takes else {}
+    return {"operationId": name, "summary": route.summary, "security": security, "responses": answers} | body
 
 
-def encode(content: Any) -> bytes:
-    """Return ``content`` as compact JSON; NaN raises ValueError."""
-    return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
-
-
-def ok(content: Any, status: int = 200) -> Reply:
-    """Return an answer that says ``content``."""
-    return Reply(status, encode(content))
-
-
-def problem(status: int, code: str, message: str, more: dict[str, str] | None = None, fields: Any = ()) -> Reply:
-    """Return a failure: a code for programs, a sentence for people, and which fields are at fault."""
-    error = {"code": code, "message": message, "fields": list(fields)}
-    return Reply(status, encode({"error": error}), more=tuple((more or {}).items()))
-
-
-def refused(error: Unacceptable) -> Reply:
-    """Return what a caller is told whose body was not acceptable: 400 if it is not JSON, 422 otherwise."""
-    return problem(400 if error.code == "not-json" else 422, error.code, str(error), fields=error.fields)
-
-
-MALFORMED = problem(400, "not-http", "expected a valid HTTP/1.1 request")
-UNAUTHORIZED = problem(
-    401, "key", "expected a valid API key in X-API-Key or Authorization: Bearer", {"www-authenticate": "Bearer"}
-)
-NOT_LOCAL = problem(421, "host", "expected a request to localhost: this service has no API keys")
-NOT_JSON_TYPE = problem(415, "content-type", "expected Content-Type: application/json")
-NO_MODEL = problem(503, "no-model", "no version of the model has been loaded yet; ask again", {"retry-after": "5"})
-TOO_SLOW = problem(503, "busy", "the answer took too long; ask for fewer trips, or again later", {"retry-after": "1"})
-LATE = problem(408, "late", "the request did not arrive in time")
-FAILED = problem(500, "failed", "the service failed to answer; the failure is in its log")
-
-
-def too_large(limit: int) -> Reply:
-    """Return what a caller is told whose body has more than ``limit`` bytes; the connection ends with it."""
-    return problem(413, "too-large", f"expected a body of at most {limit:,} bytes", {"connection": "close"})
-
-
-def too_many(seconds: float) -> Reply:
-    """Return what a caller is told who asks too often."""
-    return problem(429, "rate", "too many requests; slow down", {"retry-after": str(max(1, round(seconds)))})
+@cache
+def openapi() -> dict[str, Any]:
+    """Return the OpenAPI description of all routes, its schemas made from the shapes that check and answer the requests."""
+    shapes: set[type[BaseModel]] = {Problem}
+    for route in OPERATIONS.values():
+        shapes.update(route.takes, () if isinstance(route.answers, str) else route.answers)
+    schemas = models_json_schema([(shape, "validation") for shape in shapes], ref_template=REFERENCE)[1]["$defs"]
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "taxi", "version": "1"},
+        "paths": {route.path: {route.method: _described(name, route)} for name, route in OPERATIONS.items()},
+        "components": {"schemas": schemas, "securitySchemes": SECURITY},
+    }

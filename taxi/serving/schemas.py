@@ -1,11 +1,12 @@
-"""What callers may send: strict shapes without coercion, and complaints that never repeat what was sent."""
+"""What callers may send and what they get: strict shapes without coercion, and complaints that never repeat what was sent."""
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
 
 from taxi.data.zones import LAST_ZONE
@@ -26,10 +27,9 @@ _MOMENT = re.compile(MOMENT[:-1] + r"\Z")
 class Unacceptable(UsageError):
     """The body is not what was expected; ``code`` is for programs, ``fields`` says where, neither repeats the body."""
 
-    def __init__(self, code: str, message: str, fields: list[dict[str, Any]] | None = None) -> None:
+    def __init__(self, status: int, code: str, message: str, fields: Sequence["Fault"] = ()) -> None:
         super().__init__(message)
-        self.code = code
-        self.fields = fields or []
+        self.status, self.code, self.fields = status, code, fields
 
 
 def wall_clock(text: str) -> datetime:
@@ -118,6 +118,113 @@ class Outcomes(_Strict):
     outcomes: list[Outcome] = Field(min_length=1, max_length=MOST_TRIPS)
 
 
+# --- What callers get. An answer is made of plain values or of objects that have them as attributes.
+
+Arm = Literal["champion", "challenger"]
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid", from_attributes=True, allow_inf_nan=False)
+
+
+class Prediction(_Answer):
+    """How long a trip will take, in minutes: mean, median, and an interval that holds eight trips in ten."""
+
+    prediction_id: str
+    trip_id: str | None
+    mean_minutes: float
+    median_minutes: float
+    p10_minutes: float
+    p90_minutes: float
+    arm: Arm
+    version: int
+    service: str
+
+
+class Predictions(_Answer):
+    """Predictions in the order of the trips."""
+
+    predictions: list[Prediction]
+
+
+class Accepted(_Answer):
+    """How many outcomes were taken."""
+
+    accepted: int
+
+
+class Asked(_Answer):
+    """That the aliases will be looked at now."""
+
+    asked: bool
+
+
+class Status(_Answer):
+    """Whether the service is alive, ready, or ready without its registry."""
+
+    status: Literal["alive", "ready", "degraded"]
+
+
+class InUse(_Answer):
+    """A version that serves."""
+
+    version: int
+    sha256: str
+    trained_from: str
+    trained_to: str
+    since: str
+
+
+class Trial(_Answer):
+    """How the challenger is tried."""
+
+    mode: Literal["none", "shadow", "share"]
+    share: float
+
+
+class Refused(_Answer):
+    """A version that an alias names and that does not serve."""
+
+    arm: Arm
+    version: int
+    reason: str
+    at: str
+
+
+class Model(_Answer):
+    """What serves now."""
+
+    service: str
+    champion: InUse | None
+    challenger: InUse | None
+    experiment: Trial | None
+    registry: str
+    refused: list[Refused]
+
+
+class Fault(_Answer):
+    """Where a body is at fault, and why; never what it said."""
+
+    where: list[str | int]
+    problem: str
+
+
+class Failure(_Answer):
+    """A code for programs, a sentence for people, and the fields at fault."""
+
+    code: str
+    message: str
+    fields: list[Fault]
+
+
+class Problem(_Answer):
+    """Every answer of 4xx and 5xx."""
+
+    error: Failure
+
+
+# --- How a body becomes one of these shapes, or is refused.
+
 _KNOWN = {name for model in (Trip, Trips, Outcome, Outcomes) for name in model.model_fields}
 
 
@@ -125,12 +232,12 @@ def _place(part: str | int) -> str | int:
     return part if isinstance(part, int) or part in _KNOWN else "(a field that is not known here)"
 
 
-def complaints(error: ValidationError) -> list[dict[str, Any]]:
+def complaints(error: ValidationError) -> list[Fault]:
     """Return where and why, of at most ten faults; names of unknown fields are the caller's words, so they are left out."""
-    found = error.errors(include_url=False, include_input=False, include_context=False)
+    faults = error.errors(include_url=False, include_input=False, include_context=False)
     return [
-        {"where": [_place(part) for part in one["loc"]], "problem": one["msg"].removeprefix("Value error, ")}
-        for one in found[:MOST_COMPLAINTS]
+        Fault(where=[_place(part) for part in fault["loc"]], problem=fault["msg"].removeprefix("Value error, "))
+        for fault in faults[:MOST_COMPLAINTS]
     ]
 
 
@@ -139,7 +246,7 @@ def parse_body(body: bytes) -> Any:
     try:
         return from_json(body, allow_inf_nan=False, cache_strings="keys")
     except ValueError:
-        raise Unacceptable("not-json", "expected a body of valid JSON in UTF-8, without NaN or Infinity") from None
+        raise Unacceptable(400, "not-json", "expected a body of valid JSON in UTF-8, without NaN or Infinity") from None
 
 
 def _accept(value: Any, one: type[_Strict], many: type[_Strict], field: str) -> Any:
@@ -149,7 +256,7 @@ def _accept(value: Any, one: type[_Strict], many: type[_Strict], field: str) -> 
         return shape.model_validate(value)
     except ValidationError as error:
         message = f"expected a body that is a {one.__name__} or has up to {MOST_TRIPS:,} {field}; see fields and /openapi.json"
-        raise Unacceptable("invalid", message, complaints(error)) from None
+        raise Unacceptable(422, "invalid", message, complaints(error)) from None
 
 
 def parse_trips(body: bytes) -> Trip | Trips:
@@ -162,8 +269,3 @@ def parse_outcomes(body: bytes) -> list[Outcome]:
     """Return the outcomes of a request's body; raise Unacceptable."""
     accepted: Outcome | Outcomes = _accept(parse_body(body), Outcome, Outcomes, "outcomes")
     return accepted.outcomes if isinstance(accepted, Outcomes) else [accepted]
-
-
-def json_schema(shape: Any) -> dict[str, Any]:
-    """Return the JSON schema of a shape or a union of them, its parts under ``$defs``."""
-    return TypeAdapter(shape).json_schema(ref_template="#/components/schemas/{model}")

@@ -10,13 +10,14 @@ from contextlib import suppress
 from typing import Any
 
 import uvicorn
+from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from taxi.config import Settings
 from taxi.errors import UsageError
 from taxi.serving.app import make_gate
 from taxi.serving.middleware import Gate
-from taxi.serving.responses import LATE, MALFORMED, Reply
+from taxi.serving.responses import CLOSE, LATE, MALFORMED, SAFE
 
 # --- Connections that cannot be held open by silence, and whose malformed requests are answered in JSON too.
 
@@ -49,12 +50,12 @@ class PatientConnection(HttpToolsProtocol):
         """Answer what is not HTTP with JSON, and close."""
         self._end(MALFORMED)
 
-    def _end(self, reply: Reply) -> None:
+    def _end(self, reply: Response) -> None:
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            head = [b"%s: %s\r\n" % pair for pair in reply.headers(closing=True)]
-            self.transport.write(b"".join([STATUS_LINE[reply.status], *head, b"\r\n", reply.body]))
+            head = [b"%s: %s\r\n" % pair for pair in (*reply.raw_headers, *SAFE, *CLOSE)]
+            self.transport.write(b"".join([STATUS_LINE[reply.status_code], *head, b"\r\n", reply.body]))
         self.transport.close()
 
 

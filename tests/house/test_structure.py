@@ -28,7 +28,7 @@ HOMES = {
     "xgboost": {"taxi/models"},
     "dask": {"taxi/models"},
     "distributed": {"taxi/models"},
-    "fastapi": {"taxi/serving"},
+    "starlette": {"taxi/serving"},
     "uvicorn": {"taxi/serving"},
     "apprise": {"taxi/monitoring"},
     "prometheus_client": {"taxi/serving", "taxi/monitoring"},

@@ -76,10 +76,10 @@ def test_minutes_that_cannot_be_are_not_answered(row: tuple[float, ...], fault: 
 
 
 def test_a_version_whose_single_trip_differs_from_its_batch_may_not_serve() -> None:
-    warm(Loaded(1, Even(), Quick(), {}), rehearsal())  # type: ignore[arg-type]
+    warm(Loaded(1, Even(), Quick(), None), rehearsal())  # type: ignore[arg-type]
 
     with pytest.raises(TaxiError, match=r"they differ by 0\.001"):
-        warm(Loaded(1, Even(), Quick(0.001), {}), rehearsal())  # type: ignore[arg-type]
+        warm(Loaded(1, Even(), Quick(0.001), None), rehearsal())  # type: ignore[arg-type]
 
 
 def test_the_rehearsal_has_all_hours_and_zones_and_what_is_optional() -> None:

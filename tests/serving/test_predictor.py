@@ -41,7 +41,7 @@ class Constant(Loaded):
     """A version that answers its own number; ``broken`` ones raise."""
 
     def __init__(self, version: int, broken: bool = False) -> None:
-        super().__init__(version, None, None, {})  # type: ignore[arg-type]
+        super().__init__(version, None, None, None)  # type: ignore[arg-type]
         object.__setattr__(self, "broken", broken)
 
     def one(self, trip: Trip, pickup: datetime) -> Any:
@@ -80,9 +80,9 @@ def test_the_champion_answers_and_the_row_says_what_was_asked_and_answered() -> 
     said = predictor.one(TRIP)
 
     row = kept.rows[0]
-    assert said["mean_minutes"] == row["mean"] == 3.074
-    assert (said["arm"], said["version"], said["service"], said["trip_id"]) == ("champion", 3, "green", "t1")
-    assert said["prediction_id"] == row["prediction_id"] and len(row["prediction_id"]) == 32
+    assert said.mean_minutes == row["mean"] == 3.074
+    assert (said.arm, said.version, said.service, said.trip_id) == ("champion", 3, "green", "t1")
+    assert said.prediction_id == row["prediction_id"] and len(row["prediction_id"]) == 32
     assert (row["pickup"], row["vendor"], row["passenger_count"]) == (datetime(2024, 2, 6, 8, 15), 2, None)
     assert not row["fallback"] and not row["shadow"] and row["latency_ms"] > 0 and shadowed == []
 
@@ -95,10 +95,10 @@ def test_a_share_of_the_trips_is_the_challengers_and_stays_so() -> None:
 
     for trip, batch, single in zip(asked, together, alone, strict=True):
         expected = "challenger" if assign(trip.trip_id or "", "first", 0.3) else "champion"
-        assert batch["arm"] == single["arm"] == expected
+        assert batch.arm == single.arm == expected
         assert (
-            batch["mean_minutes"]
-            == single["mean_minutes"]
+            batch.mean_minutes
+            == single.mean_minutes
             == (4 if expected == "challenger" else 3) + trip.PULocationID / 1000
         )
     assert 0.25 < sum(row["arm"] == "challenger" for row in kept.rows) / len(kept.rows) < 0.35
@@ -107,7 +107,7 @@ def test_a_share_of_the_trips_is_the_challengers_and_stays_so() -> None:
 def test_without_a_challenger_a_share_changes_nothing() -> None:
     predictor, _, _ = make(Constant(3), None, Trial("share", 1.0))
 
-    assert {said["arm"] for said in predictor.many(trips(50))} == {"champion"}
+    assert {said.arm for said in predictor.many(trips(50))} == {"champion"}
 
 
 def test_a_challenger_that_fails_is_stood_in_for_and_counted() -> None:
@@ -115,7 +115,7 @@ def test_a_challenger_that_fails_is_stood_in_for_and_counted() -> None:
 
     said = [predictor.one(TRIP), *predictor.many(trips(5))]
 
-    assert {(one["arm"], one["version"]) for one in said} == {("champion", 3)}
+    assert {(one.arm, one.version) for one in said} == {("champion", 3)}
     assert [row["fallback"] for row in kept.rows] == [True] * 6
 
 
@@ -144,9 +144,9 @@ def test_in_the_shadow_the_champion_answers_and_the_challenger_is_kept_beside() 
     said = predictor.many(trips(700))
     shadow.close()
 
-    assert {one["arm"] for one in said} == {"champion"}
+    assert {one.arm for one in said} == {"champion"}
     beside = {row["prediction_id"]: row for row in kept.rows if row["shadow"]}
-    assert set(beside) == {f"{one['prediction_id']}-shadow" for one in said}
+    assert set(beside) == {f"{one.prediction_id}-shadow" for one in said}
     assert {(row["arm"], row["version"], row["fallback"]) for row in beside.values()} == {("challenger", 4, False)}
 
 

@@ -20,7 +20,7 @@ ENTRY = Entry(1, "1-abc", "abc", "2024-01", "2024-01", now_text())
 def watch(tmp_path: Path) -> Watch:
     place = Place(tmp_path)
     predictor = SimpleNamespace(slots=Slots())
-    return Watch(place, tmp_path / "params.yaml", predictor, None, lambda params: params.experiment)  # type: ignore[arg-type]
+    return Watch(place, tmp_path / "params.yaml", predictor, None)  # type: ignore[arg-type]
 
 
 def test_a_request_waits_for_the_first_champion_that_a_sibling_serves_already(watch: Watch) -> None:
@@ -51,7 +51,7 @@ def test_when_memory_is_given_back_nothing_holds_the_version_that_served_before(
 ) -> None:
     def load(entry: Entry) -> Loaded:
         nothing: Any = None
-        return Loaded(entry.version, nothing, nothing, {"sha256": entry.sha256, "since": entry.since})
+        return Loaded(entry.version, nothing, nothing, entry)
 
     before = load(ENTRY)
     held, seen = weakref.ref(before), []
