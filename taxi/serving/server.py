@@ -1,6 +1,7 @@
 """One worker: a uvicorn server behind a socket that its siblings share, and an end that answers all that it accepted."""
 
 import asyncio
+import ctypes
 import os
 import select
 import socket
@@ -70,6 +71,7 @@ def end_silent(connections: Iterable[Any], seconds: float, now: float) -> None:
 BACKLOG = 2048
 PASSED = 3  # the descriptor of the first socket that a service manager passes: sd_listen_fds(3)
 LAST_SECONDS = 5.0
+BEAT_SECONDS = 0.5
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -97,16 +99,22 @@ class DrainingServer(uvicorn.Server):
     the moment in which the last worker closes the socket is reset by the system, unread.
     """
 
-    def __init__(self, config: uvicorn.Config, gate: Gate) -> None:
+    def __init__(self, config: uvicorn.Config, gate: Gate, pulse: ctypes.c_ulong) -> None:
         super().__init__(config)
-        self._gate = gate
+        self._gate, self._pulse = gate, pulse
 
-    async def on_tick(self, counter: int) -> bool:
-        """Once a second, give up on connections whose request does not come to its end."""
-        if counter % 10 == 0:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start with a beating heart: a first load of a model may take its time."""
+        self._heart = asyncio.create_task(self._beat())
+        await super().startup(sockets)
+
+    async def _beat(self) -> None:
+        """Heartbeat: show the supervisor that the loop runs, and give up on connections whose request does not come to its end."""
+        while True:
+            self._pulse.value += 1
             now = asyncio.get_running_loop().time()
             end_silent(self.server_state.connections, self._gate.rules.params.body_seconds, now)
-        return await super().on_tick(counter)
+            await asyncio.sleep(BEAT_SECONDS)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then shut down."""
@@ -148,8 +156,8 @@ def _config(gate: Gate) -> uvicorn.Config:
     )
 
 
-def run_worker(settings: Settings, service: str, listening: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT: the body of a worker's process."""
+def run_worker(settings: Settings, service: str, listening: socket.socket, pulse: ctypes.c_ulong) -> None:
+    """Serve until SIGTERM or SIGINT: the body of a worker's process, whose heartbeat ``pulse`` its supervisor watches."""
     gate = make_gate(settings, service)
     with suppress(KeyboardInterrupt):
-        DrainingServer(_config(gate), gate).run(sockets=[listening])
+        DrainingServer(_config(gate), gate, pulse).run(sockets=[listening])
