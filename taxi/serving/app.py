@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -13,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from taxi.config import Settings, load_api_keys
 from taxi.params import load_params
-from taxi.predictions.log import PredictionLog, StoreProcess
+from taxi.predictions.log import PredictionLog
 from taxi.serving.local_store import Place
 from taxi.serving.metrics import CONTENT_TYPE, LOST, QUEUED, exposition
 from taxi.serving.middleware import Gate, Keys, Rules
@@ -37,7 +38,6 @@ class Service:
     name: str
     rules: Rules
     predictor: Predictor
-    store: StoreProcess
     log: PredictionLog
     shadow: Shadow
     place: Place
@@ -96,7 +96,7 @@ class Service:
 
     def numbers(self) -> bytes:
         """Return what ``GET /metrics`` says."""
-        QUEUED.set(self.log.queued)
+        QUEUED.set(self.log.in_memory)
         LOST.set(self.log.lost)
         return exposition()
 
@@ -108,25 +108,23 @@ class Service:
         return asyncio.create_task(self.watch.run())
 
     def close(self) -> None:
-        """End the threads; the shadow first, since it writes to the log, then the log, which writes what it holds."""
+        """End the threads; the shadow first, since it writes to the log, then the log, which takes what it holds to disk."""
         self.batches.shutdown()
         self.watch.close()
         self.shadow.close()
         self.log.close()
-        self.store.close()
 
 
-def make_service(settings: Settings, name: str) -> Service:
-    """Put the parts of a worker together; nothing is loaded yet."""
+def make_service(settings: Settings, name: str, spool: Path) -> Service:
+    """Put the parts of a worker together, whose predictions go to the folder ``spool``; nothing is loaded yet."""
     params = load_params(settings.root / "params.yaml")
     rules = Rules(params.serve, Keys(load_api_keys()))
-    store = StoreProcess(settings.predictions)
-    log = PredictionLog(store, settings.spool)
+    log = PredictionLog(spool)
     shadow = Shadow(name, log)
     predictor, place = Predictor(name, log, shadow.add), Place(settings.server(name))
     watch = Watch(place, settings.root / "params.yaml", predictor, rules, lambda params: params.experiment)
     batches = ThreadPoolExecutor(BATCH_THREADS, "batch")
-    return Service(settings, name, rules, predictor, store, log, shadow, place, watch, batches)
+    return Service(settings, name, rules, predictor, log, shadow, place, watch, batches)
 
 
 def _response(reply: Reply) -> Response:
@@ -207,8 +205,8 @@ def add_routes(app: FastAPI, service: Service) -> None:
         return _response(ok(app.openapi()))
 
 
-def make_gate(settings: Settings, name: str) -> Gate:
+def make_gate(settings: Settings, name: str, spool: Path) -> Gate:
     """Return what a server runs: the service behind its gate."""
-    service = make_service(settings, name)
+    service = make_service(settings, name, spool)
     hot = {("POST", "/predict"): service.predict, ("POST", "/outcomes"): service.outcomes}
     return Gate(make_app(service), hot, service.rules)

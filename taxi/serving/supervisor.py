@@ -1,4 +1,4 @@
-"""The server's supervisor: workers that share a socket, and the follower beside them; one that ends or hangs is replaced."""
+"""The server's supervisor: workers that share a socket, the follower and the log's writer beside them; what ends or hangs is replaced."""
 
 import ctypes
 import faulthandler
@@ -15,6 +15,8 @@ from typing import Any
 
 from taxi.config import Settings
 from taxi.errors import TaxiError, UsageError
+from taxi.predictions.spool import Spool
+from taxi.predictions.store import open_store
 from taxi.processes import FORKING, end_with_parent
 from taxi.serving.metrics import forget_process
 from taxi.serving.middleware import Keys, require_keys
@@ -141,18 +143,27 @@ def _supervise(processes: Sequence[Supervised]) -> None:
 
 
 def serve(
-    settings: Settings, service: str, address: tuple[str, int], workers: int, keys: Keys, prepare: Callable[[], None]
+    settings: Settings,
+    service: str,
+    address: tuple[str, int, int | None],
+    workers: int,
+    keys: Keys,
+    prepare: Callable[[], None],
 ) -> None:
-    """Serve until SIGTERM or SIGINT at ``address`` (host, port); raise UsageError for an open address without keys.
+    """Serve until SIGTERM or SIGINT at ``address`` (host, port, and the descriptor of a socket to be used instead).
 
-    ``prepare`` is called first in every process.
+    Raises UsageError for an open address without keys. ``prepare`` is called first in every process.
     """
     listening = listen(*address)
     host, port = listening.getsockname()[:2]
     require_keys(host, keys)
+    open_store(settings.predictions).close()  # a malformed address is an error here and now
     _LOG.info("%s is served on http://%s:%d by %d worker(s)", service, host, port, workers)
+    spool, (ended, adding) = Spool(settings.spool), FORKING.Pipe(duplex=False)
+    folder = spool.make_folder()
     follower = Supervised("follower", prepare, "taxi.serving.follower:follow", settings, service)
-    body, given = "taxi.serving.server:run_worker", (settings, service, listening)
+    writer = Supervised("writer", prepare, "taxi.serving.log_writer:write_log", settings, folder, ended)
+    body, given = "taxi.serving.server:run_worker", (settings, service, listening, folder, adding)
     several = [
         Supervised(
             f"worker {number + 1}",
@@ -165,12 +176,15 @@ def serve(
         for number in range(workers)
     ]
     try:
-        _supervise([follower, *several])
+        _supervise([follower, writer, *several])
     finally:
         listening.close()  # or connections would be made that no worker accepts any more
         for worker in several:
             worker.stop()
         for worker in several:
             worker.join(60)
+        adding.close()  # the last end of it: the writer writes what there is, and ends
+        writer.join(30)
         follower.stop()
         follower.join(10)
+        spool.close()

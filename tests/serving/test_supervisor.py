@@ -1,6 +1,7 @@
-"""A worker that hangs is replaced, while its siblings answer."""
+"""A worker that hangs is replaced, while its siblings answer; a writer that is killed costs no row."""
 
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,11 @@ def workers(service: Running) -> set[int]:
     return listening
 
 
+def all_have_a_model(service: Running) -> bool:
+    log = service.log.read_text()
+    return log.count("serves as champion") == 2 + log.count("hangs: no heartbeat")
+
+
 def answers(service: Running) -> bool:
     """Ask over a new connection: one that the hanging worker had accepted would wait for its end."""
     try:
@@ -58,7 +64,8 @@ def answers(service: Running) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGUSR1], ids=["stopped", "spinning"])
 def test_a_worker_that_hangs_is_replaced_while_its_sibling_answers(service: Running, number: signal.Signals) -> None:
-    before = wait_for(lambda: workers(service), "two workers")
+    wait_for(lambda: all_have_a_model(service), "two workers with a model")
+    before = workers(service)
     hanging, asked, began = min(before), list[bool](), time.monotonic()
 
     psutil.Process(hanging).send_signal(number)
@@ -70,3 +77,19 @@ def test_a_worker_that_hangs_is_replaced_while_its_sibling_answers(service: Runn
     assert sum(asked) > 5 and asked.count(False) <= 2, asked
     assert hanging not in workers(service) and before - {hanging} < workers(service)
     assert "hangs: no heartbeat" in service.log.read_text()
+
+
+def test_predictions_wait_on_disk_for_a_writer_that_was_killed(service: Running) -> None:
+    serving = wait_for(lambda: workers(service), "two workers")
+    warm = [child for child in psutil.Process(service.process.pid).children() if "forkserver" in str(child.cmdline())]
+    others = [child for child in warm[0].children() if child.pid not in serving]
+    assert len(others) == 2, "the follower and the writer"
+
+    for child in others:
+        child.kill()
+    made = [httpx.post(f"{service.url}/predict", json=TRIP, timeout=30).json()["prediction_id"] for _ in range(20)]
+
+    database = sqlite3.connect(service.place / "data" / "predictions.db")
+    wanted = f"SELECT COUNT(*) FROM predictions WHERE prediction_id IN ({','.join('?' * len(made))})"
+    wait_for(lambda: database.execute(wanted, made).fetchone() == (20,), "every row", 60)
+    database.close()
