@@ -25,8 +25,8 @@ import numpy as np
 import pandas as pd
 
 from taxi.files import write_json
-from taxi.predictions.log import PredictionLog
 from taxi.predictions.store import open_store
+from tests.support.logs import CarriedLog
 from tests.support.postgres import running_postgres, why_not
 
 MOST_ROWS = 1_000_000
@@ -46,7 +46,7 @@ def make_row(name: str, number: int) -> dict[str, Any]:
 def put_for_ever(address: str, spool: Path, name: str, rate: float, stamps: np.ndarray) -> None:
     """Put ``rate`` rows a second; ``stamps`` (shared with the parent) gets the moment at which each put returned."""
     logging.getLogger("taxi").setLevel(logging.ERROR)  # a database that is down is what one case is about
-    log, begun = PredictionLog(open_store(address), spool), time.monotonic()
+    log, begun = CarriedLog(open_store(address), spool), time.monotonic()
     for number in range(len(stamps)):
         if (wait := begun + number / rate - time.monotonic()) > 0:
             time.sleep(wait)
@@ -69,7 +69,7 @@ def kill_once(
     put = np.flatnonzero(stamps)
     mend()
     store = open_store(address)
-    with PredictionLog(store, place / "spool"):
+    with CarriedLog(store, place / "spool"):
         pass
     found = store.of_trips(f"{name}-")["trip_id"].str.rpartition("-")[2].astype(int)
     store.close()
@@ -97,11 +97,11 @@ def kill_often(case: str, address: str, place: Path, kills: int, rate: float) ->
 def measure_speed(case: str, address: str, place: Path, rows: int = 20_000) -> dict[str, Any]:
     """Return what one ``put`` costs (microseconds) and how many rows a second reach the store when they come at once."""
     made = [make_row(f"speed-{case}", number) for number in range(rows)]
-    log, begun = PredictionLog(open_store(address), place / "spool"), time.perf_counter()
+    log, begun = CarriedLog(open_store(address), place / "spool"), time.perf_counter()
     for row in made:
         log.put(row)
     put = time.perf_counter() - begun
-    log.close(timeout=120)
+    log.close()
     written = time.perf_counter() - begun
     return {"case": case, "put_microseconds": 1e6 * put / rows, "rows_per_second": log.written / written}
 

@@ -125,13 +125,12 @@ def begin_flow(
     return settings, runs.tagged(flow)
 
 
-def prepare_server(metrics: Path | None) -> None:
-    """Set the environment that a server's processes inherit; several workers add up their ``metrics`` in that folder."""
+def prepare_server(metrics: Path) -> None:
+    """Set the environment that a server's processes inherit; they add up their ``metrics`` in that folder."""
     alone = {"OMP_NUM_THREADS": "1"}  # more threads of XGBoost's spin beside the requests while a version is examined
     for name, value in (TELEMETRY_OFF | alone).items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    if metrics:
-        remove(metrics)
-        metrics.mkdir(parents=True)
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
+    remove(metrics)
+    metrics.mkdir(parents=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)

@@ -8,6 +8,7 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -120,22 +121,18 @@ def _cool_down() -> None:
 # --- Processes that do not outlive the one that started them, however that one ends.
 
 QUIET = (signal.SIGINT, signal.SIGTERM)
+GRACE_SECONDS = 60.0
 
 
-def end_with_parent(by: signal.Signals = signal.SIGTERM) -> None:
-    """Send ``by`` to this process (started by multiprocessing) as soon as its parent is gone."""
+def end_with_parent() -> None:
+    """Send SIGTERM to this process (started by multiprocessing) as soon as its parent is gone; a minute later, kill it."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
         if parent is not None:
             parent.join()
-            os.kill(os.getpid(), by)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(GRACE_SECONDS)
+            os.kill(os.getpid(), signal.SIGKILL)  # its main thread hangs
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
-
-
-def end_only_with_parent() -> None:
-    """Ignore SIGINT and SIGTERM, which a terminal or a service manager sends to every process; end with the parent."""
-    for one in QUIET:
-        signal.signal(one, signal.SIG_IGN)
-    end_with_parent(signal.SIGKILL)

@@ -113,16 +113,20 @@ def serve(
         str, typer.Option(help="Address to listen on; any but localhost needs TAXI_API_KEYS.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one; the log says which.")] = 8000,
+    fd: Annotated[
+        int | None,
+        typer.Option(min=3, help="Listen on this socket instead, which a service manager passes: systemd's is 3."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that answer.")] = 1,
 ) -> None:
     """Serve the champion over HTTP, and follow the registry's aliases; SIGTERM ends it when what it accepted is answered."""
     settings = load_settings()
-    prepare_server(settings.server(service) / "metrics" if workers > 1 else None)
+    prepare_server(settings.server(service) / "metrics")
     # whatever ends and is started again finds them imported
-    import_before_forking("pipelines.cli", "taxi.serving.server", "taxi.serving.follower")
+    import_before_forking("pipelines.cli", "taxi.serving.server", "taxi.serving.follower", "taxi.serving.log_writer")
     from taxi.serving.middleware import Keys
     from taxi.serving.supervisor import serve as run
 
     verbose = bool((context.parent or context).params.get("verbose"))
     prepare = partial(start_logging, verbose)
-    run(settings, service, (host, port), workers, Keys(load_api_keys()), prepare)
+    run(settings, service, (host, port, fd), workers, Keys(load_api_keys()), prepare)

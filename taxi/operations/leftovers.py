@@ -7,7 +7,7 @@ from taxi.config import SERVICES, Settings, sqlite_file
 from taxi.errors import TaxiError
 from taxi.files import STAGING_MARK, left_staging, lock_is_held, remove, remove_staging
 from taxi.operations.doctor import Check, Finding
-from taxi.predictions.spool import REFUSED, waiting_folders
+from taxi.predictions.spool import REFUSED, Spool, waiting_folders
 from taxi.processes import end_orphans, left_sockets, orphans
 from taxi.registry.versions import ENVIRONMENTS
 
@@ -128,15 +128,17 @@ def find_spool(settings: Settings) -> Finding:
 
 def carry_spool(settings: Settings) -> None:
     """Write the waiting predictions into the store; raises TaxiError where it does not take them all."""
-    from taxi.predictions.log import PredictionLog
+    from taxi.predictions.log import Carrier
     from taxi.predictions.store import open_store
 
-    store = open_store(settings.predictions)
-    with PredictionLog(store, settings.spool) as log:
-        pass
+    store, spool = open_store(settings.predictions), Spool(settings.spool)
+    carrier = Carrier(store, spool)
+    carrier.carry(last=True)
+    queued = carrier.queued
+    spool.close()
     store.close()
-    if log.queued:
-        raise TaxiError(f"{log.queued:,} rows still wait: the prediction store at {store.address} did not take them")
+    if queued:
+        raise TaxiError(f"{queued:,} rows still wait: the prediction store at {store.address} did not take them")
 
 
 def find_refused(settings: Settings) -> Finding:

@@ -1,8 +1,10 @@
-"""Rows that wait on disk for their database: small files, each whole, oldest first; a dead writer's are taken over."""
+"""Rows that wait on disk for their database: small files, each whole, oldest first; those of a service that is gone are taken over."""
 
 import json
 import logging
+import os
 import shutil
+import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,29 +47,59 @@ def read_rows(segment: Path) -> tuple[list[Entry], list[str]]:
     return entries, bad
 
 
-class Spool:
-    """One writer's folder of segments below ``place``, held by a lock as long as its process lives.
+def add_segment(folder: Path, lines: Sequence[str]) -> int:
+    """Write the lines as one segment of ``folder``; return its bytes. Raises OSError if the disk does not take them.
 
-    ``adopted`` are the folders taken over from writers that no longer live; their segments come first. A segment is made with one
-    rename after one write, without a sync: kill -9 cannot tear it, a power cut can lose the newest.
+    Several processes may add to one folder. A segment is made with one rename after one write, without a sync: kill -9 cannot
+    tear it, a power cut can lose the newest. Its name says when, by whom, and how many rows.
     """
+    whole = folder / f"{time.time_ns():020d}-{os.getpid()}-{len(lines)}{WHOLE}"
+    part, content = whole.with_suffix(PART), "".join(lines).encode()
+    try:
+        part.write_bytes(content)
+        part.rename(whole)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    return len(content)
+
+
+def count_rows(segment: Path) -> int:
+    """Return how many rows a segment has, by its name where that says so."""
+    named = segment.stem.split("-")[2:]
+    return int(named[0]) if named and segment.suffix == WHOLE else segment.read_bytes().count(b"\n")
+
+
+def segments_of(folder: Path, unfinished: bool = False) -> list[Path]:
+    """Return the segments of a folder, oldest first; with those that nobody will finish any more where ``unfinished``."""
+    return sorted(folder.glob("[0-9]*" if unfinished else f"[0-9]*{WHOLE}"))
+
+
+class Spool:
+    """The folders of segments below ``place`` that this process holds, each by a lock that ends with it, however it ends."""
 
     def __init__(self, place: Path) -> None:
-        self.folder, self.adopted = place / uuid.uuid4().hex, list[Path]()
+        self.place, self._locks = place, dict[Path, FileLock]()
         place.mkdir(parents=True, exist_ok=True)
-        self._number = 0
-        self._locks = {self.folder: _lock_of(self.folder)}
-        self._locks[self.folder].acquire(timeout=0)
-        self.folder.mkdir()
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders that are held."""
+        return list(self._locks)
+
+    def make_folder(self) -> Path:
+        """Return a new folder that nobody takes over as long as this process lives."""
+        folder = self.place / uuid.uuid4().hex
+        self._hold(folder)
+        folder.mkdir()
+        return folder
 
     def take_over(self) -> list[Path]:
-        """Take the folders of writers that no longer live; return the segments in them, also those they did not finish."""
-        others = [path for path in sorted(self.folder.parent.iterdir()) if path.is_dir() and path not in self._locks]
-        dead = [folder for folder in others if self._adopt(folder)]
-        self.adopted += dead
-        return [segment for folder in dead for segment in _in_order(folder)]
+        """Take the folders that no living process holds; return those that were not held here before."""
+        others = [path for path in sorted(self.place.iterdir()) if path.is_dir() and path not in self._locks]
+        return [folder for folder in others if self._hold(folder)]
 
-    def _adopt(self, folder: Path) -> bool:
+    def _hold(self, folder: Path) -> bool:
         lock = _lock_of(folder)
         try:
             lock.acquire(timeout=0)
@@ -76,27 +108,9 @@ class Spool:
         self._locks[folder] = lock
         return True
 
-    def add(self, lines: Sequence[str]) -> int:
-        """Write the lines as one segment; return its bytes. Raises OSError if the disk does not take them."""
-        part = self.folder / f"{self._number:012d}{PART}"
-        content = "".join(lines).encode()
-        try:
-            part.write_bytes(content)
-            part.rename(part.with_suffix(WHOLE))
-        except OSError:
-            part.unlink(missing_ok=True)
-            raise
-        self._number += 1
-        return len(content)
-
-    def segments(self) -> list[Path]:
-        """Return the segments that wait, oldest first."""
-        old = [segment for folder in self.adopted for segment in _in_order(folder)]
-        return [*old, *sorted(self.folder.glob(f"*{WHOLE}"))]
-
     def refuse(self, lines: Sequence[str]) -> Path:
         """Put rows that no database will take aside, for a person to look at; return where."""
-        aside = self.folder.parent / REFUSED
+        aside = self.place / REFUSED
         with aside.open("a", encoding="utf-8") as stream:
             stream.writelines(lines)
         return aside
@@ -112,13 +126,13 @@ class Spool:
 
 
 def waiting_folders(place: Path) -> list[Path]:
-    """Return the folders of rows below ``place`` whose writer no longer lives."""
+    """Return the folders of rows below ``place`` whose service no longer lives."""
     there = sorted(path for path in place.iterdir() if path.is_dir()) if place.is_dir() else []
-    return [path for path in there if _in_order(path) and not lock_is_held(Path(_lock_of(path).lock_file))]
-
-
-def _in_order(folder: Path) -> list[Path]:
-    return sorted(folder.glob("[0-9]*"))
+    return [
+        path
+        for path in there
+        if segments_of(path, unfinished=True) and not lock_is_held(Path(_lock_of(path).lock_file))
+    ]
 
 
 def _lock_of(folder: Path) -> FileLock:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -16,7 +17,7 @@ from starlette.routing import Route
 
 from taxi.config import Settings, load_api_keys
 from taxi.params import load_params
-from taxi.predictions.log import PredictionLog, StoreProcess
+from taxi.predictions.log import PredictionLog
 from taxi.serving.local_store import Place
 from taxi.serving.metrics import CONTENT_TYPE, LOST, QUEUED, exposition
 from taxi.serving.middleware import Gate, Keys, Rules, read_body
@@ -61,7 +62,6 @@ class Service:
     name: str
     rules: Rules
     predictor: Predictor
-    store: StoreProcess
     log: PredictionLog
     shadow: Shadow
     place: Place
@@ -116,7 +116,7 @@ class Service:
 
     async def metrics(self, request: Request) -> Response:
         """Answer ``GET /metrics`` in Prometheus' text format."""
-        QUEUED.set(self.log.queued)
+        QUEUED.set(self.log.in_memory)
         LOST.set(self.log.lost)
         return Response(exposition(), media_type=CONTENT_TYPE)
 
@@ -132,25 +132,23 @@ class Service:
         return asyncio.create_task(self.watch.run())
 
     def close(self) -> None:
-        """End the threads; the shadow first, since it writes to the log, then the log, which writes what it holds."""
+        """End the threads; the shadow first, since it writes to the log, then the log, which takes what it holds to disk."""
         self.batches.shutdown()
         self.watch.close()
         self.shadow.close()
         self.log.close()
-        self.store.close()
 
 
-def make_service(settings: Settings, name: str) -> Service:
-    """Put the parts of a worker together; nothing is loaded yet."""
+def make_service(settings: Settings, name: str, spool: Path) -> Service:
+    """Put the parts of a worker together, whose predictions go to the folder ``spool``; nothing is loaded yet."""
     params = load_params(settings.root / "params.yaml")
     rules = Rules(params.serve, Keys(load_api_keys()))
-    store = StoreProcess(settings.predictions)
-    log = PredictionLog(store, settings.spool)
+    log = PredictionLog(spool)
     shadow = Shadow(name, log)
     predictor, place = Predictor(name, log, shadow.add), Place(settings.server(name))
     watch = Watch(place, settings.root / "params.yaml", predictor, rules)
     batches = ThreadPoolExecutor(BATCH_THREADS, "batch")
-    return Service(settings, name, rules, predictor, store, log, shadow, place, watch, batches)
+    return Service(settings, name, rules, predictor, log, shadow, place, watch, batches)
 
 
 async def _refuse(request: Request, error: Unacceptable) -> Response:
@@ -195,7 +193,7 @@ def make_app(service: Service) -> Starlette:
     return app
 
 
-def make_gate(settings: Settings, name: str) -> Gate:
+def make_gate(settings: Settings, name: str, spool: Path) -> Gate:
     """Return what a server runs: the service behind its gate."""
-    service = make_service(settings, name)
+    service = make_service(settings, name, spool)
     return Gate(make_app(service), service.rules)

@@ -1,12 +1,14 @@
 """One worker: a uvicorn server behind a socket that its siblings share, and an end that answers all that it accepted."""
 
 import asyncio
-import os
+import ctypes
 import select
 import socket
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -69,24 +71,25 @@ def end_silent(connections: Iterable[Any], seconds: float, now: float) -> None:
 # --- The socket that workers share, and the end of a worker.
 
 BACKLOG = 2048
-PASSED = 3  # the descriptor of the first socket that a service manager passes: sd_listen_fds(3)
 LAST_SECONDS = 5.0
+BEAT_SECONDS = 0.5
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket bound to ``host`` and ``port`` (0: any free one); raise UsageError if it cannot be had.
+def listen(host: str, port: int, descriptor: int | None = None) -> socket.socket:
+    """Return a socket bound to ``host`` and ``port`` (0: any free one), or the one that a service manager holds and passed.
 
-    Under socket activation (``LISTEN_PID`` names this process) it is the one that the service manager holds and passed.
+    Raises UsageError if it cannot be had.
     """
-    if os.environ.get("LISTEN_PID") == str(os.getpid()):
-        return socket.socket(fileno=PASSED)
     try:
+        if descriptor is not None:
+            return socket.socket(fileno=descriptor)
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         made = socket.socket(family, kind, protocol)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)
     except (OSError, OverflowError) as error:
-        raise UsageError(f"expected a free address to listen on; {host}:{port} is not: {error}") from error
+        place = f"{host}:{port}" if descriptor is None else f"descriptor {descriptor}"
+        raise UsageError(f"expected a free address to listen on; {place} is not: {error}") from error
     return made
 
 
@@ -98,16 +101,22 @@ class DrainingServer(uvicorn.Server):
     the moment in which the last worker closes the socket is reset by the system, unread.
     """
 
-    def __init__(self, config: uvicorn.Config, gate: Gate) -> None:
+    def __init__(self, config: uvicorn.Config, gate: Gate, pulse: ctypes.c_ulong) -> None:
         super().__init__(config)
-        self._gate = gate
+        self._gate, self._pulse = gate, pulse
 
-    async def on_tick(self, counter: int) -> bool:
-        """Once a second, give up on connections whose request does not come to its end."""
-        if counter % 10 == 0:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start with a beating heart: a first load of a model may take its time."""
+        self._heart = asyncio.create_task(self._beat())
+        await super().startup(sockets)
+
+    async def _beat(self) -> None:
+        """Heartbeat: show the supervisor that the loop runs, and give up on connections whose request does not come to its end."""
+        while True:
+            self._pulse.value += 1
             now = asyncio.get_running_loop().time()
             end_silent(self.server_state.connections, self._gate.rules.params.body_seconds, now)
-        return await super().on_tick(counter)
+            await asyncio.sleep(BEAT_SECONDS)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then shut down."""
@@ -149,8 +158,14 @@ def _config(gate: Gate) -> uvicorn.Config:
     )
 
 
-def run_worker(settings: Settings, service: str, listening: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT: the body of a worker's process."""
-    gate = make_gate(settings, service)
+def run_worker(
+    settings: Settings, service: str, listening: socket.socket, spool: Path, adding: Connection, pulse: ctypes.c_ulong
+) -> None:
+    """Serve until SIGTERM or SIGINT: the body of a worker's process, whose heartbeat ``pulse`` its supervisor watches.
+
+    Predictions go to the folder ``spool``; the end of ``adding`` with this process tells their writer that it adds no more.
+    """
+    gate = make_gate(settings, service, spool)
     with suppress(KeyboardInterrupt):
-        DrainingServer(_config(gate), gate).run(sockets=[listening])
+        DrainingServer(_config(gate), gate, pulse).run(sockets=[listening])
+    adding.close()

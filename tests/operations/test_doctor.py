@@ -20,7 +20,7 @@ from taxi.errors import TaxiError
 from taxi.files import locked
 from taxi.operations import doctor, leftovers
 from taxi.operations.doctor import Check, Finding, as_answer, examine, why_unreachable, worst
-from taxi.predictions.spool import Spool, encode_rows
+from taxi.predictions.spool import Spool, add_segment, encode_rows
 from taxi.predictions.store import open_store
 from taxi.processes import PARENT_MARK, SOCKETS, lives, lives_here, machine_mark, mark_of
 from taxi.registry.aliases import Move, read_history, write_move
@@ -130,8 +130,8 @@ def test_a_promotion_that_was_killed_halfway_is_broken_until_it_is_settled(setti
 
 def test_predictions_that_wait_for_a_service_that_is_gone_are_carried_into_the_store(settings: Settings) -> None:
     spool = Spool(settings.spool)
-    spool.add(encode_rows([("predictions", make_row(number)) for number in range(5)])[0])
-    assert check("spool", settings).level == "ok"  # its writer lives
+    add_segment(spool.make_folder(), encode_rows([("predictions", make_row(number)) for number in range(5)])[0])
+    assert check("spool", settings).level == "ok"  # its service lives
     spool.close()
 
     assert check("spool", settings).level == "warn"

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from taxi.predictions import log
-from taxi.predictions.log import PredictionLog
-from taxi.predictions.spool import REFUSED
+from taxi.predictions.log import Carrier, PredictionLog
+from taxi.predictions.spool import REFUSED, Spool
 from taxi.predictions.store import Store, open_store
+from tests.support.logs import CarriedLog
 from tests.support.prediction_rows import make_row, wait_for
 from tests.support.worlds import ROOT
 
@@ -32,7 +33,7 @@ def left_in(spool: Path) -> list[Path]:
 
 
 def test_close_writes_every_row_and_leaves_an_empty_spool(store: Store, tmp_path: Path) -> None:
-    log = PredictionLog(store, tmp_path / "spool")
+    log = CarriedLog(store, tmp_path / "spool")
 
     for number in range(1234):
         log.put(make_row(number))
@@ -45,7 +46,7 @@ def test_close_writes_every_row_and_leaves_an_empty_spool(store: Store, tmp_path
 
 
 def test_a_row_is_written_soon_without_close(store: Store, tmp_path: Path) -> None:
-    with PredictionLog(store, tmp_path / "spool", every=0.01) as log:
+    with CarriedLog(store, tmp_path / "spool", every=0.01) as log:
         log.put(make_row(1))
         wait_for(lambda: log.written == 1)
 
@@ -54,7 +55,7 @@ def test_a_row_is_written_soon_without_close(store: Store, tmp_path: Path) -> No
 
 def test_rows_wait_on_disk_while_the_database_is_down(tmp_path: Path) -> None:
     store = block(tmp_path)
-    log = PredictionLog(store, tmp_path / "spool", every=0.01)
+    log = CarriedLog(store, tmp_path / "spool", every=0.01)
     for number in range(50):
         log.put(make_row(number))
     wait_for(lambda: log.down and not log.in_memory)
@@ -71,14 +72,15 @@ def test_rows_wait_on_disk_while_the_database_is_down(tmp_path: Path) -> None:
 
 def test_a_process_that_ends_while_the_database_is_down_leaves_its_rows_to_the_next(tmp_path: Path) -> None:
     store = block(tmp_path)
-    with PredictionLog(store, tmp_path / "spool") as log:
+    with CarriedLog(store, tmp_path / "spool") as log:
         log.put(make_row(1))
     (tmp_path / "predictions.db").rmdir()
 
-    with PredictionLog(store, tmp_path / "spool") as following:
-        assert following.queued <= 1
-
     assert (log.queued, log.written, log.lost) == (1, 0, 0)
+
+    with CarriedLog(store, tmp_path / "spool") as following:
+        pass
+
     assert following.written == 1
     assert store.count()["predictions"] == 1
     assert left_in(tmp_path / "spool") == []
@@ -86,10 +88,10 @@ def test_a_process_that_ends_while_the_database_is_down_leaves_its_rows_to_the_n
 
 def test_the_rows_of_a_living_process_are_not_taken_over(tmp_path: Path) -> None:
     store = block(tmp_path)
-    with PredictionLog(store, tmp_path / "spool") as living:
+    with CarriedLog(store, tmp_path / "spool") as living:
         living.put(make_row(1))
         wait_for(lambda: not living.in_memory and living.queued)
-        with PredictionLog(store, tmp_path / "spool") as other:
+        with CarriedLog(store, tmp_path / "spool") as other:
             assert other.queued == 0
 
 
@@ -98,8 +100,8 @@ def test_the_rows_of_a_process_that_ends_later_are_taken_over_too(
 ) -> None:
     monkeypatch.setattr(log, "LOOK_SECONDS", 0.02)
     (tmp_path / "nowhere.db").mkdir()
-    with PredictionLog(store, tmp_path / "spool") as living:
-        with PredictionLog(open_store(f"sqlite:///{tmp_path / 'nowhere.db'}"), tmp_path / "spool") as ending:
+    with CarriedLog(store, tmp_path / "spool") as living:
+        with CarriedLog(open_store(f"sqlite:///{tmp_path / 'nowhere.db'}"), tmp_path / "spool") as ending:
             ending.put(make_row(1))
             wait_for(lambda: ending.down and not ending.in_memory)
             assert living.queued == 0
@@ -110,7 +112,7 @@ def test_the_rows_of_a_process_that_ends_later_are_taken_over_too(
 
 
 def test_a_row_that_no_database_takes_is_put_aside_and_holds_nobody_up(store: Store, tmp_path: Path) -> None:
-    with PredictionLog(store, tmp_path / "spool") as log:
+    with CarriedLog(store, tmp_path / "spool") as log:
         log.put(make_row(1))
         log.put(make_row(2, mean=float("inf")))
         log.put({"prediction_id": "p3"})
@@ -123,22 +125,46 @@ def test_a_row_that_no_database_takes_is_put_aside_and_holds_nobody_up(store: St
     assert (log.queued, log.written, log.lost) == (0, 2, 3)
 
 
+def test_one_process_carries_what_several_add_and_at_last_what_a_killed_one_left_unfinished(
+    store: Store, tmp_path: Path
+) -> None:
+    holding, carrying = Spool(tmp_path / "spool"), Spool(tmp_path / "spool")
+    folder = holding.make_folder()
+    several = [PredictionLog(folder, every=0.01) for _ in range(3)]
+    for number in range(30):
+        several[number % 3].put(make_row(number))
+    for adding in several:
+        adding.close()
+    (folder / "000000000001.part").write_text(
+        json.dumps(["predictions", make_row(30, pickup="2023-04-01T10:00:00")]) + "\n"
+    )
+    carrier = Carrier(store, carrying, folder)
+    assert carrier.queued == 30
+
+    carrier.carry()
+    assert (carrier.written, carrier.queued) == (30, 0)
+    carrier.carry(last=True)
+    assert store.count()["predictions"] == 31
+
+
 def test_memory_and_disk_are_bounded_and_what_is_beyond_is_counted(tmp_path: Path) -> None:
     store = block(tmp_path)
 
-    with PredictionLog(store, tmp_path / "a", every=60, batch=1000, most_rows=3) as log:
+    with CarriedLog(store, tmp_path / "a", every=60, batch=1000, most_rows=3) as log:
         for number in range(5):
             log.put(make_row(number))
         assert (log.in_memory, log.lost) == (3, 2)
-    with PredictionLog(store, tmp_path / "b", every=60, batch=2, most_bytes=100) as log:
+    with CarriedLog(store, tmp_path / "b", every=60, batch=2, most_bytes=100) as log:
         for number in range(6):
             log.put(make_row(number))
+
+        wait_for(lambda: not log.in_memory)
 
     assert (log.queued, log.lost) == (2, 4)
 
 
 def test_a_row_put_after_close_is_counted_as_lost(store: Store, tmp_path: Path) -> None:
-    log = PredictionLog(store, tmp_path / "spool")
+    log = CarriedLog(store, tmp_path / "spool")
     log.close()
 
     log.put(make_row(1))
@@ -153,7 +179,7 @@ def test_a_torn_or_spoilt_segment_holds_nobody_up(store: Store, tmp_path: Path) 
     (dead / "000000000000.jsonl").write_text(f"{good}\nspoilt\n")
     (dead / "000000000001.part").write_text(good.replace("p000001", "p000002") + '\n["predictions", {"pred')
 
-    with PredictionLog(store, tmp_path / "spool") as log:
+    with CarriedLog(store, tmp_path / "spool") as log:
         pass
 
     assert store.count()["predictions"] == 2
@@ -164,13 +190,13 @@ def test_a_torn_or_spoilt_segment_holds_nobody_up(store: Store, tmp_path: Path) 
 WRITER = """
 import signal, sys
 from pathlib import Path
-from taxi.predictions.log import PredictionLog
 from taxi.predictions.store import open_store
+from tests.support.logs import CarriedLog
 from tests.support.prediction_rows import make_row
 
 place, stop = Path(sys.argv[1]), []
 signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
-log = PredictionLog(open_store(f"sqlite:///{place / 'predictions.db'}"), place / "spool")
+log = CarriedLog(open_store(f"sqlite:///{place / 'predictions.db'}"), place / "spool")
 number = 0
 while not stop:
     log.put(make_row(number))
@@ -212,7 +238,7 @@ def test_kill_9_loses_none_of_the_rows_that_had_left_the_memory(store: Store, tm
 
     writer.kill()
     writer.wait(60)
-    with PredictionLog(store, tmp_path / "spool"):
+    with CarriedLog(store, tmp_path / "spool"):
         pass
 
     found = sorted(store.of_trips("green-2023-04-")["prediction_id"])

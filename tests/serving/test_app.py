@@ -384,25 +384,28 @@ def test_a_page_of_a_service_with_keys_asks_for_one(locked: Running) -> None:
 
 
 def processes(service: Running) -> dict[str, list[psutil.Process]]:
-    """Return the service's processes by what they are, once all are there: two workers, a follower, what these are forked from."""
-    found: dict[str, list[psutil.Process]] = {"workers": [], "follower": []}
+    """Return the service's processes by what they are, once all are there: two workers; the follower and the log's writer; what these are forked from."""
+    found: dict[str, list[psutil.Process]] = {"workers": [], "others": []}
     try:
         children = psutil.Process(service.process.pid).children()
         found["imported"] = [one for one in children if "forkserver" in " ".join(one.cmdline())]
         for one in [child for parent in found["imported"] for child in parent.children()]:
-            found["workers" if one.net_connections() else "follower"].append(one)
+            found["workers" if one.net_connections() else "others"].append(one)
     except psutil.NoSuchProcess as error:
         raise AssertionError("a process ended meanwhile") from error
-    assert {name: len(several) for name, several in found.items()} == {"workers": 2, "follower": 1, "imported": 1}
+    assert {name: len(several) for name, several in found.items()} == {"workers": 2, "others": 2, "imported": 1}
     return found
 
 
 def test_whatever_ends_is_started_again(locked: Running) -> None:  # last: the others ask the processes that it ends
-    for name, end in (("workers", "kill"), ("workers", "terminate"), ("follower", "kill"), ("imported", "kill")):
+    ends = (("workers", "kill"), ("workers", "terminate"), ("others", "kill"), ("imported", "kill"))
+    for name, end in ends:
         before = wait_for(lambda: processes(locked), "the service's processes")
-        gone = before[name][:1] if name != "imported" else [one for several in before.values() for one in several]
+        ending = before[name][:1] if name == "workers" else before[name]
+        gone = [one for several in before.values() for one in several] if name == "imported" else ending
 
-        getattr(before[name][0], end)()
+        for process in ending:
+            getattr(process, end)()
 
         wait_for(lambda: not any(map(psutil.Process.is_running, gone)), f"the end of {name}")  # noqa: B023
         wait_for(lambda: processes(locked), f"{name} again")

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from taxi.errors import UsageError
-from taxi.serving import server
 from taxi.serving.server import listen
 from tests.support.load import hammer_while
 from tests.support.serving_worlds import TRIP, make_world
@@ -21,16 +20,12 @@ def test_an_address_that_is_taken_is_named() -> None:
             listen("127.0.0.1", taken.getsockname()[1])
 
 
-def test_the_socket_that_a_service_manager_passes_to_this_process_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    held = socket.create_server(("127.0.0.1", 0))
-    monkeypatch.setattr(server, "PASSED", os.dup(held.fileno()))
+def test_the_socket_that_a_service_manager_passes_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held, listen("127.0.0.1", 0, os.dup(held.fileno())) as passed:
+        assert passed.getsockname() == held.getsockname()
 
-    monkeypatch.setenv("LISTEN_PID", str(os.getppid()))
-    with held, listen("127.0.0.1", 0) as bound:
-        assert bound.getsockname() != held.getsockname()
-        monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
-        with listen("127.0.0.1", 0) as passed:
-            assert passed.getsockname() == held.getsockname()
+    with open(os.devnull) as nothing, pytest.raises(UsageError, match=f"descriptor {nothing.fileno()}"):
+        listen("127.0.0.1", 0, nothing.fileno())
 
 
 @pytest.mark.slow

@@ -144,9 +144,7 @@ class Running:
     def start(self) -> "Running":
         command = [sys.executable, "-m", "pipelines.cli", "serve", "--service", self.service, "--port", "0"]
         passed = [self.held.fileno()] if self.held else []
-        if passed:  # as systemd passes it
-            as_third = f'exec 3<&{passed[0]}; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"'
-            command = ["bash", "-c", as_third, "bash", *command]
+        command += [f"--fd={descriptor}" for descriptor in passed]
         self.log = self.place / "serve.log"
         with self.log.open("ab") as stream:
             begun = stream.tell()
