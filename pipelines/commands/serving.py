@@ -116,7 +116,9 @@ def serve(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that answer.")] = 1,
 ) -> None:
     """Serve the champion over HTTP, and follow the registry's aliases; SIGTERM ends it without dropping a request."""
-    settings = load_settings()
+    from taxi.params import load_params
+
+    settings, _ = load_settings(), load_params()
     prepare_server(settings.server(service) / "metrics" if workers > 1 else None)
     # whatever ends and is started again finds them imported
     import_before_forking("pipelines.cli", "taxi.serving.server", "taxi.serving.follower")
