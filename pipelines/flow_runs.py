@@ -1,12 +1,8 @@
 """Flow runs and the processes behind them: each run carries its process's mark, and one whose process is gone has crashed."""
 
-import json
 import logging
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from prefect import tags
@@ -16,16 +12,10 @@ from prefect.client.schemas.filters import FlowRunFilterStateType as OfType
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Crashed
 
-from taxi.errors import TaxiError
 from taxi.processes import lives_here, machine_mark
-
-# --- Flow runs read from the file of Prefect's own database: a look that costs milliseconds, where the embedded server takes many seconds.
-#
-# Only a look: whatever changes a run goes through Prefect's server (``pipelines.flow_runs``).
 
 TAG, LABEL = "process:", "taxi.process"
 UNDER_WAY = ("RUNNING", "PENDING", "CANCELLING")
-_QUERY = f"SELECT name, tags, labels FROM flow_run WHERE state_type IN ({', '.join('?' * len(UNDER_WAY))})"
 
 
 @dataclass(frozen=True)
@@ -47,16 +37,6 @@ def judge(name: str, tags: list[str], labels: dict[str, object] | None) -> Under
     """Say whether the run's process lives."""
     mark = process_mark(tags, labels)
     return UnderWay(name, lives_here(mark) if mark else None)
-
-
-def read_under_way_from_file(database: Path) -> list[UnderWay]:
-    """Return the runs that are under way by Prefect's SQLite file; raise TaxiError where it cannot be read so."""
-    try:
-        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=3)) as connection:
-            rows = connection.execute(_QUERY, UNDER_WAY).fetchall()
-    except sqlite3.Error as error:
-        raise TaxiError(f"Prefect's database {database} cannot be read: {error}") from error
-    return [judge(name, json.loads(tags or "[]"), json.loads(labels or "{}")) for name, tags, labels in rows]
 
 
 PAGE = 200

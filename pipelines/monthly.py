@@ -11,6 +11,7 @@ from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from pipelines.alarms import watch
+from pipelines.finished import publish_files
 from pipelines.flow_runs import sign
 from pipelines.ingest import clean, fetch
 from pipelines.runtime import hand_on
@@ -20,9 +21,6 @@ from taxi.files import locked, remove, write_json
 from taxi.params import Params, load_params
 from taxi.registry.aliases import settle
 from taxi.registry.versions import champion_before, describe_incumbent, download_model
-from taxi.reporting.live_page import keep_month
-from taxi.reporting.pages import build_gallery
-from taxi.runs.dvc_snapshot import snapshot
 from taxi.runs.mlflow_run import record_month
 from taxi.runs.month_result import finished_month, month_result, read_results, refused_result, unpublished_result
 from taxi.runs.steps import execute_step, month_fingerprint
@@ -74,15 +72,12 @@ def register(settings: Settings, plan: Plan, params: Params, steps: dict[str, An
 
 @task(name="publish", task_run_name="publish-{service}-{month}", cache_policy=NO_CACHE)
 def publish(settings: Settings, service: str, month: str, result: dict[str, Any], version: bool) -> None:
-    """Rebuild the gallery, leave Prefect artifacts, take the DVC snapshot; safe to repeat, and cheap when it is done."""
-    keep_month(settings, service, month)
-    gallery = build_gallery(settings.reports)
+    """Publish the month's files and leave Prefect artifacts; safe to repeat, and cheap when it is done."""
+    gallery = publish_files(settings, service, month, version)
     key = f"{service}-{month}"
-    create_link_artifact(link=gallery.as_uri(), link_text=f"reports of {service} {month}", key=key)
+    create_link_artifact(link=gallery, link_text=f"reports of {service} {month}", key=key)
     rows = [{"name": name, "value": str(result[name])} for name in ("status", "verdict", "promoted", "reason")]
     create_table_artifact(table=rows, key=f"{key}-result")
-    if version and (skipped := snapshot(settings.root, settings.data, settings.reports, service, month)):
-        _LOG.warning("not versioned by DVC: %s", skipped)
 
 
 class _Clock:

@@ -10,12 +10,14 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taxi.config import TELEMETRY_OFF, Settings, load_settings
 from taxi.files import locked, remove
-from taxi.operations.leftovers import clear_sockets, clear_staging
 from taxi.processes import PARENT_MARK, end_orphans, mark_of
+
+if TYPE_CHECKING:
+    from taxi.params import Params
 
 _LOG = logging.getLogger(__name__)
 PREFECT_READY = "taxi-database-ready"  # beside a database of Prefect that is complete
@@ -37,6 +39,8 @@ def prepare_reading() -> None:
 
 def prepare_process(settings: Settings) -> None:
     """Set the environment that children inherit, and clear away what killed runs left: processes and staged files."""
+    from taxi.operations.leftovers import clear_sockets, clear_staging
+
     prepare_reading()
     end_orphans()
     hand_on(settings)
@@ -101,15 +105,22 @@ def start_prefect(settings: Settings) -> Callable[[], None]:
     return starting.join
 
 
-def begin_flow(
-    source: str | None, name: str, engine: str | None = None, scheduler: str | None = None
-) -> tuple[Settings, Callable[..., dict[str, Any]]]:
-    """Return the settings and the flow ``pipelines.<name>.<name>``; Prefect's server and the kernels' imports start meanwhile."""
+def load_checked(
+    source: str | None = None, engine: str | None = None, scheduler: str | None = None
+) -> tuple[Settings, "Params"]:
+    """Return settings and parameters once they and the source are found to be right: before anything heavy is imported or started."""
     from taxi.data.source import open_source
-    from taxi.runs.kernels import warm_up
+    from taxi.params import load_params
 
     settings = load_settings(source, engine, scheduler)
     open_source(settings.source)
+    return settings, load_params(settings.root / "params.yaml")
+
+
+def begin_flow(settings: Settings, name: str) -> Callable[..., dict[str, Any]]:
+    """Return the flow ``pipelines.<name>.<name>``; Prefect's server and the kernels' imports start meanwhile."""
+    from taxi.runs.kernels import warm_up
+
     if settings.scheduler:
         import_module("taxi.models.cluster").check_cluster(settings.scheduler, settings.data)
     prepare_process(settings)
@@ -122,7 +133,7 @@ def begin_flow(
     wait_for_prefect()
     if not settings.prefect:
         runs.mark_crashed()
-    return settings, runs.tagged(flow)
+    return runs.tagged(flow)
 
 
 def prepare_server(metrics: Path) -> None:

@@ -6,10 +6,6 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.logging import RichHandler
-from rich.table import Table
-
 from taxi.errors import TaxiError
 
 
@@ -28,6 +24,9 @@ def start_logging(verbose: bool) -> None:
     """Send log lines to stderr: coloured on a terminal, plain elsewhere; with every traceback if ``verbose``."""
     kind = logging.Formatter if verbose else _OneLine
     if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.logging import RichHandler
+
         handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False)
         handler.setFormatter(kind())
     else:
@@ -44,6 +43,9 @@ def _minutes(scores: dict[str, Any] | None, name: str) -> str:
 
 def show_summary(results: list[dict[str, Any]], reports: Path) -> None:
     """Print a table of the months' results, the last one's reason, and where to look."""
+    from rich.console import Console
+    from rich.table import Table
+
     columns = ("month", "status", "kept", "refused", "champion RMSE", "MAE", "challenger RMSE", "promoted", "verdict")
     table = Table(*columns, title="minutes, on trips that neither model had seen")
     for result in results:

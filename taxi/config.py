@@ -264,6 +264,11 @@ class MonthPaths:
         """Folder with the month's models: ``incumbent``, ``challenger``, ``winner``."""
         return self.data / "models" / self.service / self._made
 
+    @property
+    def search(self) -> Path:
+        """What a search for a better recipe found before the month; there only where one was run."""
+        return self.models / "search.json"
+
     @cached_property
     def reports(self) -> Path:
         """Folder with the month's reports."""

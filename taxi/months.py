@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Iterator
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from taxi.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _MONTH = re.compile(r"(19|20|21)\d\d-(0[1-9]|1[0-2])")
 
@@ -38,8 +40,10 @@ def iterate_months(first: str, last: str) -> Iterator[str]:
         first = shift_month(first, 1)
 
 
-def month_bounds(month: str) -> tuple[pd.Timestamp, pd.Timestamp]:
+def month_bounds(month: str) -> "tuple[pd.Timestamp, pd.Timestamp]":
     """Return the month's first moment and the next month's first moment, as New York wall-clock times."""
+    import pandas as pd  # the command line checks months without it
+
     return pd.Timestamp(f"{parse_month(month)}-01"), pd.Timestamp(f"{shift_month(month, 1)}-01")
 
 

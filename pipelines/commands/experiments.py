@@ -9,7 +9,6 @@ import typer
 from pipelines.commands.options import AsJson, First, Last, Month, NewestMonth, Service
 from taxi.config import Settings, load_settings
 from taxi.errors import TaxiError
-from taxi.params import load_params
 
 app = typer.Typer()
 
@@ -38,10 +37,12 @@ def _experiment_page(settings: Settings, service: str) -> str:
 @experiment_app.command()
 def report(service: Service = "green", json_: AsJson = False, html: Html = False) -> None:
     """Judge the newest experiment in the prediction store: errors by arm, the change with its bounds, the verdict."""
+    from taxi.params import load_params
+
+    settings, params = load_settings(), load_params()
     from taxi.experiments.ab_test import judge_experiment
     from taxi.experiments.rehearsal import read_log
 
-    settings, params = load_settings(), load_params()
     judged = judge_experiment(read_log(settings, service), params)
     result: dict[str, Any] = {"service": service, **judged.result}
     if html:
@@ -68,10 +69,12 @@ def plan(
     json_: AsJson = False,
 ) -> None:
     """Say how many trips find the effect, from a rehearsal of the month's champion and challenger on its recorded trips."""
+    from taxi.params import load_params
+
+    settings, params = load_settings(), load_params()
     from taxi.experiments.ab_test import judge_experiment, plan_experiment
     from taxi.experiments.rehearsal import rehearse
 
-    settings, params = load_settings(), load_params()
     month = month or _newest(settings, service)
     given = {"share": share, "effect": effect, "power": power}
     chosen = {name: value for name, value in given.items() if value is not None}
@@ -187,11 +190,14 @@ def backtest(
 ) -> None:
     """Play months again as they came, under each policy: its errors, alarms, retrainings and costs. Goes on where it stopped."""
     from pipelines.runtime import prepare_process
-    from taxi.experiments.backtest import SECTIONS, Asked, play
-    from taxi.params import parse_overrides
+    from taxi.experiments.backtest_request import SECTIONS, Asked
+    from taxi.params import load_params, override, parse_overrides
 
     asked = Asked(service, first, last, tuple(policy.split(",")), parse_overrides(parameter or [], SECTIONS))
     settings, params = load_settings(), load_params()
+    override(params, asked.overrides)
+    from taxi.experiments.backtest import play
+
     prepare_process(settings)
     result = _finish(settings, play(settings, asked, params, jobs, source))
     print(json.dumps(result, allow_nan=False), flush=True) if json_ else _show_backtest(result)
@@ -211,11 +217,13 @@ def search(
     json_: AsJson = False,
 ) -> None:
     """Search for a better recipe on the months before a month; goes on where it stopped."""
+    from taxi.params import load_params
+
+    settings, params = load_settings(), load_params()
     from taxi.models.search import search_recipe
     from taxi.models.search_result import keep_found, summary
 
-    paths = load_settings().month(service, month)
-    settings, params = load_settings(), load_params()
+    paths = settings.month(service, month)
     if trials:
         params = params.model_copy(update={"search": params.search.model_copy(update={"trials": trials})})
     found = search_recipe(settings, service, month, params, storage)

@@ -12,7 +12,6 @@ import typer
 from pipelines.commands.options import AnyService, AsJson, NewestMonth, Service
 from taxi.config import SERVICES, load_settings
 from taxi.errors import UsageError
-from taxi.params import load_params
 
 app = typer.Typer()
 
@@ -126,6 +125,7 @@ app.add_typer(alarms_app, name="alarms")
 
 def _check(service: str, month: str | None, live: bool) -> dict[str, Any]:
     from taxi.monitoring.alarms import check_month, check_service, check_store
+    from taxi.params import load_params
     from taxi.runs.month_result import read_results
 
     settings, params, now = load_settings(), load_params(), datetime.now(UTC)
@@ -186,6 +186,7 @@ def _show_alarms(standing: Sequence[dict[str, Any]]) -> None:
 def drill(json_: AsJson = False) -> None:
     """Send a marked test through every channel; exit 1 if one did not take it."""
     from taxi.monitoring.channels import fire_drill
+    from taxi.params import load_params
 
     settings, params = load_settings(), load_params()
     came = fire_drill(settings, params, datetime.now(UTC))

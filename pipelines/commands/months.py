@@ -19,9 +19,9 @@ from pipelines.commands.options import (
     Shift,
     Source,
 )
-from pipelines.runtime import begin_flow
+from pipelines.runtime import begin_flow, load_checked
 from pipelines.terminal import show_summary
-from taxi.config import NOTEBOOKS, SERVICES, load_settings
+from taxi.config import NOTEBOOKS, SERVICES, Settings, load_settings, sqlite_file
 from taxi.errors import MonthRefused, NotPublished, UsageError
 from taxi.months import iterate_months
 
@@ -35,6 +35,15 @@ def _say(result: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(result, allow_nan=False), flush=True)
 
 
+def _finished(settings: Settings, service: str, months: list[str], version: bool) -> list[dict[str, Any]] | None:
+    """Return the results of months that are finished and published again; None unless all are: most are not even begun."""
+    if not all((settings.month(service, month).reports / "month.json").is_file() for month in months):
+        return None
+    from pipelines.finished import publish_finished
+
+    return publish_finished(settings, service, months, version)
+
+
 @app.command()
 def run(
     service: Service,
@@ -46,8 +55,12 @@ def run(
     no_version: NoVersion = False,
 ) -> None:
     """Run one month, from the publisher to its reports: the main job."""
-    settings, flow = begin_flow(source, "monthly", engine, scheduler)
-    result = flow(service, month, settings.told_source, not no_version, settings.engine, settings.scheduler)
+    settings, _ = load_checked(source, engine, scheduler)
+    if done := _finished(settings, service, [month], not no_version):
+        (result,) = done
+    else:
+        given = settings.told_source, not no_version, settings.engine, settings.scheduler
+        result = begin_flow(settings, "monthly")(service, month, *given)
     show_summary([result], settings.reports) if not json_ else _say(result, True)
     raise typer.Exit(STATUS_CODES[result["status"]])
 
@@ -64,9 +77,13 @@ def backfill(
     no_version: NoVersion = False,
 ) -> None:
     """Run many months, oldest first; those that are finished already cost nothing."""
-    list(iterate_months(first, last))
-    settings, flow = begin_flow(source, "backfill", engine, scheduler)
-    result = flow(service, first, last, settings.told_source, not no_version, settings.engine, settings.scheduler)
+    months = list(iterate_months(first, last))
+    settings, _ = load_checked(source, engine, scheduler)
+    if done := _finished(settings, service, months, not no_version):
+        result: dict[str, Any] = {"service": service, "months": done}
+    else:
+        given = settings.told_source, not no_version, settings.engine, settings.scheduler
+        result = begin_flow(settings, "backfill")(service, first, last, *given)
     show_summary(result["months"], settings.reports) if not json_ else _say(result, True)
     raise typer.Exit(max(STATUS_CODES[month["status"]] for month in result["months"]))
 
@@ -81,8 +98,8 @@ def ingest(
     json_: AsJson = False,
 ) -> None:
     """Fetch one month and split it into kept trips and quarantine: step 1 alone."""
-    settings, flow = begin_flow(source, "ingest", engine, scheduler)
-    from taxi.params import load_params
+    settings, params = load_checked(source, engine, scheduler)
+    flow = begin_flow(settings, "ingest")
     from taxi.runs.month_result import refused_result, unpublished_result
 
     try:
@@ -90,7 +107,7 @@ def ingest(
     except NotPublished as error:
         result = unpublished_result(service, month, str(error)) | {"warnings": []}
     except MonthRefused as error:
-        result = refused_result(settings.month(service, month), str(error), {}, load_params()) | {"warnings": []}
+        result = refused_result(settings.month(service, month), str(error), {}, params) | {"warnings": []}
     if json_:
         _say({name: result[name] for name in ("service", "month", "status", "rows", "warnings")}, True)
     else:
@@ -133,11 +150,12 @@ def notebook(
     if name not in NOTEBOOKS:
         raise UsageError(f"no notebook {name!r}; there are {', '.join(NOTEBOOKS)}")
     from pipelines.runtime import prepare_process
+    from taxi.params import load_params
+
+    extra, settings, _ = dict(map(_literal, parameter or [])), load_settings(), load_params()
     from taxi.runs.steps import execute_notebook
 
-    settings = load_settings()
     prepare_process(settings)
-    extra = dict(map(_literal, parameter or []))
     print(execute_notebook(settings, service, month, name, extra))
 
 
@@ -173,8 +191,8 @@ def retrain(
     json_: AsJson = False,
 ) -> None:
     """Train a challenger on all that is published, judge it on the newest days, and promote it if it is better; exit 4 if held."""
-    settings, run = begin_flow(source, "retrain")
-    result = run(service, rule, said=because, source=settings.told_source)
+    settings, _ = load_checked(source)
+    result = begin_flow(settings, "retrain")(service, rule, said=because, source=settings.told_source)
     if json_:
         print(json.dumps(result, allow_nan=False), flush=True)
     else:
@@ -186,23 +204,27 @@ def retrain(
 # --- ``taxi status``: months on hand, champion, last verdicts.
 
 
+def _champion(settings: Settings, service: str) -> str:
+    """Say which version is champion; a registry whose file is not there yet is not made, and nothing is imported for it."""
+    database = sqlite_file(settings.tracking_uri)
+    if database and not database.is_file():
+        return f"no champion yet, and no registry at {database}"
+    from taxi.registry.versions import champion_now
+
+    champion = champion_now(settings.tracking_uri, service)
+    return f"champion {champion.label}, trained to {champion.trained_to}" if champion else "no champion yet"
+
+
 @app.command()
 def status(service: AnyService = None) -> None:
     """Show the months on hand, the champion, and the last verdicts."""
-    from taxi.registry.aliases import settle
-    from taxi.registry.versions import champion_now
     from taxi.runs.month_result import read_results
 
     settings = load_settings()
     for one in [service] if service else SERVICES:
-        settle(settings.tracking_uri, one)
         on_hand = settings.months_on_hand(one)
-        champion = champion_now(settings.tracking_uri, one)
         held = f"{len(on_hand)} months on hand, {on_hand[0]} to {on_hand[-1]}" if on_hand else "no months on hand"
-        ruling = (
-            f"champion {one}/{champion.number}, trained to {champion.trained_to}" if champion else "no champion yet"
-        )
-        print(f"{one}: {held}; {ruling}")
+        print(f"{one}: {held}; {_champion(settings, one)}")
         for result in list(read_results(settings.reports, one).values())[-6:]:
             words = ", ".join([result["verdict"] or "–", *result["alarms"]])
             print(f"  {result['month']}  {result['status']:8}  {words:32}  {result['reason']}")

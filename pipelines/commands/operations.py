@@ -4,59 +4,56 @@ import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from pipelines.commands.options import AsJson
-from pipelines.runtime import prefect_home, prepare_reading, start_prefect
+from pipelines.runtime import prepare_reading
 from taxi.config import Settings, find_root, load_settings
 from taxi.errors import TaxiError
-from taxi.operations.doctor import Check, Finding, as_answer, examine, why_unreachable, worst
-from taxi.operations.maturity import LEVELS, Cell, Repository, judge, level_reached, maturity_answer, read_model
 
 if TYPE_CHECKING:
-    from pipelines.flow_runs import UnderWay
+    from taxi.operations.doctor import Finding
+    from taxi.operations.maturity import Cell
 
 app = typer.Typer()
 
 COLOURS = {"ok": "green", "warn": "yellow", "broken": "red"}
 
 
-def _under_way(settings: Settings) -> list["UnderWay"]:
-    """Ask Prefect's server; where none is set, its file, since a server of our own would take many seconds to start."""
-    from pipelines import flow_runs  # imports Prefect
+def find_flow_runs(settings: Settings) -> "Finding":
+    """Look for flow runs that Prefect's server takes for under way and whose process is gone."""
+    from taxi.operations.doctor import Finding, why_unreachable
 
     if settings.prefect is None:
-        database = prefect_home() / "prefect.db"
-        return flow_runs.read_under_way_from_file(database) if database.is_file() else []
+        said = (
+            "not looked at, since no server is set: the next run that has work to do marks those whose process is gone"
+        )
+        return Finding("flow-runs", "ok", said)
     if reason := why_unreachable(settings.prefect, "/health"):
         raise TaxiError(reason)
-    return flow_runs.read_under_way()
+    from pipelines.flow_runs import read_under_way  # imports Prefect
 
-
-def find_flow_runs(settings: Settings) -> Finding:
-    """Look for flow runs that Prefect takes for under way and whose process is gone."""
-    found = _under_way(settings)
+    found = read_under_way()
     gone = [run.name for run in found if run.alive is False]
     unknown = sum(run.alive is None for run in found)
     more = f"; of {unknown} more that are under way nobody here can say" if unknown else ""
     if not gone:
         return Finding("flow-runs", "ok", f"no flow run is under way in name only{more}")
     said = f"{len(gone)} flow runs are under way in name only, their process is gone: {', '.join(gone[:5])}{more}"
-    return Finding(
-        "flow-runs", "warn", said, "the next `taxi run` marks them as crashed, or `taxi doctor --repair` now"
-    )
+    todo = "the next run that has work to do marks them as crashed, or `taxi doctor --repair` now"
+    return Finding("flow-runs", "warn", said, todo)
 
 
 def repair_flow_runs(settings: Settings) -> None:
     """Mark them as crashed."""
-    start_prefect(settings)()
     from pipelines.flow_runs import mark_crashed
 
     mark_crashed()
 
 
-def _show_doctor(findings: list[Finding]) -> None:
+def _show_doctor(findings: list["Finding"]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table("check", "", "what was found", "what to do", show_lines=False)
     for one in findings:
         word = "repaired" if one.repaired else one.level
@@ -73,6 +70,7 @@ def doctor(
 ) -> None:
     """Say what is wrong with this installation and what crashes left; exit 1 if something is broken."""
     from taxi.operations import doctor, leftovers
+    from taxi.operations.doctor import Check, as_answer, examine, worst
 
     settings = load_settings()
     prepare_reading()
@@ -93,7 +91,10 @@ def command_names(context: typer.Context) -> frozenset[str]:
     return frozenset(getattr(context.find_root().command, "commands", {}))
 
 
-def _show_maturity(cells: list[Cell], reached: int) -> None:
+def _show_maturity(cells: list["Cell"], reached: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table("level", "area", "", "what it asks, and what shows it", title=f"level {reached} is reached")
     for cell in cells:
         lines = [
@@ -120,6 +121,8 @@ def maturity(
     json_: AsJson = False,
 ) -> None:
     """Judge every cell of Microsoft's MLOps maturity model, levels 1 to 4, by what is in this repository."""
+    from taxi.operations.maturity import LEVELS, Repository, judge, level_reached, maturity_answer, read_model
+
     executed = [number for number in LEVELS if run and level in (None, number)]
     cells = judge(Repository(find_root(), command_names(context)), read_model(), executed)
     shown = [cell for cell in cells if level in (None, cell.level)]

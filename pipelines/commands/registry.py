@@ -10,7 +10,6 @@ import typer
 from pipelines.commands.options import AsJson, Service
 from taxi.config import load_settings
 from taxi.errors import UsageError
-from taxi.params import load_params
 
 app = typer.Typer()
 
@@ -60,6 +59,7 @@ def approve(
 ) -> None:
     """Let a version into an environment where params.yaml asks for a person's approval (release.approval)."""
     from taxi.files import sha256_file
+    from taxi.params import load_params
     from taxi.registry.aliases import approve as record_approval
     from taxi.registry.versions import champion_now, find_version
 
@@ -87,6 +87,7 @@ def promote(
     json_: AsJson = False,
 ) -> None:
     """Copy a champion into the next environment, if that one's gate is open, and make it champion there."""
+    from taxi.params import load_params
     from taxi.registry.lineage import gate_faults
     from taxi.registry.release import environment_before
     from taxi.registry.release import promote as enter

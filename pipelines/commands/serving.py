@@ -120,7 +120,9 @@ def serve(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that answer.")] = 1,
 ) -> None:
     """Serve the champion over HTTP, and follow the registry's aliases; SIGTERM ends it when what it accepted is answered."""
-    settings = load_settings()
+    from taxi.params import load_params
+
+    settings, _ = load_settings(), load_params()
     prepare_server(settings.server(service) / "metrics")
     # whatever ends and is started again finds them imported
     import_before_forking("pipelines.cli", "taxi.serving.server", "taxi.serving.follower", "taxi.serving.log_writer")

@@ -5,15 +5,16 @@ import multiprocessing
 import signal
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from taxi.config import Settings, parse_service
+from taxi.config import Settings
 from taxi.data.acceptance import clean_month, read_acceptance
 from taxi.data.fetch import fetch_month, fetch_zones
 from taxi.data.source import open_source
-from taxi.errors import MonthRefused, NotPublished, UsageError
+from taxi.errors import MonthRefused, NotPublished
 from taxi.experiments.backtest_month import Stage, play_month
+from taxi.experiments.backtest_request import Asked
 from taxi.experiments.backtest_tables import result_file
 from taxi.files import remove_staging, write_json
 from taxi.fingerprint import Shelf
@@ -23,29 +24,8 @@ from taxi.processes import end_with_parent
 from taxi.training.plan import make_plan
 from taxi.training.policy import find_faults
 
-POLICIES = ("auto", "never", "always")
-SECTIONS = ("features", "model", "retrain", "promote", "monitor", "alarms")
 Json = dict[str, Any]
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What to play: months of a service from ``first`` to ``last``, by which policies, with other parameters if given."""
-
-    service: str
-    first: str
-    last: str
-    policies: tuple[str, ...] = POLICIES
-    overrides: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Raise UsageError for an unknown service or policy, and for months that are none or swapped."""
-        parse_service(self.service), list(iterate_months(self.first, self.last))
-        unknown = [one for one in self.policies if one not in POLICIES]
-        if unknown or not self.policies or len(set(self.policies)) < len(self.policies):
-            said = ",".join(self.policies)
-            raise UsageError(f"expected policies once each, out of {', '.join(POLICIES)}; got {said!r}")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ NAMED = {"rmse": "RMSE of the mean", "mae": "MAE of the median", "interval": "sc
 
 def search_file(paths: MonthPaths) -> Path:
     """Return where the month's search is kept; there only where one was run."""
-    return paths.models / "search.json"
+    return paths.search
 
 
 def fragment_file(paths: MonthPaths) -> Path:

@@ -15,7 +15,6 @@ from taxi.months import days_in_month
 from taxi.params import Params
 from taxi.predictions.arms import with_known_duration
 from taxi.predictions.store import Store, open_store
-from taxi.registry.versions import versions
 from taxi.runs.month_result import read_results
 
 _LOG = logging.getLogger(__name__)
@@ -80,6 +79,8 @@ def hourly_trips(settings: Settings, service: str, at: datetime) -> float | None
 
 def judge_live(settings: Settings, params: Params, service: str, store: Store, at: datetime) -> Checked:
     """Return what the rules find in the log up to ``at``; raises StoreDown where the store does not answer."""
+    from taxi.registry.versions import versions  # MLflow, which the check of a month does without
+
     alarms, since = params.alarms, at - timedelta(hours=params.alarms.live_hours)
     made = store.newest(service, since, 4 * alarms.live_trips)
     judged = with_known_duration(store.with_outcomes(service, since), params.clean)

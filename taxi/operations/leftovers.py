@@ -9,7 +9,6 @@ from taxi.files import STAGING_MARK, left_staging, lock_is_held, remove, remove_
 from taxi.operations.doctor import Check, Finding
 from taxi.predictions.spool import REFUSED, Spool, waiting_folders
 from taxi.processes import end_orphans, left_sockets, orphans
-from taxi.registry.versions import ENVIRONMENTS
 
 _LOG = logging.getLogger(__name__)
 RERUN = "the next `taxi run` does it, or `taxi doctor --repair` now"
@@ -87,6 +86,7 @@ def _half_done(settings: Settings) -> list[tuple[str, str, str]]:
         return []
     from taxi.registry.aliases import open_move
     from taxi.registry.mlflow_client import lock_file
+    from taxi.registry.versions import ENVIRONMENTS
 
     found = []
     for service in SERVICES:

@@ -1,17 +1,17 @@
 """The month's result: the one JSON object that a run prints, the gallery reads and a later run compares with."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taxi.config import NOTEBOOKS, MonthPaths, Settings
-from taxi.data.fetch import unchanged
 from taxi.errors import UsageError
 from taxi.files import read_json
 from taxi.months import shift_month
 from taxi.params import Params, load_params
-from taxi.runs.steps import month_fingerprint
-from taxi.training.plan import Plan, plan_file, read_plan
 from taxi.training.policy import Decision, Facts, decide_training, find_faults
+
+if TYPE_CHECKING:
+    from taxi.training.plan import Plan
 
 
 def read_results(report_root: Path, service: str) -> dict[str, dict[str, Any]]:
@@ -61,7 +61,7 @@ def _empty(service: str, month: str, status: str, reason: str) -> dict[str, Any]
 
 def month_result(
     settings: Settings,
-    plan: Plan,
+    plan: "Plan",
     accepted: dict[str, Any],
     steps: dict[str, Any],
     versions: dict[str, Any],
@@ -97,6 +97,10 @@ def month_result(
 
 def finished_month(settings: Settings, service: str, month: str) -> dict[str, Any] | None:
     """Return the kept result if the month was finished from what there is now, publisher's bytes included; else None."""
+    from taxi.data.fetch import unchanged  # with what results are made from; `taxi status` reads results alone
+    from taxi.runs.steps import month_fingerprint
+    from taxi.training.plan import plan_file, read_plan
+
     paths = settings.month(service, month)
     kept = paths.reports / "month.json"
     if not (kept.is_file() and plan_file(paths).is_file() and paths.trips.is_file()):
@@ -115,6 +119,8 @@ def due_month(settings: Settings, service: str) -> str:
 
     Raises UsageError if no month was run yet: then nobody said where to begin.
     """
+    from taxi.data.fetch import unchanged
+
     run = read_results(settings.reports, service)
     if not run:
         raise UsageError(

@@ -8,7 +8,6 @@ from taxi.config import MonthPaths, Settings
 from taxi.data.schema import SYNTHETIC_BANNER
 from taxi.files import read_json, sha256_json
 from taxi.fingerprint import code_of, hash_path, imports_of, kept_result
-from taxi.models.search_result import search_file
 from taxi.params import Params, load_params
 from taxi.training.plan import Plan, read_plan
 
@@ -37,7 +36,7 @@ def step_inputs(settings: Settings, plan: Plan, notebook: str) -> dict[str, Any]
         },
         "window": lambda: _months(settings, plan.service, plan.earlier),
         "incumbent": lambda: hash_path(paths.models / "incumbent"),
-        "search": lambda: hash_path(search_file(paths)),
+        "search": lambda: hash_path(paths.search),
         "challenger": lambda: hash_path(paths.models / "challenger"),
     }
     inputs = {name: known[name]() for name in STEP_INPUTS[notebook]}

@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -218,13 +217,20 @@ def test_a_flow_run_is_judged_by_its_label_before_its_tag_and_without_either_by_
     assert judge("a", ["nightly"], None).alive is None
 
 
-def test_flow_runs_are_read_from_prefects_file_where_no_server_is_set(settings: Settings, tmp_path: Path) -> None:
-    assert operations.find_flow_runs(settings).level == "ok"
-    (tmp_path / "prefect").mkdir()
-    with closing(sqlite3.connect(tmp_path / "prefect" / "prefect.db")):
-        pass
+def test_flow_runs_are_not_looked_at_where_no_server_is_set_and_the_doctor_says_so(settings: Settings) -> None:
+    found = operations.find_flow_runs(settings)
 
-    assert "cannot be read" in examine([Check("flow-runs", operations.find_flow_runs)], settings)[0].says
+    assert (found.level, found.says.partition(",")[0]) == ("ok", "not looked at")
+
+
+def test_flow_runs_are_not_known_where_the_server_is_silent(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+
+    (found,) = examine([Check("flow-runs", operations.find_flow_runs)], settings)
+
+    assert found.level == "broken" and "did not answer" in found.says
 
 
 @pytest.fixture

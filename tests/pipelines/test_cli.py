@@ -16,6 +16,7 @@ from taxi.files import read_json, sha256_file
 from taxi.training.policy import replay
 from tests.support.automation import SMALL, make_checkout
 from tests.support.campaign import at_scale
+from tests.support.prefect_server import flow_runs
 from tests.support.worlds import World
 
 MONTHS = ["2024-01", "2024-02", "2024-03"]
@@ -97,6 +98,21 @@ def test_a_finished_month_does_no_work_and_says_so(world: World, results: list[d
     assert again["alarm_check"]["told"] == []
     assert again["champion"] == results[-1]["champion"]
     assert page.stat().st_mtime_ns == before
+
+
+def test_a_finished_month_publishes_what_is_missing_again_without_a_flow_run(copy: World, prefect: str) -> None:
+    missing = [copy.place / name for name in ("reports/index.html", "reports/live.html", "data/metrics.db")]
+    for path in missing:
+        path.unlink()
+    before = flow_runs(prefect)
+
+    code, again = copy.month("2024-02")
+    months = copy.answer("backfill", "--service", "green", "--from", "2024-01", "--to", "2024-03", "--no-version")[1]
+
+    assert (code, again["finished_before"], again["alarm_check"]["failed"]) == (0, True, None)
+    assert [one["finished_before"] for one in months["months"]] == [True] * 3
+    assert [path for path in missing if not path.is_file()] == []
+    assert flow_runs(prefect) == before
 
 
 def test_a_month_that_is_not_published_is_code_3(world: World) -> None:

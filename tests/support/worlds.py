@@ -22,6 +22,7 @@ from tests.support.databases import give_prefect_home, give_registry
 ROOT = Path(__file__).resolve().parents[2]
 IMPORTED = (
     "pipelines.cli",
+    "taxi.operations.leftovers",
     "taxi.runs.mlflow_run",
     "taxi.runs.month_result",
     "taxi.registry.versions",

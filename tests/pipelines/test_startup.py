@@ -1,0 +1,115 @@
+"""What a command imports before it answers, and what a typing error costs: each in a process of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("dvc", "evidently", "mlflow", "pandas", "prefect", "scipy", "sklearn", "sqlalchemy", "xgboost")
+SHOW = (
+    "import sys; from pipelines.cli import main; sys.argv = ['taxi', *sys.argv[1:]]\n"
+    "try: main()\n"
+    "finally: print('imported:', *sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+)
+ONE = ("--service", "green", "--month", "2024-01")
+SOME = ("--service", "green", "--from", "2024-01", "--to", "2024-03")
+CHECKED = (
+    ("run", *ONE),
+    ("backfill", *SOME),
+    ("ingest", *ONE),
+    ("notebook", "01-explore", *ONE),
+    ("retrain", "--service", "green", "--because", "it is asked for"),
+    ("serve", "--service", "green", "--port", "0"),
+    ("search", *ONE),
+    ("backtest", *SOME),
+)
+
+
+def taxi(root: Path, *words: str, **more: str) -> tuple[int, str, set[str]]:
+    """Run a command in the checkout at ``root``; return its exit code, all that it said, and the packages it imported."""
+    places = {"TAXI_DATA": str(root / "data"), "TAXI_REPORTS": str(root / "reports"), "TAXI_SOURCE": str(root)}
+    registry = {"MLFLOW_TRACKING_URI": f"sqlite:///{root}/mlflow.db", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **places, **registry, **more}
+    done = subprocess.run(
+        [sys.executable, "-c", SHOW, *words], cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+    said, _, imported = done.stderr.rpartition("imported:")
+    return done.returncode, done.stdout + said, set(imported.split())
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout with nothing in it but params.yaml and an empty folder of notebooks."""
+    (tmp_path / "notebooks").mkdir()
+    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
+    return tmp_path
+
+
+@pytest.mark.parametrize("words", [("--help",), ("run", "--help"), ("doctor", "--help")], ids=" ".join)
+def test_help_imports_nothing_heavy(checkout: Path, words: tuple[str, ...]) -> None:
+    code, said, imported = taxi(checkout, *words)
+
+    assert code == 0 and "Usage" in said
+    assert imported.isdisjoint(HEAVY)
+
+
+def test_status_of_an_empty_checkout_imports_nothing_heavy_and_creates_nothing(checkout: Path) -> None:
+    before = sorted(checkout.rglob("*"))
+
+    code, said, imported = taxi(checkout, "status")
+
+    assert code == 0
+    assert f"green: no months on hand; no champion yet, and no registry at {checkout}/mlflow.db" in said
+    assert imported.isdisjoint(HEAVY)
+    assert sorted(checkout.rglob("*")) == before
+
+
+@pytest.mark.parametrize("words", CHECKED, ids=lambda words: words[0])
+def test_a_wrong_entry_in_params_is_said_before_anything_heavy_is_imported(
+    checkout: Path, words: tuple[str, ...]
+) -> None:
+    text = (checkout / "params.yaml").read_text(encoding="utf-8")
+    (checkout / "params.yaml").write_text(text.replace("  rounds: 160", "  rouds: 160"), encoding="utf-8")
+    before = sorted(checkout.rglob("*"))
+
+    code, said, imported = taxi(checkout, *words)
+
+    assert code == 2
+    assert "rouds" in said and "Traceback" not in said
+    assert imported.isdisjoint(HEAVY)
+    assert sorted(checkout.rglob("*")) == before
+
+
+@pytest.mark.parametrize("words", CHECKED, ids=lambda words: words[0])
+def test_a_wrong_service_is_said_before_anything_heavy_is_imported(checkout: Path, words: tuple[str, ...]) -> None:
+    code, said, imported = taxi(checkout, *("blue" if word == "green" else word for word in words))
+
+    assert code == 2
+    assert "expected a service, one of green, yellow; got 'blue'" in said
+    assert imported.isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        (("run", *ONE, "--source", "nowhere"), "expected a source as https"),
+        (("run", *ONE, "--engine", "spark"), "expected an engine"),
+        (("ingest", "--service", "green", "--month", "2024-13"), "expected a month as YYYY-MM"),
+        (("backfill", "--service", "green", "--from", "2024-03", "--to", "2024-01"), "no later than the last"),
+        (("backtest", *SOME, "--policy", "auto,auto"), "expected policies once each"),
+        (("backtest", *SOME, "-p", "model.rouds=3"), "rouds"),
+        (("notebook", "09-none", *ONE), "no notebook '09-none'"),
+        (("notebook", "01-explore", *ONE, "-p", "month"), "expected a parameter as name=value"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else value[:12],
+)
+def test_any_other_wrong_argument_too(checkout: Path, words: tuple[str, ...], wrong: str) -> None:
+    code, said, imported = taxi(checkout, *words)
+
+    assert code == 2
+    assert wrong in said and "Traceback" not in said
+    assert imported.isdisjoint(HEAVY)
