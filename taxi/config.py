@@ -19,6 +19,7 @@ def shown(address: str) -> str:
 
 PACKAGE = Path(__file__).resolve().parent
 TEMPLATES = PACKAGE / "templates"
+SHIPPED = PACKAGE / "checkout"  # params.yaml, requirements.lock and notebooks/ as a wheel brings them: read-only
 TLC_SITE = "https://d37ci6vzurychx.cloudfront.net"
 SERVICES = ("green", "yellow")
 ENGINES = ("local", "dask")
@@ -39,16 +40,14 @@ def parse_service(text: str) -> str:
 
 
 def find_root(start: Path | None = None) -> Path:
-    """Return the nearest folder, from ``start`` (default: the working folder) upwards, that holds ``params.yaml``.
+    """Return the nearest folder, from ``start`` (default: the working folder) upwards, that holds ``params.yaml`` and ``notebooks/``.
 
-    Outside any checkout it is the checkout that this package is installed from.
+    Outside any checkout it is the checkout that this package is installed from, or what its wheel brings.
     """
     here = (start or Path.cwd()).resolve()
-    installed = PACKAGE.parent
-    for folder in (here, *here.parents, installed):
-        if (folder / "params.yaml").is_file() and (folder / "notebooks").is_dir():
-            return folder
-    raise UsageError(f"expected to be inside a checkout that has params.yaml and notebooks/; {here} is in none")
+    folders = (here, *here.parents, PACKAGE.parent)
+    checkouts = (one for one in folders if (one / "params.yaml").is_file() and (one / "notebooks").is_dir())
+    return next(checkouts, SHIPPED)
 
 
 @dataclass(frozen=True)
@@ -138,17 +137,19 @@ def parse_engine(engine: str, scheduler: str | None) -> str:
 def load_settings(source: str | None = None, engine: str | None = None, scheduler: str | None = None) -> Settings:
     """Read TAXI_SOURCE, TAXI_DATA, TAXI_REPORTS, TAXI_ENGINE, TAXI_SCHEDULER and MLFLOW_TRACKING_URI, where nothing is given.
 
-    Relative folders count from the root. Raises UsageError if engine and scheduler do not go together.
+    Relative folders count from the root, or from the working folder where a wheel's own files are the root.
+    Raises UsageError if engine and scheduler do not go together.
     """
     root = find_root()
+    home = Path.cwd() if root == SHIPPED else root
     scheduler = scheduler or os.environ.get("TAXI_SCHEDULER") or None
     place = {name: Path(os.environ.get(f"TAXI_{name.upper()}") or name) for name in ("data", "reports")}
     return Settings(
         root=root,
         source=source or os.environ.get("TAXI_SOURCE") or TLC_SITE,
-        data=(root / place["data"]).resolve(),
-        reports=(root / place["reports"]).resolve(),
-        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}",
+        data=(home / place["data"]).resolve(),
+        reports=(home / place["reports"]).resolve(),
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
         engine=parse_engine(engine or os.environ.get("TAXI_ENGINE") or "local", scheduler),
         scheduler=scheduler,
         attempt=os.environ.get("TAXI_ATTEMPT") or None,
