@@ -25,6 +25,7 @@ def shown(address: str) -> str:
 
 PACKAGE = Path(__file__).resolve().parent
 TEMPLATES = PACKAGE / "templates"
+SHIPPED = PACKAGE / "checkout"  # params.yaml, requirements.lock and notebooks/ as a wheel brings them: read-only
 TLC_SITE = "https://d37ci6vzurychx.cloudfront.net"
 SERVICES = ("green", "yellow")
 ENGINES = ("local", "dask")
@@ -46,16 +47,19 @@ def parse_service(text: str) -> str:
 
 
 def find_root(start: Path | None = None) -> Path:
-    """Return the nearest folder, from ``start`` (default: the working folder) upwards, that holds ``params.yaml``.
+    """Return the nearest folder, from ``start`` (default: the working folder) upwards, that holds ``params.yaml`` and ``notebooks/``.
 
-    Outside any checkout it is the checkout that this package is installed from.
+    Outside any checkout it is the checkout that this package is installed from, or what its wheel brings.
     """
     here = (start or Path.cwd()).resolve()
-    installed = PACKAGE.parent
-    for folder in (here, *here.parents, installed):
-        if (folder / "params.yaml").is_file() and (folder / "notebooks").is_dir():
-            return folder
-    raise UsageError(f"expected to be inside a checkout that has params.yaml and notebooks/; {here} is in none")
+    folders = (here, *here.parents, PACKAGE.parent)
+    checkouts = (one for one in folders if (one / "params.yaml").is_file() and (one / "notebooks").is_dir())
+    return next(checkouts, SHIPPED)
+
+
+def home_of(root: Path) -> Path:
+    """Return the folder that relative places count from: the root, or the working folder where the root is a wheel's own files."""
+    return Path.cwd() if root == SHIPPED else root
 
 
 def read_environment() -> "Environment":
@@ -116,12 +120,14 @@ class Settings:
     @property
     def predictions(self) -> str:
         """Address of the prediction store: TAXI_PREDICTIONS, or a SQLite file beside the data."""
-        return resolve_address(read_environment().predictions or f"{SQLITE}{self.data / 'predictions.db'}", self.root)
+        return resolve_address(
+            read_environment().predictions or f"{SQLITE}{self.data / 'predictions.db'}", home_of(self.root)
+        )
 
     @property
     def metrics(self) -> str:
         """Address of the metrics store: TAXI_METRICS, or a SQLite file beside the data."""
-        return resolve_address(read_environment().metrics or f"{SQLITE}{self.data / 'metrics.db'}", self.root)
+        return resolve_address(read_environment().metrics or f"{SQLITE}{self.data / 'metrics.db'}", home_of(self.root))
 
     @property
     def evidently(self) -> Path:
@@ -174,17 +180,17 @@ def parse_engine(engine: str, scheduler: str | None) -> str:
 def load_settings(source: str | None = None, engine: str | None = None, scheduler: str | None = None) -> Settings:
     """Return the settings of the environment, where nothing else is given.
 
-    Its relative places count from the root; a ``source`` that is given counts from the working folder, as a user types it.
-    Raises UsageError if engine and scheduler do not go together.
+    Its relative places count from the root, or from the working folder where a wheel's own files are the root; a ``source`` that
+    is given counts from the working folder, as a user types it. Raises UsageError if engine and scheduler do not go together.
     """
     root, given = find_root(), read_environment()
-    scheduler = scheduler or given.scheduler
+    home, scheduler = home_of(root), scheduler or given.scheduler
     return Settings(
         root=root,
-        source=resolve_source(source, Path.cwd()) if source else resolve_source(given.source or TLC_SITE, root),
-        data=resolve_path(given.data, root),
-        reports=resolve_path(given.reports, root),
-        tracking_uri=resolve_address(given.tracking_uri, root),
+        source=resolve_source(source, Path.cwd()) if source else resolve_source(given.source or TLC_SITE, home),
+        data=resolve_path(given.data, home),
+        reports=resolve_path(given.reports, home),
+        tracking_uri=resolve_address(given.tracking_uri, home),
         engine=parse_engine(engine or given.engine, scheduler),
         scheduler=scheduler,
         attempt=given.attempt,
@@ -194,7 +200,7 @@ def load_settings(source: str | None = None, engine: str | None = None, schedule
 def secret_file(name: str) -> Path | None:
     """Return the file that the environment variable ``name``_FILE names, for a secret that is kept in one."""
     named = os.environ.get(f"{name}_FILE")
-    return resolve_path(Path(named), find_root()) if named else None
+    return resolve_path(Path(named), home_of(find_root())) if named else None
 
 
 def _read_secret(name: str) -> str:

@@ -93,7 +93,7 @@ SHIFT = {"pace": 1.18, "rows": 0.65, "null_share": 0.15}
 NOISE = 0.29  # sigma of the logarithm of each duration: what nobody can know at pickup
 
 
-def _rake(profile: Profile, miles: tuple[float, float]) -> np.ndarray:
+def _rake(miles: tuple[float, float]) -> np.ndarray:
     """Return the cumulative share of every zone pair, such that road miles follow a log-normal of ``miles`` (median, sigma)."""
     city = build_city()
     route = city.route_miles.ravel()
@@ -111,7 +111,7 @@ def _rake(profile: Profile, miles: tuple[float, float]) -> np.ndarray:
 @lru_cache(maxsize=4)
 def _pairs(service: str, null: bool) -> np.ndarray:
     profile = PROFILES[service]
-    return _rake(profile, profile.null_miles if null else profile.miles)
+    return _rake(profile.null_miles if null else profile.miles)
 
 
 def minutes_per_mile(service: str) -> np.ndarray:
@@ -168,7 +168,7 @@ def _trips(draw: np.random.Generator, service: str, month: str, rows: int, shift
     return trips
 
 
-def _plant_faults(draw: np.random.Generator, trips: pd.DataFrame, profile: Profile, month: str) -> pd.DataFrame:
+def _plant_faults(draw: np.random.Generator, trips: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     luck = draw.random((6, len(trips)), dtype=np.float32)
     faulty = trips.copy()
     faulty.loc[luck[0] < profile.too_long, "minutes"] = 60 * draw.uniform(23, 24)
@@ -187,7 +187,7 @@ def _plant_faults(draw: np.random.Generator, trips: pd.DataFrame, profile: Profi
     return faulty
 
 
-def _published(draw: np.random.Generator, service: str, month: str, trips: pd.DataFrame) -> pd.DataFrame:
+def _published(draw: np.random.Generator, service: str, trips: pd.DataFrame) -> pd.DataFrame:
     rows, prefix = len(trips), PREFIX[service]
     filled = ~trips["null"].to_numpy()
     fare = np.round(3 + 2.5 * np.clip(trips["miles"], 0, 60) + 0.5 * np.clip(trips["minutes"], 0, 120), 2)
@@ -238,8 +238,8 @@ def make_month(
     parts = [seed, sorted(PROFILES).index(service), int(month[:4]), int(month[5:])]
     draw = np.random.default_rng(np.random.SeedSequence(parts))
     wanted = max(1, round(rows * (SHIFT["rows"] if shifted else 1.0)))
-    trips = _plant_faults(draw, _trips(draw, service, month, wanted, shifted), PROFILES[service], month)
-    frame = _published(draw, service, month, trips).rename(
+    trips = _plant_faults(draw, _trips(draw, service, month, wanted, shifted), PROFILES[service])
+    frame = _published(draw, service, trips).rename(
         columns={"airport_fee": "Airport_fee"} if month >= "2023-02" else {}
     )
     if collapsed_vendor:

@@ -7,17 +7,6 @@ from taxi.data.clock import collapsed_clock, elapsed_minutes
 from taxi.months import month_bounds
 from taxi.params import CleanParams
 
-REASONS = (
-    "missing-time",
-    "collapsed-clock",
-    "out-of-month",
-    "unknown-zone",
-    "void",
-    "duplicate",
-    "not-positive",
-    "too-short",
-    "too-long",
-)
 LAST_ZONE = 265
 ABSURD_MILES = 100.0
 _ODD = np.int64(0x9E3779B97F4A7C15 - (1 << 64))  # spreads times over all numbers: 2**64 over the golden ratio
@@ -64,11 +53,6 @@ def _first_rule(rules: dict[str, pd.Series], rows: int) -> np.ndarray:
     return codes
 
 
-def _first_reason(rules: dict[str, pd.Series], index: pd.Index) -> pd.Series:
-    codes = _first_rule(rules, len(index))
-    return pd.Series(np.array(["", *rules], dtype=object)[codes], index=index, dtype="str")
-
-
 def _rules(rows: pd.DataFrame, month: str, clean: CleanParams, minutes: pd.Series) -> dict[str, pd.Series]:
     return {
         "missing-time": rows["pickup"].isna() | rows["dropoff"].isna(),
@@ -83,20 +67,10 @@ def _rules(rows: pd.DataFrame, month: str, clean: CleanParams, minutes: pd.Serie
     }
 
 
-def refuse_trips(rows: pd.DataFrame, month: str, clean: CleanParams) -> pd.Series:
-    """Return for each row (of ``schema.read_published``) the first rule that refuses it, or "" where it is kept."""
-    minutes = elapsed_minutes(rows["pickup"], rows["dropoff"], month)
-    return _first_reason(_rules(rows, month, clean, minutes), rows.index)
-
-
 def refuse_at_pickup(rows: pd.DataFrame, month: str) -> pd.Series:
     """Return for each row the first rule on what is known at pickup that refuses it, or "" where it can be predicted."""
-    return _first_reason({name: rule(rows, month) for name, rule in AT_PICKUP_RULES.items()}, rows.index)
-
-
-def predictable_trips(rows: pd.DataFrame, month: str) -> pd.DataFrame:
-    """Return the rows that can be predicted: judged by what is known at pickup only, never by drop-off or duration."""
-    return rows[refuse_at_pickup(rows, month) == ""]
+    code = _first_rule({name: rule(rows, month) for name, rule in AT_PICKUP_RULES.items()}, len(rows))
+    return pd.Series(np.array(["", *AT_PICKUP_RULES], dtype=object)[code], index=rows.index, dtype="str")
 
 
 def describe_trips(rows: pd.DataFrame, minutes: np.ndarray) -> pd.DataFrame:

@@ -82,20 +82,6 @@ def _count(listed: str) -> int:
     return len(listed.split(", ")) if listed else 0
 
 
-def alarms_between(table: pd.DataFrame, first: str, last: str, severity: str = "error") -> dict[str, list[str]]:
-    """Return by policy which alarms of a severity there were from ``first`` to ``last``, as ``month rule``."""
-    own = table[table["month"].between(first, last)]
-    return {
-        str(policy): [
-            f"{month} {rule}"
-            for month, listed in zip(part["month"], part[f"{severity}s"], strict=True)
-            if listed
-            for rule in listed.split(", ")
-        ]
-        for policy, part in own.groupby("policy", sort=False)
-    }
-
-
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row a policy: means over ``judged_months``, each month counting once, and counts over all months."""
     judged = judged_months(table).groupby("policy", sort=False)

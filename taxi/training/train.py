@@ -19,11 +19,6 @@ def read_months(settings: Settings, service: str, months: list[str], columns: li
     return read_trips([settings.month(service, month).trips for month in months], columns=columns)
 
 
-def training_trips(settings: Settings, plan: Plan) -> pd.DataFrame:
-    """Return the trips that train the challenger: every pickup is before those of ``judging_trips``."""
-    return _before_holdout(plan, read_months(settings, plan.service, plan.learnt))
-
-
 def _before_holdout(plan: Plan, trips: pd.DataFrame) -> pd.DataFrame:
     if not plan.holdout_from:
         return trips

@@ -11,7 +11,7 @@ from taxi.config import Settings
 from taxi.data.schema import to_arrow
 from taxi.reporting.feature_tables import training_answers
 from taxi.training.plan import make_plan
-from taxi.training.train import newest_trips, training_trips
+from taxi.training.train import newest_trips, read_months
 
 MONTHS = ["2024-01", "2024-02", "2024-03"]
 
@@ -29,7 +29,7 @@ def settings(tmp_path: Path, make_trips: Callable[..., pd.DataFrame]) -> Setting
 def test_the_newest_trips_are_those_of_the_whole_windows_end(settings: Settings) -> None:
     plan = make_plan("green", "2024-04", MONTHS, 12, None)
 
-    newest, everything = newest_trips(settings, plan, 150), training_trips(settings, plan)
+    newest, everything = newest_trips(settings, plan, 150), read_months(settings, "green", MONTHS)
 
     assert len(newest) == 150
     assert newest["pickup"].min() == everything["pickup"].sort_values().iloc[-150]
