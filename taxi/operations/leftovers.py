@@ -84,7 +84,7 @@ def _half_done(settings: Settings) -> list[tuple[str, str, str]]:
     """Return service, environment and words of each alias move that was begun and that nobody is at."""
     if settings.tracking_uri.startswith("sqlite:") and _registry_folder(settings) is None:
         return []
-    from taxi.registry.aliases import open_move
+    from taxi.registry.aliases import open_event
     from taxi.registry.mlflow_client import lock_file
     from taxi.registry.versions import ENVIRONMENTS
 
@@ -94,8 +94,9 @@ def _half_done(settings: Settings) -> list[tuple[str, str, str]]:
         if lock.is_file() and lock_is_held(lock):
             continue
         for environment in ENVIRONMENTS:
-            if move := open_move(settings.tracking_uri, service, environment):
-                found.append((service, environment, f"{service} in {environment}: {move.why} ({move.at} by {move.by})"))
+            if event := open_event(settings.tracking_uri, service, environment):
+                said = f"{service} in {environment}: {event.why} ({event.at} by {event.by})"
+                found.append((service, environment, said))
     return found
 
 

@@ -40,7 +40,7 @@ def trace_version(found: Version, pages: list[str]) -> dict[str, Any]:
         "environment": found.environment,
         "released_from": tags.get("released_from"),
         "rolled_back": tags.get("rolled_back") or None,
-        "approved": {name: tags[f"approved.{name}"] for name in ENVIRONMENTS if f"approved.{name}" in tags},
+        "approved": {name: tags[f"approved.{name}"] for name in ENVIRONMENTS if tags.get(f"approved.{name}")},
         "role": tags["role"],
         "parent": tags.get("parent"),
         "trained_from": found.trained_from,

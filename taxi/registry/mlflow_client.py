@@ -96,12 +96,18 @@ def reaching(tracking_uri: str) -> Iterator[None]:
         raise RegistryUnreachable(f"the model registry at {shown} did not answer: {error}") from error
 
 
-def prepare(tracking_uri: str) -> None:
-    """Make a SQLite registry ready, once: a fresh one fails when many processes create it at the same time."""
+def prepare(tracking_uri: str, make: bool = True) -> bool:
+    """Make a SQLite registry ready, once: a fresh one fails when many processes create it at the same time.
+
+    Returns whether there is one: without ``make``, for those who only read, a file that is not there is not made.
+    """
     database = database_file(tracking_uri)
+    if database and not make and not database.is_file():
+        return False
     if database:
         with reaching(tracking_uri):
             prepare_database(database, mlflow.__version__, _migrate)
+    return True
 
 
 def _migrate(database: Path) -> None:

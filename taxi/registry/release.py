@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from taxi.errors import Refused, UsageError
 from taxi.files import locked
 from taxi.params import MonitorParams, Params, ReleaseParams
-from taxi.registry.aliases import Change, Move, carry_out, make_name, now, settle_open
+from taxi.registry.aliases import carry_out, make_name, settle_open
+from taxi.registry.events import COPY, Event, now
 from taxi.registry.mlflow_client import connect, lock_file, prepare, reaching
 from taxi.registry.versions import (
     ENVIRONMENTS,
@@ -14,7 +15,7 @@ from taxi.registry.versions import (
     find_version,
     model_name,
     pick_champion,
-    read_aliases,
+    read_registered,
     versions,
 )
 
@@ -84,7 +85,7 @@ def check_approval(one: Version, target: str, release: ReleaseParams) -> Check:
         return Check("approval", True, f"params.yaml asks for none in {target}")
     note = one.tags.get(f"approved.{target}")
     command = f"taxi approve {one.service}/{one.number} --environment {one.environment} --for {target} --report …"
-    return Check("approval", note is not None, note or f"none yet: {command}")
+    return Check("approval", bool(note), note or f"none yet: {command}")
 
 
 def check_evidence(name: str, fault: str | None) -> Check:
@@ -116,7 +117,7 @@ def promote(
 ) -> tuple[Version, list[Check]]:
     """Copy the version into ``target`` and make it champion there, if the gate is open; raise Refused with what is not met.
 
-    The copy and the move of the alias are one journaled move: a crash between them is finished at the next start.
+    The copy and the move of the alias are one event: a crash between them is finished at the next start.
     """
     if environment_before(target) != one.environment:
         raise UsageError(f"expected a version of {environment_before(target)}; got {one.label}")
@@ -125,19 +126,21 @@ def promote(
     with reaching(tracking_uri), locked(lock_file(tracking_uri, one.service)):
         client = connect(tracking_uri)
         make_name(client, name)
-        settle_open(client, name)
+        for settled in (model_name(one.service, one.environment), name):
+            settle_open(client, settled)
         champion = pick_champion(versions(tracking_uri, one.service, one.environment))
         checks = open_gate(one, target, champion, versions(tracking_uri, one.service, target), params, faults)
         if closed := [f"{check.name}: {check.reason}" for check in checks if not check.met]:
             raise Refused(f"{one.label} does not enter {target}: {'; '.join(closed)}")
-        before = read_aliases(client, name).get("champion")
-        carry_out(client, name, _entry(one, before, by))
+        registered = read_registered(client, name)
+        carry_out(client, registered, _entry(one, registered.aliases.get("champion"), by))
     found = find_version(tracking_uri, f"{one.service}/champion", environment=target)
     return found, checks
 
 
-def _entry(one: Version, before: int | None, by: str) -> Move:
-    at, source = now(), f"models:/{model_name(one.service, one.environment)}/{one.number}"
-    tags: dict[str, Change] = {"released_from": [None, one.label], "released_at": [None, at], "released_by": [None, by]}
-    aliases: dict[str, Change] = {"champion": [str(before) if before else None, "copy"]}
-    return Move(at, by, f"{one.label} entered from {one.environment}", aliases, {"copy": tags}, source)
+def _entry(version: Version, before: str | None, by: str) -> Event:
+    at, source = now(), f"models:/{model_name(version.service, version.environment)}/{version.number}"
+    said = {"released_from": version.label, "released_at": at, "released_by": by}
+    tags = {COPY: {name: [None, text] for name, text in said.items()}}
+    why = f"{version.label} entered from {version.environment}"
+    return Event(at, by, why, {"champion": [before, COPY]}, tags, source)

@@ -1,18 +1,19 @@
 """Versions and their files in the registry. "No champion yet" is None; a registry without an answer is an error."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from taxi.config import parse_service
 from taxi.errors import UsageError
 from taxi.files import remove, sha256_tree, staged
+from taxi.registry.events import Event, fold_tags, read_events
 from taxi.registry.integrity import (
     WRAPPED_NAME,
     Manifest,
@@ -61,7 +62,7 @@ class Version:
     @property
     def in_use(self) -> bool:
         """Whether it may be champion: promoted, approved where a person must approve, and not rolled back."""
-        waits = "awaits_approval" in self.tags and f"approved.{DEV}" not in self.tags
+        waits = "awaits_approval" in self.tags and not self.tags.get(f"approved.{DEV}")
         return bool(self.promoted_in) and not waits and not self.tags.get("rolled_back")
 
     @property
@@ -105,14 +106,55 @@ def _version(one: ModelVersion, service: str, environment: str) -> Version:
     return Version(service, number, *trained, tags.get("promoted_in"), metrics, tags, source, run_id, environment)
 
 
+@dataclass(frozen=True)
+class Registered:
+    """A registered model as MLflow has it now; ``events`` say how its aliases and its versions' tags are to be."""
+
+    name: str
+    aliases: dict[str, str]
+    versions: list[ModelVersion]
+    events: dict[str, Event]
+
+    @property
+    def last(self) -> Event:
+        """The newest event."""
+        return [*self.events.values()][-1]
+
+
+def _registered_model(client: Client, name: str) -> RegisteredModel:
+    """Return a registered model; one that is not there has no tags and no aliases."""
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        if is_missing(error):
+            return RegisteredModel(name)
+        raise
+
+
+def read_registered(client: Client, name: str) -> Registered:
+    """Read a registered model with all its versions."""
+    model = _registered_model(client, name)
+    made = client.search_model_versions(f"name = '{name}'", max_results=10_000)
+    events = read_events(model.tags, {str(version.source): str(version.version) for version in made})
+    return Registered(name, {alias: str(number) for alias, number in model.aliases.items()}, list(made), events)
+
+
+def with_tags(versions: Sequence[Version], said: Mapping[str, Mapping[str, str]]) -> list[Version]:
+    """Return the versions with the tags that ``fold_tags`` said of them."""
+    return [replace(version, tags={**version.tags, **said.get(str(version.number), {})}) for version in versions]
+
+
 def versions(tracking_uri: str, service: str, environment: str = DEV) -> list[Version]:
-    """Return the versions that this package registered, oldest first; raise RegistryUnreachable without an answer."""
-    prepare(tracking_uri)
-    named = f"name = '{model_name(service, environment)}'"
+    """Return the versions that this package registered, as the events say, oldest first; nothing is written.
+
+    Raises RegistryUnreachable without an answer; a SQLite file that is not there is a registry without versions.
+    """
+    if not prepare(tracking_uri, make=False):
+        return []
     with reaching(tracking_uri):
-        found = connect(tracking_uri).search_model_versions(named, max_results=10_000)
-    ours = [_version(one, service, environment) for one in found if "fingerprint" in one.tags]
-    return sorted(ours, key=lambda one: one.number)
+        registered = read_registered(connect(tracking_uri), model_name(service, environment))
+    ours = [_version(one, service, environment) for one in registered.versions if "fingerprint" in one.tags]
+    return sorted(with_tags(ours, fold_tags(registered.events.values())), key=lambda version: version.number)
 
 
 def champion_before(tracking_uri: str, service: str, month: str) -> Version | None:
@@ -121,18 +163,8 @@ def champion_before(tracking_uri: str, service: str, month: str) -> Version | No
 
 
 def champion_now(tracking_uri: str, service: str, environment: str = DEV) -> Version | None:
-    """Return the version that is to be champion, by its tags; None if the registry has none."""
+    """Return the champion by the registry's events, whatever its aliases say so far; None if it has none. Nothing is written."""
     return pick_champion(versions(tracking_uri, service, environment))
-
-
-def read_aliases(client: Client, name: str) -> dict[str, int]:
-    """Return the aliases of a registered model, by name; none if there is no such model."""
-    try:
-        return {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
-    except MlflowException as error:
-        if is_missing(error):
-            return {}
-        raise
 
 
 def aliased_version(tracking_uri: str, service: str, alias: str, environment: str = DEV) -> Version | None:
@@ -140,14 +172,12 @@ def aliased_version(tracking_uri: str, service: str, alias: str, environment: st
 
     Raises RegistryUnreachable without an answer: that is never read as "none".
     """
-    prepare(tracking_uri)
-    name = model_name(service, environment)
+    if not prepare(tracking_uri, make=False):
+        return None
     with reaching(tracking_uri):
-        client = connect(tracking_uri)
-        number = read_aliases(client, name).get(alias)
-        if number is None:
-            return None
-        return _version(client.get_model_version(name, str(number)), service, environment)
+        client, name = connect(tracking_uri), model_name(service, environment)
+        number = _registered_model(client, name).aliases.get(alias)
+        return _version(client.get_model_version(name, str(number)), service, environment) if number else None
 
 
 def recorded_manifest(wanted: Version) -> Manifest:

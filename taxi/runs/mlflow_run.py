@@ -10,7 +10,7 @@ import mlflow
 import pandas as pd
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.pandas_dataset import PandasDataset
-from mlflow.entities import LoggedModel, Run, RunInfo
+from mlflow.entities import LoggedModel, LoggedModelStatus, Run, RunInfo
 from mlflow.models import infer_signature
 
 from taxi.config import NOTEBOOKS, MonthPaths, Settings
@@ -96,9 +96,10 @@ def _log_month(settings: Settings, plan: Plan, params: Params, steps: Json, inpu
 
 def _logged_model(client: Client, settings: Settings, plan: Plan, role: str, run_id: str, experiment: str) -> Any:
     """Log the model's files, unless a killed run had got so far."""
-    made = f"source_run_id = '{run_id}' AND name = '{role}' AND status = 'READY'"
-    for one in client.search_logged_models([experiment], made):
-        return one
+    for made in client.search_logged_models([experiment], f"source_run_id = '{run_id}' AND name = '{role}'"):
+        # not in the search: the column holds a number, which PostgreSQL doesn't compare with a word
+        if made.status == LoggedModelStatus.READY:
+            return made
     folder = settings.month(plan.service, plan.month).models / role
     example = judging_trips(settings, plan)[AT_PICKUP].head(5).astype(dict.fromkeys(AT_PICKUP[1:], "float64"))
     info = mlflow.pyfunc.log_model(

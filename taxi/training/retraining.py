@@ -14,7 +14,7 @@ from taxi.files import append_json
 from taxi.fingerprint import kept_result
 from taxi.months import shift_month
 from taxi.params import RetrainParams
-from taxi.registry.aliases import now
+from taxi.registry.events import now
 from taxi.registry.versions import Version, pick_champion
 from taxi.training.plan import Plan
 from taxi.training.policy import MONITORED, Decision, Facts, decide_training, gather_facts

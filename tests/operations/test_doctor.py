@@ -22,7 +22,8 @@ from taxi.operations.doctor import Check, Finding, as_answer, examine, why_unrea
 from taxi.predictions.spool import Spool, add_segment, encode_rows
 from taxi.predictions.store import open_store
 from taxi.processes import PARENT_MARK, SOCKETS, lives, lives_here, machine_mark, mark_of
-from taxi.registry.aliases import Move, read_history, write_move
+from taxi.registry.aliases import open_event
+from taxi.registry.events import Event, write_event
 from taxi.registry.mlflow_client import connect, prepare
 from tests.support.postgres import free_port
 from tests.support.prediction_rows import make_row, wait_for
@@ -119,12 +120,12 @@ def test_a_promotion_that_was_killed_halfway_is_broken_until_it_is_settled(setti
     prepare(settings.tracking_uri)
     client = connect(settings.tracking_uri)
     client.create_registered_model("taxi-green")
-    client.set_registered_model_tag("taxi-green", "journal", write_move(Move("2024-05-01", "someone", "a trial")))
+    client.set_registered_model_tag("taxi-green", "journal", write_event(Event("2024-05-01", "someone", "a trial")))
 
     found = check("promotions", settings)
     assert (found.level, "green in dev: a trial" in found.says) == ("broken", True)
     assert check("promotions", settings, repair=True).repaired
-    assert [move.why for move in read_history(settings.tracking_uri, "green")] == ["a trial"]
+    assert open_event(settings.tracking_uri, "green") is None
 
 
 def test_predictions_that_wait_for_a_service_that_is_gone_are_carried_into_the_store(settings: Settings) -> None:

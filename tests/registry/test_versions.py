@@ -17,7 +17,7 @@ from taxi.errors import UsageError
 from taxi.files import sha256_file, sha256_tree
 from taxi.models.model import load_model
 from taxi.processes import FORKING, import_before_forking
-from taxi.registry.aliases import roll_back
+from taxi.registry.aliases import roll_back, settle
 from taxi.registry.integrity import UnsafeModel
 from taxi.registry.mlflow_client import RegistryUnreachable, prepare
 from taxi.registry.versions import champion_before, champion_now, download_model, find_version, versions
@@ -132,6 +132,21 @@ def test_what_was_interrupted_is_completed_without_duplicates(settings, monkeypa
     assert len(run.inputs.dataset_inputs) == 2
 
 
+def test_a_model_that_was_logged_before_a_kill_is_not_logged_again(settings, monkeypatch):
+    def end(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "create_model_version", end)
+        with pytest.raises(KeyboardInterrupt):
+            record(settings, "2023-02", promote=False)
+    record(settings, "2023-02", promote=False)
+
+    client = mlflow.MlflowClient(settings.tracking_uri, settings.tracking_uri)
+    experiment = client.get_experiment_by_name("taxi-green").experiment_id
+    assert [model.name for model in client.search_logged_models([experiment])] == ["challenger"]
+
+
 def test_a_version_comes_back_byte_for_byte(settings, tmp_path):
     record(settings, "2023-02")
     version = champion_now(settings.tracking_uri, "green")
@@ -227,9 +242,9 @@ def test_a_month_without_a_challenger_is_a_run_and_no_version(settings):
 @pytest.mark.slow
 @pytest.mark.campaign
 def test_several_processes_start_at_once_on_a_fresh_registry(tmp_path):
-    import_before_forking("taxi.registry.versions")  # so that they begin at the same moment
+    import_before_forking("taxi.registry.aliases")  # so that they begin at the same moment
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    running = [FORKING.Process(target=champion_now, args=(uri, "green")) for _ in range(at_scale(3, 8))]
+    running = [FORKING.Process(target=settle, args=(uri, "green")) for _ in range(at_scale(3, 8))]
     for process in running:
         process.start()
     for process in running:
