@@ -89,9 +89,9 @@ def ingest(
     try:
         result = flow(service, month, settings.told_source, settings.engine, settings.scheduler) | {"status": "done"}
     except NotPublished as error:
-        result = unpublished_result(service, month, str(error)) | {"warnings": []}
+        result = unpublished_result(service, month, str(error)).as_json()
     except MonthRefused as error:
-        result = refused_result(settings.month(service, month), str(error), {}, load_params()) | {"warnings": []}
+        result = refused_result(settings.month(service, month), str(error), {}, load_params()).as_json()
     if json_:
         _say({name: result[name] for name in ("service", "month", "status", "rows", "warnings")}, True)
     else:
@@ -111,7 +111,7 @@ def clean(service: Service, month: Month) -> None:
 
     settings = load_settings()
     summary = clean_month(settings.month(parse_service(service), parse_month(month)), load_params())
-    print(f"{service} {month}: {summary['rows']['kept']:,} of {summary['rows']['raw']:,} rows kept")
+    print(f"{service} {month}: {summary.rows['kept']:,} of {summary.rows['raw']:,} rows kept")
 
 
 def _literal(text: str) -> tuple[str, Any]:
@@ -210,5 +210,5 @@ def status(service: AnyService = None) -> None:
         )
         print(f"{one}: {held}; {ruling}")
         for result in list(read_results(settings.reports, one).values())[-6:]:
-            words = ", ".join([result["verdict"] or "–", *result["alarms"]])
-            print(f"  {result['month']}  {result['status']:8}  {words:32}  {result['reason']}")
+            words = ", ".join([result.verdict or "–", *result.alarms])
+            print(f"  {result.month}  {result.status:8}  {words:32}  {result.reason}")

@@ -7,6 +7,7 @@ import pyarrow.parquet as parquet
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from taxi.config import NOTEBOOKS, SERVICES, MonthPaths
+from taxi.data.acceptance import Acceptance
 from taxi.files import locked, read_json, staged
 from taxi.runs.month_result import read_results
 
@@ -60,9 +61,10 @@ def build_gallery(report_root: Path) -> Path:
         for service in SERVICES:
             results = read_results(report_root, service)
             months = [
-                one | {"links": _links(report_root, report_root / service / month)} for month, one in results.items()
+                one.model_dump() | {"links": _links(report_root, report_root / service / month)}
+                for month, one in results.items()
             ]
-            rmse = [(one["champion"] or {}).get("metrics", {}).get("rmse") for one in months]
+            rmse = [((one.champion and one.champion.metrics) or {}).get("rmse") for one in results.values()]
             if months:
                 own: dict[str, Any] = {"name": service, "months": months[::-1], "points": plot_points(rmse)}
                 more = {"backtest": _backtest(report_root, service), "retrains": _retrains(report_root, service)}
@@ -82,7 +84,7 @@ def _examples(paths: MonthPaths) -> tuple[list[str], list[list[Any]]]:
     return columns, [list(row.values()) for row in table.select(columns).to_pylist()]
 
 
-def write_refusal(paths: MonthPaths, acceptance: dict[str, Any]) -> Path:
+def write_refusal(paths: MonthPaths, acceptance: Acceptance) -> Path:
     """Write ``refused.html``: which rules refused the month, what was expected, what came, and the first refused rows."""
     columns, rows = _examples(paths)
     return write_page(

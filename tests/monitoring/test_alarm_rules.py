@@ -3,7 +3,6 @@
 import re
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,16 +10,17 @@ import pytest
 
 from taxi.monitoring.alarm_rules import LEARNABLE, RULES, explain, judge_month, judge_overdue
 from taxi.monitoring.live_rules import judge_arms, judge_live_volume
+from taxi.runs.month_result import MonthResult
 from taxi.training.policy import MONITORED
 from tests.support.month_results import PARAMS, make_result
 
 ALARMS = PARAMS.alarms
 
 
-def found(result: dict[str, Any], *before: dict[str, Any], unchecked=()) -> dict[str, tuple[str, str]]:
+def found(result: MonthResult, *before: MonthResult, unchecked=()) -> dict[str, tuple[str, str]]:
     """Return what goes off, by rule: its severity and sentence."""
-    results = {one["month"]: one for one in (*before, result)}
-    judged = judge_month(results, result["month"], unchecked, ALARMS)
+    results = {one.month: one for one in (*before, result)}
+    judged = judge_month(results, result.month, unchecked, ALARMS)
     return {key: (one.severity, one.said) for key, one in judged.items() if one}
 
 
@@ -48,7 +48,7 @@ CASES = [
     ({"trained_to": "2022-09"}, {"champion-old": ("warning", "trained to 2022-09, 6 months ago")}),
     ({"trained_to": "2022-03"}, {"champion-old": ("error", "12 months ago")}),
     ({"trained_to": "2022-03", "promoted": True}, {}),
-    ({"alarm_reasons": []}, {"check-did-not-run": ("error", "not watched: 2023-03")}),
+    ({"checks": []}, {"check-did-not-run": ("error", "not watched: 2023-03")}),
 ]
 
 

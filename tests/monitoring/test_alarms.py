@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app
 from taxi.config import Settings
-from taxi.files import write_json
 from taxi.monitoring.alarm_book import list_standing, tell
 from taxi.monitoring.alarm_rules import Finding
 from taxi.monitoring.alarms import check_month, check_service
 from taxi.params import Params, load_params
+from taxi.runs.month_result import MonthResult, write_result
 from tests.support.month_results import make_result
 from tests.support.receivers import closed_port, mail_sink, silent, webhook
 
@@ -144,8 +144,8 @@ def test_addresses_are_in_no_file_no_log_and_no_result(settings, channels, caplo
     assert TOKEN not in json.dumps(came) + caplog.text + "".join(capfd.readouterr())
 
 
-def keep(settings: Settings, result: Json) -> None:
-    write_json(settings.reports / "green" / result["month"] / "month.json", result)
+def keep(settings: Settings, result: MonthResult) -> None:
+    write_result(settings, result)
 
 
 def test_a_month_checked_three_times_is_told_once_and_a_gap_of_unchecked_months_is_an_alarm(settings):
