@@ -35,7 +35,7 @@ from taxi.training.retraining import (
     name_attempt,
     retrain_result,
 )
-from taxi.training.step_result import CompareResult, recorded
+from taxi.training.step_result import CompareResult, current_rule, recorded
 
 _LOG = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def retrain(
     ``rule``, ``severity``, ``said`` and ``event`` are the alarm's that asks for it, and are kept with the decision. Asked for
     twice, it is done once. The result is ``done`` or ``held``, with the reason.
     """
-    settings, call = load_settings(source), Call(rule, severity, said, event)
+    settings, call = load_settings(source), Call(current_rule(rule), severity, said, event)
     hand_on(settings)
     params = load_params(settings.root / "params.yaml")
     with locked(settings.data / ".locks" / f"{parse_service(service)}-retrain.lock"):

@@ -173,7 +173,7 @@ def retrain(
     because: Annotated[str, typer.Option(help="Why; kept with the decision.")],
     rule: Annotated[
         str, typer.Option(help="The alarm that asks for it, as `taxi alarms list` names it.")
-    ] = "live-error",
+    ] = "live-rmse",
     source: Source = None,
     json_: AsJson = False,
 ) -> None:

@@ -10,7 +10,6 @@ from typing import Any, Literal
 from taxi.months import month_bounds, months_apart, shift_month
 from taxi.params import AlarmParams
 from taxi.runs.month_result import MonthResult
-from taxi.training.policy import MONITORED
 from taxi.training.step_result import Check, Severity
 
 # --- The alarms' catalogue: what each rule is about, whose it is and what to do; and what a rule finds.
@@ -21,7 +20,7 @@ RANK: dict[Severity, int] = {"info": 0, "warning": 1, "error": 2}
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule: its name is also its section in the runbook; ``act`` says in one sentence what to do first."""
+    """One rule: its name is its id everywhere, and its section in the runbook; ``act`` says in one sentence what to do first."""
 
     name: str
     owner: Owner
@@ -37,15 +36,15 @@ _RULES = (
     Rule("null-block", "data", "Look at 01-explore: the share of trips without a passenger count has moved."),
     Rule("input-drift", "model", "Read the table of drifted inputs in 03-monitor; see whether the error moved too."),
     Rule("prediction-drift", "model", "Read 03-monitor: do durations move the same way as predictions?"),
-    Rule("error", "model", "Read 03-monitor by slice; see in 05-compare whether the challenger is better."),
+    Rule("rmse", "model", "Read 03-monitor by slice; see in 05-compare whether the challenger is better."),
     Rule("coverage", "model", "The interval lies: tell those who rely on it, and see whether a retrain mends it."),
-    Rule("slice-error", "model", "Read the slice table in 03-monitor; look for what changed at that place or hour."),
+    Rule("slice-rmse", "model", "Read the slice table in 03-monitor; look for what changed at that place or hour."),
     Rule("champion-old", "model", "See why no challenger was promoted since: 05-compare of the last months."),
     Rule("month-overdue", "operations", "Ask the source by hand (`taxi ingest`); look whether the daily flow runs."),
     Rule("retraining-stalled", "model", "Challengers do not mend it: look at data and features, or search a recipe."),
     Rule("check-did-not-run", "operations", "Run `taxi alarms check` by hand and find out why it was not run."),
     Rule("live-volume", "service", "Look whether callers reach the service; then whether the log takes rows."),
-    Rule("live-error", "model", "Roll back if the version is new (`taxi rollback`); else start a retrain."),
+    Rule("live-rmse", "model", "Roll back if the version is new (`taxi rollback`); else start a retrain."),
     Rule("live-coverage", "model", "Roll back if the version is new (`taxi rollback`); else start a retrain."),
     Rule("live-latency", "service", "Look at the machine's load and at the version that came last."),
     Rule("channel-dead", "operations", "Mend the address and run `taxi alarms drill`; messages wait until then."),
@@ -135,8 +134,8 @@ def judge_monitor(result: MonthResult, alarms: AlarmParams) -> Checked:
     """Return what 03-monitor found, check by check: a warning from its limits on, an error from those of ``alarms`` on."""
     page = _page(result, "03-monitor")
     return {
-        MONITORED[check.rule]: Finding(
-            MONITORED[check.rule],
+        check.rule: Finding(
+            check.rule,
             _gravity(check, alarms),
             check.sentence,
             result.month,

@@ -137,14 +137,3 @@ def decide_training(facts: Facts, retrain: RetrainParams) -> Decision:
 def replay(decision: Decision) -> Decision:
     """Decide again from the inputs of a decision; the same code decides the same."""
     return decide_training(decision.facts, decision.retrain)
-
-
-MONITORED = {
-    "volume": "volume",
-    "null-block": "null-block",
-    "input-drift": "input-drift",
-    "prediction-drift": "prediction-drift",
-    "rmse": "error",
-    "coverage": "coverage",
-    "slice-rmse": "slice-error",
-}

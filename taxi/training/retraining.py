@@ -17,10 +17,10 @@ from taxi.params import RetrainParams
 from taxi.registry.aliases import now
 from taxi.registry.versions import Version, pick_champion
 from taxi.training.plan import Plan
-from taxi.training.policy import MONITORED, Decision, Facts, decide_training, gather_facts
-from taxi.training.step_result import CompareResult
+from taxi.training.policy import Decision, Facts, decide_training, gather_facts
+from taxi.training.step_result import MEASURES, CompareResult, current_rule
 
-MENDABLE = {rule: check for check, rule in MONITORED.items()} | {"live-error": "rmse", "live-coverage": "coverage"}
+MENDABLE = {rule: rule for rule in MEASURES} | {"live-rmse": "rmse", "live-coverage": "coverage"}
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,8 @@ def retrain_result(
 def replay_retrain(record: Mapping[str, Any]) -> Decision:
     """Decide again from the inputs of a recorded decision (``record_call``); the same code decides the same."""
     decision = Decision.of(record)
-    return decide_retrain(from_json(record["call"], Call), decision.facts, decision.retrain)
+    call = from_json(record["call"], Call)
+    return decide_retrain(replace(call, rule=current_rule(call.rule)), decision.facts, decision.retrain)
 
 
 def keep_decision(settings: Settings, result: Mapping[str, Any]) -> None:
