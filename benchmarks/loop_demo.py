@@ -125,10 +125,10 @@ def await_alarm(world: Automation, traffic: Traffic, kind: str) -> dict[str, Any
     """Check every ten seconds until the live error's alarm is raised, or recovers."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until and not traffic.fault:
-        if told := check_alarms(world, kind, "live-error"):
+        if told := check_alarms(world, kind, "live-rmse"):
             return told
         time.sleep(CHECK_SECONDS)
-    raise Failed(f"no live-error alarm {kind}; traffic: {traffic.fault or 'goes on'}")
+    raise Failed(f"no live-rmse alarm {kind}; traffic: {traffic.fault or 'goes on'}")
 
 
 def await_retrain(world: Automation) -> dict[str, Any]:

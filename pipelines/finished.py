@@ -49,7 +49,7 @@ def _publish_again(settings: Settings, service: str, month: str, version: bool) 
             return None
         _LOG.info("%s %s is finished already; nothing to do", service, month)
         publish_files(settings, service, month, version)
-    return result | {"alarm_check": _watch(settings, service, month)}
+    return result.as_json() | {"finished_before": True, "alarm_check": _watch(settings, service, month)}
 
 
 def publish_finished(settings: Settings, service: str, months: list[str], version: bool) -> list[dict[str, Any]] | None:

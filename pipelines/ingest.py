@@ -7,11 +7,11 @@ from prefect import flow, task
 
 from pipelines.flow_runs import sign
 from taxi.config import Settings, load_settings
-from taxi.data.acceptance import clean_month, ready_split, refuse_unreadable, split_ahead
+from taxi.data.acceptance import Acceptance, clean_month, read_acceptance, ready_split, refuse_unreadable, split_ahead
 from taxi.data.fetch import fetch_month, fetch_zones
 from taxi.data.source import open_source
 from taxi.errors import BadFile, MonthRefused
-from taxi.files import read_json
+from taxi.files import as_json
 from taxi.params import load_params
 from taxi.reporting.pages import write_refusal
 from taxi.runs.dvc_snapshot import keep_edition, why_not
@@ -36,7 +36,7 @@ def fetch(settings: Settings, service: str, month: str) -> str:
 
 
 @task(name="clean", task_run_name="clean-{service}-{month}", timeout_seconds=3600)
-def clean(settings: Settings, service: str, month: str) -> dict[str, Any]:
+def clean(settings: Settings, service: str, month: str) -> Acceptance:
     """Split the month into kept trips and quarantine; raise MonthRefused, with its evidence page written."""
     params, paths = load_params(settings.root / "params.yaml"), settings.month(service, month)
     try:
@@ -46,7 +46,7 @@ def clean(settings: Settings, service: str, month: str) -> dict[str, Any]:
             run_on_a_worker(settings.scheduler, settings.data, split_ahead, paths, params)
         return clean_month(paths, params)
     except MonthRefused:
-        write_refusal(paths, read_json(paths.acceptance))
+        write_refusal(paths, read_acceptance(paths))
         raise
 
 
@@ -57,4 +57,4 @@ def ingest(
     """Fetch one month and split it; returns the acceptance summary with ``edition``."""
     settings = load_settings(source, engine, scheduler)
     edition = fetch(settings, service, month)
-    return clean(settings, service, month) | {"edition": edition}
+    return as_json(clean(settings, service, month)) | {"edition": edition}

@@ -16,16 +16,27 @@ from pipelines.flow_runs import sign
 from pipelines.ingest import clean, fetch
 from pipelines.runtime import hand_on
 from taxi.config import NOTEBOOKS, Settings, load_settings
+from taxi.data.acceptance import Acceptance
 from taxi.errors import MonthRefused, NotPublished
-from taxi.files import locked, remove, write_json
+from taxi.files import locked, remove
 from taxi.params import Params, load_params
 from taxi.registry.aliases import settle
-from taxi.registry.versions import champion_before, describe_incumbent, download_model
+from taxi.registry.versions import champion_before, download_model
 from taxi.runs.mlflow_run import record_month
-from taxi.runs.month_result import finished_month, month_result, read_results, refused_result, unpublished_result
+from taxi.runs.month_result import (
+    MonthResult,
+    finished_month,
+    month_result,
+    read_results,
+    refused_result,
+    trained_months,
+    unpublished_result,
+    write_result,
+)
 from taxi.runs.steps import execute_step, month_fingerprint
-from taxi.training.plan import Plan, make_plan, write_plan
+from taxi.training.plan import Incumbent, Plan, describe_incumbent, make_plan, write_plan
 from taxi.training.policy import Decision, decide_training, gather_facts
+from taxi.training.step_result import CompareResult, MonitorResult, Scores, recorded
 from taxi.training.train import refit_winner
 
 _LOG = logging.getLogger(__name__)
@@ -40,7 +51,7 @@ def plan_month(settings: Settings, service: str, month: str) -> Plan:
     return plan
 
 
-def take_incumbent(settings: Settings, service: str, month: str) -> dict[str, Any] | None:
+def take_incumbent(settings: Settings, service: str, month: str) -> Incumbent | None:
     """Fetch the champion that was trained before the month beside the month's models; returns what a plan says of it."""
     settle(settings.tracking_uri, service)
     version = champion_before(settings.tracking_uri, service, month)
@@ -53,9 +64,9 @@ def take_incumbent(settings: Settings, service: str, month: str) -> dict[str, An
 
 
 @task(name="notebook", task_run_name="{notebook}", cache_policy=NO_CACHE, timeout_seconds=7200)
-def run_step(settings: Settings, plan: Plan, notebook: str) -> dict[str, Any]:
-    """Execute one notebook for the plan's month, unless it was made from the same inputs; return its result."""
-    return execute_step(settings, plan, notebook)
+def run_step(settings: Settings, plan: Plan, notebook: str) -> None:
+    """Execute one notebook for the plan's month, unless it was made from the same inputs; its result is a file."""
+    execute_step(settings, plan, notebook)
 
 
 @task(name="refit", task_run_name="refit-{plan.service}-{plan.month}", cache_policy=NO_CACHE, timeout_seconds=7200)
@@ -65,18 +76,25 @@ def refit(settings: Settings, plan: Plan, params: Params) -> None:
 
 
 @task(name="register", task_run_name="register-{plan.service}-{plan.month}", cache_policy=NO_CACHE, retries=2)
-def register(settings: Settings, plan: Plan, params: Params, steps: dict[str, Any], fingerprint: str) -> dict[str, Any]:
+def register(
+    settings: Settings,
+    plan: Plan,
+    params: Params,
+    champion: Scores | None,
+    compare: CompareResult | None,
+    fingerprint: str,
+) -> dict[str, int]:
     """Keep the month's run and models in MLflow; move the aliases; safe to repeat."""
-    return record_month(settings, plan, params, steps, fingerprint)
+    return record_month(settings, plan, params, champion, compare, fingerprint)
 
 
-@task(name="publish", task_run_name="publish-{service}-{month}", cache_policy=NO_CACHE)
-def publish(settings: Settings, service: str, month: str, result: dict[str, Any], version: bool) -> None:
+@task(name="publish", task_run_name="publish-{result.service}-{result.month}", cache_policy=NO_CACHE)
+def publish(settings: Settings, result: MonthResult, version: bool) -> None:
     """Publish the month's files and leave Prefect artifacts; safe to repeat, and cheap when it is done."""
-    gallery = publish_files(settings, service, month, version)
-    key = f"{service}-{month}"
-    create_link_artifact(link=gallery, link_text=f"reports of {service} {month}", key=key)
-    rows = [{"name": name, "value": str(result[name])} for name in ("status", "verdict", "promoted", "reason")]
+    gallery = publish_files(settings, result.service, result.month, version)
+    key = f"{result.service}-{result.month}"
+    create_link_artifact(link=gallery, link_text=f"reports of {result.service} {result.month}", key=key)
+    rows = [{"name": name, "value": str(getattr(result, name))} for name in ("status", "verdict", "promoted", "reason")]
     create_table_artifact(table=rows, key=f"{key}-result")
 
 
@@ -91,42 +109,37 @@ class _Clock:
         self.seconds[name] = round(time.perf_counter() - begun, 2)
 
 
-def _decide(
-    settings: Settings, plan: Plan, params: Params, accepted: dict[str, Any], steps: dict[str, Any]
-) -> Decision:
-    alarms, earlier = steps["03-monitor"]["alarms"], read_results(settings.reports, plan.service)
-    facts = gather_facts(plan.month, alarms, accepted["findings"], plan.incumbent, earlier)
+def _decide(settings: Settings, plan: Plan, params: Params, accepted: Acceptance, monitor: MonitorResult) -> Decision:
+    trained = trained_months(read_results(settings.reports, plan.service))
+    facts = gather_facts(plan.month, monitor.alarms, accepted.findings, plan.incumbent, trained)
     return decide_training(facts, params.retrain)
 
 
-def _models(
-    settings: Settings, plan: Plan, params: Params, accepted: dict[str, Any], steps: dict[str, Any], clock: _Clock
-) -> Decision:
+def _watch_month(settings: Settings, plan: Plan, clock: _Clock) -> MonitorResult:
     for name in NOTEBOOKS[:3]:
         with clock.step(name):
-            steps[name] = run_step(settings, plan, name)
-    decision = _decide(settings, plan, params, accepted, steps)
-    if not decision.train:
-        for name in NOTEBOOKS[3:]:
-            for leftover in settings.month(plan.service, plan.month).reports.glob(f"{name}.*"):
-                remove(leftover)
-        return decision
+            run_step(settings, plan, name)
+    return recorded(settings.month(plan.service, plan.month), MonitorResult)
+
+
+def _train_month(settings: Settings, plan: Plan, params: Params, train: bool, clock: _Clock) -> CompareResult | None:
+    paths = settings.month(plan.service, plan.month)
+    if not train:
+        for leftover in (path for name in NOTEBOOKS[3:] for path in paths.reports.glob(f"{name}.*")):
+            remove(leftover)
+        return None
     for name in NOTEBOOKS[3:]:
         with clock.step(name):
-            steps[name] = run_step(settings, plan, name)
-    if steps["05-compare"]["promote"]:
+            run_step(settings, plan, name)
+    compare = recorded(paths, CompareResult)
+    if compare.promote:
         with clock.step("refit"):
             refit(settings, plan, params)
-    return decision
+    return compare
 
 
-def _keep(settings: Settings, result: dict[str, Any]) -> None:
-    write_json(settings.month(result["service"], result["month"]).reports / "month.json", result)
-
-
-def _run(settings: Settings, service: str, month: str, version: bool) -> dict[str, Any]:
+def _run(settings: Settings, service: str, month: str, version: bool) -> MonthResult:
     params, clock = load_params(settings.root / "params.yaml"), _Clock()
-    steps: dict[str, Any] = {}
     try:
         with clock.step("fetch"):
             edition = fetch(settings, service, month)
@@ -136,23 +149,23 @@ def _run(settings: Settings, service: str, month: str, version: bool) -> dict[st
         return unpublished_result(service, month, str(error))
     except MonthRefused as error:
         result = refused_result(settings.month(service, month), str(error), clock.seconds, params)
-        _keep(settings, result)
-        publish(settings, service, month, result, version)
+        write_result(settings, result)
+        publish(settings, result, version)
         return result
     with clock.step("plan"):
         plan = plan_month(settings, service, month)
-    decision = _models(settings, plan, params, accepted, steps, clock)
+    monitor = _watch_month(settings, plan, clock)
+    decision = _decide(settings, plan, params, accepted, monitor)
+    compare = _train_month(settings, plan, params, decision.train, clock)
     fingerprint = month_fingerprint(settings, plan, params)
     with clock.step("register"):
-        versions = register(settings, plan, params, steps, fingerprint)
-    result = month_result(settings, plan, accepted, steps, versions, decision) | {
-        "edition": edition,
-        "fingerprint": fingerprint,
-    }
-    _keep(settings, result | {"seconds": dict(clock.seconds)})
+        versions = register(settings, plan, params, monitor.metrics, compare, fingerprint)
+    result = month_result(settings, plan, accepted, monitor, compare, versions, decision)
+    result = result.model_copy(update={"edition": edition, "fingerprint": fingerprint, "seconds": dict(clock.seconds)})
+    write_result(settings, result)
     with clock.step("publish"):
-        publish(settings, service, month, result, version)
-    return result | {"seconds": clock.seconds}
+        publish(settings, result, version)
+    return result.model_copy(update={"seconds": clock.seconds})
 
 
 @flow(name="monthly", flow_run_name="monthly-{service}-{month}", validate_parameters=True, on_running=[sign])
@@ -170,12 +183,12 @@ def monthly(
     with locked(settings.data / ".locks" / f"{service}-{month}.lock"):
         done = finished_month(settings, service, month)
         if done is None:
-            result = _run(settings, service, month, version)
+            answer = _run(settings, service, month, version).as_json()
         else:
             _LOG.info("%s %s is finished already; nothing to do", service, month)
-            publish(settings, service, month, done, version)
-            result = done
-    if result["status"] == "not-published":
-        return result
+            publish(settings, done, version)
+            answer = done.as_json() | {"finished_before": True}
+    if answer["status"] == "not-published":
+        return answer
     # after the lock and the files: channels may be slow
-    return result | {"alarm_check": watch(settings, service, month)}
+    return answer | {"alarm_check": watch(settings, service, month)}

@@ -20,7 +20,7 @@ from taxi.months import shift_month
 from taxi.params import Params, load_params
 from taxi.registry.versions import versions
 from taxi.reporting.pages import build_gallery
-from taxi.runs.month_result import read_results
+from taxi.runs.month_result import read_results, trained_months
 from taxi.runs.steps import month_fingerprint
 from taxi.training.plan import Plan, make_retrain_plan, write_plan
 from taxi.training.policy import Decision
@@ -35,6 +35,7 @@ from taxi.training.retraining import (
     name_attempt,
     retrain_result,
 )
+from taxi.training.step_result import CompareResult, current_rule, recorded
 
 _LOG = logging.getLogger(__name__)
 
@@ -82,26 +83,27 @@ def plan_retrain(settings: Settings, service: str, month: str, params: Params) -
 
 def _decide(settings: Settings, service: str, call: Call, params: Params) -> tuple[Call, Decision]:
     month = newest_month(settings, service)
-    findings = read_acceptance(settings.month(service, month))["findings"]
-    there, results = versions(settings.tracking_uri, service), read_results(settings.reports, service)
-    known, facts = gather_call(call, month, findings, there, results)
+    findings = read_acceptance(settings.month(service, month)).findings
+    registered = versions(settings.tracking_uri, service)
+    trained = trained_months(read_results(settings.reports, service))
+    known, facts = gather_call(call, month, findings, registered, trained)
     return known, decide_retrain(known, facts, params.retrain)
 
 
 def _train(settings: Settings, service: str, call: Call, decision: Decision, params: Params) -> dict[str, Any]:
     month = newest_month(settings, service)
-    plan, steps = plan_retrain(settings, service, month, params), {}
+    plan = plan_retrain(settings, service, month, params)
     fingerprint = month_fingerprint(settings, plan, params)
     if (done := finished_attempt(settings, service, month, fingerprint)) is not None:
         _LOG.info("%s: this retrain was done before: %s", service, done["reason"])
         return done
     for name in NOTEBOOKS[3:]:
-        steps[name] = run_step(settings, plan, name)
-    if steps["05-compare"]["promote"]:
+        run_step(settings, plan, name)
+    compare = recorded(settings.month(service, month), CompareResult)
+    if compare.promote:
         refit(settings, plan, params)
-    seen = {"03-monitor": {"metrics": steps["05-compare"]["before"] if plan.incumbent else None}}
-    made = register(settings, plan, params, steps | seen, fingerprint)
-    result = retrain_result(settings, plan, decision, call, steps["05-compare"], made) | {"fingerprint": fingerprint}
+    made = register(settings, plan, params, compare.before if plan.incumbent else None, compare, fingerprint)
+    result = retrain_result(settings, plan, decision, call, compare, made) | {"fingerprint": fingerprint}
     write_json(attempt_file(settings, service, month), result)
     return result
 
@@ -120,7 +122,7 @@ def retrain(
     ``rule``, ``severity``, ``said`` and ``event`` are the alarm's that asks for it, and are kept with the decision. Asked for
     twice, it is done once. The result is ``done`` or ``held``, with the reason.
     """
-    settings, call = load_settings(source), Call(rule, severity, said, event)
+    settings, call = load_settings(source), Call(current_rule(rule), severity, said, event)
     hand_on(settings)
     params = load_params(settings.root / "params.yaml")
     with locked(settings.data / ".locks" / f"{parse_service(service)}-retrain.lock"):

@@ -7,12 +7,19 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock, Timeout
 
+from taxi.errors import TaxiError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
 STAGING_MARK = ".part-"
+Document = TypeVar("Document")
 
 
 def _sync(path: Path) -> None:
@@ -103,6 +110,50 @@ def append_json(path: Path, rows: Iterable[Any]) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+@cache
+def _make_adapter(kind: Any) -> "TypeAdapter[Any]":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+def _adapter(kind: Any) -> "TypeAdapter[Any]":
+    return _make_adapter(kind)
+
+
+def as_json(document: object) -> Any:
+    """Return a typed document (pydantic model or dataclass) as JSON-able values."""
+    return _adapter(type(document)).dump_python(document, mode="json")
+
+
+def from_json(content: Any, kind: type[Document]) -> Document:
+    """Return JSON-able values as a typed document; raises pydantic's ValidationError if they are none."""
+    document: Document = _adapter(kind).validate_python(content)
+    return document
+
+
+def write_model(path: Path, document: object) -> None:
+    """Write a typed document as JSON, whole or not at all."""
+    write_json(path, as_json(document))
+
+
+def read_model(path: Path, kind: type[Document], what: str, remedy: str) -> Document:
+    """Read a JSON file as a typed document.
+
+    A damaged file, or one of something else, raises TaxiError that names ``what`` was expected, the path, the faults and the
+    ``remedy``.
+    """
+    from pydantic import ValidationError
+
+    try:
+        document: Document = _adapter(kind).validate_json(path.read_bytes())
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc'])) or 'as a whole'}: {fault['msg']}" for fault in error.errors()]
+        listed = "; ".join(faults[:3]) + f"; and {len(faults) - 3} more" * (len(faults) > 3)
+        raise TaxiError(f"expected {what} as JSON at {path}; it cannot be read as one: {listed}. {remedy}") from error
+    return document
 
 
 def sha256_file(path: Path) -> str:

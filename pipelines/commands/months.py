@@ -105,9 +105,9 @@ def ingest(
     try:
         result = flow(service, month, settings.told_source, settings.engine, settings.scheduler) | {"status": "done"}
     except NotPublished as error:
-        result = unpublished_result(service, month, str(error)) | {"warnings": []}
+        result = unpublished_result(service, month, str(error)).as_json()
     except MonthRefused as error:
-        result = refused_result(settings.month(service, month), str(error), {}, params) | {"warnings": []}
+        result = refused_result(settings.month(service, month), str(error), {}, params).as_json()
     if json_:
         _say({name: result[name] for name in ("service", "month", "status", "rows", "warnings")}, True)
     else:
@@ -127,7 +127,7 @@ def clean(service: Service, month: Month) -> None:
 
     settings = load_settings()
     summary = clean_month(settings.month(service, month), load_params())
-    print(f"{service} {month}: {summary['rows']['kept']:,} of {summary['rows']['raw']:,} rows kept")
+    print(f"{service} {month}: {summary.rows['kept']:,} of {summary.rows['raw']:,} rows kept")
 
 
 def _literal(text: str) -> tuple[str, Any]:
@@ -186,7 +186,7 @@ def retrain(
     because: Annotated[str, typer.Option(help="Why; kept with the decision.")],
     rule: Annotated[
         str, typer.Option(help="The alarm that asks for it, as `taxi alarms list` names it.")
-    ] = "live-error",
+    ] = "live-rmse",
     source: Source = None,
     json_: AsJson = False,
 ) -> None:
@@ -226,5 +226,5 @@ def status(service: AnyService = None) -> None:
         held = f"{len(on_hand)} months on hand, {on_hand[0]} to {on_hand[-1]}" if on_hand else "no months on hand"
         print(f"{one}: {held}; {_champion(settings, one)}")
         for result in list(read_results(settings.reports, one).values())[-6:]:
-            words = ", ".join([result["verdict"] or "–", *result["alarms"]])
-            print(f"  {result['month']}  {result['status']:8}  {words:32}  {result['reason']}")
+            words = ", ".join([result.verdict or "–", *result.alarms])
+            print(f"  {result.month}  {result.status:8}  {words:32}  {result.reason}")

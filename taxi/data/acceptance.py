@@ -1,28 +1,119 @@
 """Whether a month as a whole may be used: it is read, split, judged by the month rules, and kept or refused."""
 
 import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
 import numpy as np
 import pandas as pd
 import pyarrow as arrow
 import pyarrow.parquet as parquet
-from collections.abc import Sequence
-from pathlib import Path
+from pydantic import BaseModel, ConfigDict, Field, computed_field
+from typing_extensions import TypedDict
+
 from taxi.config import MonthPaths
-from taxi.data.month_rules import ALONE, BESIDE, FORMAT, Figures, Finding, month_figures, read_history, row_count, volume_jump
+from taxi.data.month_rules import ALONE, BESIDE, FORMAT, Figures, Finding, month_figures, row_count, volume_jump
+from taxi.data.origin import read_origin
 from taxi.data.schema import check_trips, open_published, read_published, synthetic_mark, take_rows, to_arrow
 from taxi.data.trips import split_trips
 from taxi.errors import BadFile, MonthRefused, TaxiError
-from taxi.files import locked, publish, read_json, remove, sha256_file, sha256_json, staged, write_json
+from taxi.files import (
+    locked,
+    publish,
+    read_model,
+    remove,
+    sha256_file,
+    sha256_json,
+    staged,
+    write_json,
+    write_model,
+)
 from taxi.fingerprint import code_of, hash_path, kept_result
+from taxi.months import shift_month
 from taxi.params import AcceptParams, Params
-from typing import Any
 
-def read_acceptance(paths: MonthPaths) -> dict[str, Any]:
+
+class Rows(TypedDict):
+    """How many rows were published, kept and put in quarantine, these by reason."""
+
+    raw: int
+    kept: int
+    quarantined: int
+    reasons: dict[str, int]
+
+
+NO_ROWS: Rows = {"raw": 0, "kept": 0, "quarantined": 0, "reasons": {}}
+
+
+class Acceptance(BaseModel):
+    """What the acceptance rules said of a month: what ``data/acceptance/<service>/<month>.json`` holds.
+
+    ``figures`` are compared with those of other months only where both are of the same ``format``.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int = Field(1, ge=1, le=FORMAT)
+    service: str
+    month: str
+    status: Literal["accepted", "warned", "refused"]
+    rows: Rows
+    findings: list[Finding]
+    raw_sha256: str | None
+    address: str | None
+    synthetic: dict[str, Any] | None
+    figures: Figures | None
+    columns: list[str] = []
+
+    @property
+    def counted(self) -> Figures:
+        """The figures of a month that was counted; raises TaxiError for one that could not be read as a month."""
+        if self.figures is None:
+            raise TaxiError(f"{self.service} {self.month} was refused before anything was counted: it has no figures")
+        return self.figures
+
+    @property
+    def refusals(self) -> list[Finding]:
+        """The findings that refuse the month."""
+        return [finding for finding in self.findings if finding.level == "refuse"]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def warnings(self) -> list[str]:
+        """The findings that warn, as lines to print."""
+        return [str(finding) for finding in self.findings if finding.level == "warn"]
+
+
+def load_acceptance(path: Path) -> Acceptance:
+    """Read an acceptance file; raise TaxiError that names it if it is damaged."""
+    return read_model(path, Acceptance, "what the acceptance rules said of a month", "Remove it and run `taxi clean`")
+
+
+def read_acceptance(paths: MonthPaths) -> Acceptance:
     """Read what the acceptance rules said of a month; raise TaxiError that says what to run if there is nothing."""
     if not paths.acceptance.is_file():
         asked = f"--service {paths.service} --month {paths.month}"
         raise TaxiError(f"{paths.service} {paths.month} is not on hand: run `taxi ingest {asked}`")
-    return dict(read_json(paths.acceptance))
+    return load_acceptance(paths.acceptance)
+
+
+def read_history(paths: MonthPaths, months: int, synthetic: bool) -> list[Figures]:
+    """Return the figures of accepted months among the ``months`` calendar months before this one, oldest first.
+
+    Synthetic months are compared with synthetic ones only. ``adjoins`` says that a month is the one just before.
+    """
+    earlier = [shift_month(paths.month, -back) for back in range(months, 0, -1)]
+    files = [paths.acceptance.with_name(f"{month}.json") for month in earlier]
+    judged = [load_acceptance(path) for path in files if path.is_file()]
+    return [
+        before.figures | {"columns": before.columns, "adjoins": before.month == earlier[-1]}
+        for before in judged
+        if before.status != "refused"
+        and before.figures
+        and before.format == FORMAT
+        and (before.synthetic is not None) == synthetic
+    ]
 
 
 # --- The part of a month's acceptance that needs no other month: rows are split, and lie ready until the month is judged.
@@ -43,7 +134,7 @@ def _quarantined(path: Path, reasons: pd.Series) -> arrow.Table:
     return whole.append_column("reason", arrow.array(reasons.to_numpy(), arrow.string()))
 
 
-def _row_counts(kept: pd.DataFrame, reasons: pd.Series) -> dict[str, Any]:
+def _row_counts(kept: pd.DataFrame, reasons: pd.Series) -> Rows:
     counts = {str(name): int(count) for name, count in reasons.value_counts().sort_index().items()}
     return {"raw": len(kept) + len(reasons), "kept": len(kept), "quarantined": len(reasons), "reasons": counts}
 
@@ -102,46 +193,44 @@ def judge_month(figures: Figures, history: Sequence[Figures], accept: AcceptPara
     return found
 
 
-def decide(findings: Sequence[Finding]) -> str:
+def decide(findings: Sequence[Finding]) -> Literal["accepted", "warned", "refused"]:
     """Return what the findings amount to: accepted, warned (used, with warnings) or refused."""
     levels = {finding.level for finding in findings}
     return "refused" if "refuse" in levels else "warned" if "warn" in levels else "accepted"
 
 
-def _summary(paths: MonthPaths, findings: Sequence[Finding], **more: Any) -> dict[str, Any]:
-    source = read_json(paths.sidecar) if paths.sidecar.is_file() else {}
-    return {
+def _summary(paths: MonthPaths, findings: Sequence[Finding], **counted: Any) -> Acceptance:
+    origin = read_origin(paths.sidecar)
+    summary = {
         "format": FORMAT,
         "service": paths.service,
         "month": paths.month,
         "status": decide(findings),
-        "rows": {"raw": 0, "kept": 0, "quarantined": 0, "reasons": {}},
-        "findings": [finding.as_dict() for finding in findings],
-        "warnings": [f"{finding.rule}: {finding.message}" for finding in findings if finding.level == "warn"],
+        "rows": NO_ROWS,
+        "findings": list(findings),
         "raw_sha256": sha256_file(paths.raw) if paths.raw.is_file() else None,
-        "address": source.get("address"),
-        "synthetic": source.get("synthetic"),
+        "address": origin and origin.address,
+        "synthetic": origin and origin.synthetic,
         "figures": None,
-        "columns": [],
-    } | more
+    }
+    return Acceptance.model_validate(summary | counted)
 
 
-def _refuse(paths: MonthPaths, summary: dict[str, Any]) -> MonthRefused:
+def _refuse(paths: MonthPaths, summary: Acceptance) -> MonthRefused:
     remove(paths.trips)
-    write_json(paths.acceptance, summary)
-    broken = [f"{one['rule']}: {one['message']}" for one in summary["findings"] if one["level"] == "refuse"]
-    return MonthRefused(f"{paths.service} {paths.month} is refused. " + "; ".join(broken))
+    write_model(paths.acceptance, summary)
+    return MonthRefused(f"{paths.service} {paths.month} is refused. " + "; ".join(map(str, summary.refusals)))
 
 
-def refuse_unreadable(paths: MonthPaths, error: BadFile) -> dict[str, Any]:
+def refuse_unreadable(paths: MonthPaths, error: BadFile) -> Acceptance:
     """Return the summary of bytes that cannot be read as a month; kept as evidence unless an earlier edition is on hand."""
     summary = _summary(paths, [Finding(error.rule, "refuse", str(error))])
     if not paths.raw.is_file():
-        write_json(paths.acceptance, summary)
+        write_model(paths.acceptance, summary)
     return summary
 
 
-def clean_month(paths: MonthPaths, params: Params) -> dict[str, Any]:
+def clean_month(paths: MonthPaths, params: Params) -> Acceptance:
     """Split the raw month into kept trips and quarantine, judge it, and return the summary that is also kept as JSON.
 
     A split that lies ready (``splitting.split_month``) is taken up. Safe for two processes at once. Raises MonthRefused (for an
@@ -156,20 +245,20 @@ def clean_month(paths: MonthPaths, params: Params) -> dict[str, Any]:
         return _judged(paths, params, split)
 
 
-def _judged(paths: MonthPaths, params: Params, split: dict[str, Any]) -> dict[str, Any]:
+def _judged(paths: MonthPaths, params: Params, split: dict[str, Any]) -> Acceptance:
     rows, figures, columns = split["rows"], split["figures"], split["columns"]
     mark = {} if split["synthetic"] is None else {"synthetic": split["synthetic"]}
     history = read_history(paths, params.accept.history_months, synthetic=bool(mark))
     findings = judge_month(figures | {"columns": columns}, history, params.accept)
     summary = _summary(paths, findings, rows=rows, figures=figures, columns=columns, **mark)
     publish(paths.split / "quarantine.parquet", paths.quarantine)
-    if summary["status"] == "refused":
+    if summary.status == "refused":
         remove(paths.split)
         raise _refuse(paths, summary)
     publish(paths.split / "trips.parquet", paths.trips)
-    write_json(paths.acceptance, summary)
+    write_model(paths.acceptance, summary)
     remove(paths.split)
     _LOG.info("%s %s: %s of %s rows kept", paths.service, paths.month, f"{rows['kept']:,}", f"{rows['raw']:,}")
-    for line in summary["warnings"]:
+    for line in summary.warnings:
         _LOG.warning("%s %s: %s", paths.service, paths.month, line)
     return summary

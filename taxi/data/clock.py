@@ -1,8 +1,9 @@
 """The recorders' clocks: the hours that New York's clock changes add and take, and clocks that have collapsed."""
 
+from datetime import datetime, timedelta
+
 import numpy as np
 import pandas as pd
-from datetime import datetime, timedelta
 from numpy.typing import NDArray
 from scipy.special import bdtrc
 

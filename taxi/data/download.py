@@ -1,18 +1,20 @@
 """Downloads over HTTPS that survive a bad line: resumed by Range, retried with back-off, checked for length."""
 
 import errno
-import httpx
 import logging
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import httpx
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
 from taxi.config import shown
 from taxi.errors import NotPublished, TaxiError
 from taxi.files import read_json, remove, write_json
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
-from typing import Any
 
 _LOG = logging.getLogger(__name__)
 Progress = Callable[[int, int | None], None]

@@ -2,8 +2,6 @@
 
 import csv
 import logging
-import pyarrow as arrow
-import pyarrow.parquet as parquet
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -11,15 +9,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+import pyarrow as arrow
+import pyarrow.parquet as parquet
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
 from taxi.config import MonthPaths
 from taxi.data.download import Unreachable
+from taxi.data.origin import Edition, Origin, read_origin
 from taxi.data.schema import synthetic_mark
 from taxi.data.source import Shown, Source, month_name, open_source
 from taxi.errors import BadFile, TaxiError
-from taxi.files import locked, publish, read_json, sha256_file, write_json
-from typing import Any
+from taxi.files import locked, publish, sha256_file, write_model
 
 _LOG = logging.getLogger(__name__)
 ZONE_FILES = ("taxi_zone_lookup.csv", "taxi_zones.zip")
@@ -73,21 +76,19 @@ class Fetched:
     outcome: str
 
 
-def _still_there(kept: dict[str, Any], source: Source, name: str) -> bool | None:
+def _still_there(kept: Edition, source: Source, name: str) -> bool | None:
     """Say whether the source still has the edition that is kept; None, with a warning, if it does not answer."""
     try:
         found = source.ask(name)
     except Unreachable as error:
-        _LOG.warning("%s; going on with the edition of %s that is on hand", error, kept["fetched_at"])
+        _LOG.warning("%s; going on with the edition of %s that is on hand", error, kept.fetched_at)
         return None
-    return kept["address"] == source.address(name) and all(kept[one] == found[one] for one in ("etag", "size"))
+    return kept.address == source.address(name) and (kept.etag, kept.size) == (found["etag"], found["size"])
 
 
-def _whole(path: Path, sidecar: Path) -> dict[str, Any] | None:
-    if not (path.is_file() and sidecar.is_file()):
-        return None
-    kept = read_json(sidecar)
-    return kept if kept["size"] == path.stat().st_size and kept["sha256"] == sha256_file(path) else None
+def _whole(path: Path, sidecar: Path) -> Origin | None:
+    kept = read_origin(sidecar) if path.is_file() else None
+    return kept if kept and kept.size == path.stat().st_size and kept.sha256 == sha256_file(path) else None
 
 
 def fetch_file(
@@ -130,22 +131,22 @@ def _fetch_locked(
     with _progress(path.name) as shown:
         found = source.bring(name, part, shown)
     sha256 = sha256_file(part)
-    more = _described(part, path, describe)
-    origin = (
-        found
-        | more
-        | {"address": address, "sha256": sha256, "fetched_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    described = found | _described(part, path, describe)
+    changed = kept is not None and kept.sha256 != sha256
+    origin = Origin(
+        **described,
+        address=address,
+        sha256=sha256,
+        fetched_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        previous=[*([kept] if kept and changed else []), *(kept.previous if kept else [])],
     )
-    earlier = (kept or {}).get("previous", [])
-    changed = kept is not None and kept["sha256"] != sha256
-    origin["previous"] = [_edition(kept), *earlier] if kept and changed else earlier
     if kept and changed:
-        _LOG.warning("%s was republished: %s is replaced by %s", path.name, kept["sha256"][:12], sha256[:12])
+        _LOG.warning("%s was republished: %s is replaced by %s", path.name, kept.sha256[:12], sha256[:12])
         if before_replace:
             before_replace(path)
     publish(part, path)
-    write_json(sidecar, origin)
-    _LOG.info("fetched %s (%s bytes)", address, f"{origin['size']:,}")
+    write_model(sidecar, origin)
+    _LOG.info("fetched %s (%s bytes)", address, f"{origin.size:,}")
     return Fetched(path, "republished" if changed else "same" if kept else "new")
 
 
@@ -156,10 +157,6 @@ def _described(part: Path, path: Path, describe: Callable[[Path], dict[str, Any]
         rejected = path.with_suffix(".rejected")
         publish(part, rejected)
         raise BadFile(error.rule, f"{error}. What came is kept as {rejected}") from error
-
-
-def _edition(kept: dict[str, Any]) -> dict[str, Any]:
-    return {name: kept[name] for name in ("address", "sha256", "size", "etag", "fetched_at")}
 
 
 def fetch_month(

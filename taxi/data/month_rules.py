@@ -1,15 +1,16 @@
 """The rules that look at a month beside the accepted months before it; each is a pure function of their figures."""
 
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Any, Literal
+
 import numpy as np
 import pandas as pd
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import inf
-from taxi.config import MonthPaths
-from taxi.files import read_json
-from taxi.months import days_in_month, shift_month
+from pydantic import computed_field
+from pydantic.dataclasses import dataclass
+
+from taxi.months import days_in_month
 from taxi.params import AcceptParams
-from typing import Any, Literal
 
 # --- What the month rules look at: a month's figures, and those of the accepted months before it.
 
@@ -62,21 +63,6 @@ def month_figures(rows: pd.DataFrame, kept: pd.DataFrame, reasons: pd.Series, mo
     }
 
 
-def read_history(paths: MonthPaths, months: int, synthetic: bool) -> list[Figures]:
-    """Return the figures of accepted months among the ``months`` calendar months before this one, oldest first.
-
-    Synthetic months are compared with synthetic ones only. ``adjoins`` says that a month is the one just before.
-    """
-    earlier = [shift_month(paths.month, -back) for back in range(months, 0, -1)]
-    files = [paths.acceptance.with_name(f"{month}.json") for month in earlier]
-    judged = [read_json(path) for path in files if path.is_file()]
-    return [
-        one["figures"] | {"columns": one["columns"], "adjoins": one["month"] == earlier[-1]}
-        for one in judged
-        if one["status"] != "refused" and one.get("format") == FORMAT and (one["synthetic"] is not None) == synthetic
-    ]
-
-
 # --- What a month rule finds, and the rules that look at one month alone; each is a pure function of its figures.
 
 Level = Literal["ok", "warn", "refuse"]
@@ -84,22 +70,22 @@ Level = Literal["ok", "warn", "refuse"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What one rule says of a month: its name, how grave it is, what came, and what was expected."""
+    """What one acceptance rule says of a month: its id, how grave it is, what came, and what was expected."""
 
     rule: str
     level: Level
     got: str
     expected: str = ""
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def message(self) -> str:
         """Return both as one sentence."""
         return f"{self.got}; expected {self.expected}" if self.expected else self.got
 
-    def as_dict(self) -> dict[str, str]:
-        """Return the finding as JSON-able names and values."""
-        names = ("rule", "level", "expected", "got", "message")
-        return {name: getattr(self, name) for name in names}
+    def __str__(self) -> str:
+        """Return the rule and its sentence in one line."""
+        return f"{self.rule}: {self.message}"
 
 
 Judge = Callable[[Figures, Sequence[Figures], AcceptParams], Finding | list[Finding]]

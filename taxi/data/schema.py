@@ -1,16 +1,18 @@
 """One schema for the trips of every service and edition: how published files are read, what kept trips look like."""
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 import pyarrow as arrow
 import pyarrow.parquet as parquet
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+
 from taxi.errors import BadFile
-from typing import Any
 
 PREFIX = {"yellow": "tpep", "green": "lpep"}
 OTHER_SERVICES = {"fhvhv": "hvfhs_license_num", "fhv": "dispatching_base_num"}

@@ -1,17 +1,19 @@
 """Where months come from: the publisher's site, a folder, or S3, all in the publisher's layout."""
 
 import errno
-import fsspec
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urlparse
+
+import fsspec
+
 from taxi.config import shown as shown_address
 from taxi.data.download import Patience, Unreachable, ask_over_http, download
 from taxi.errors import NotPublished, TaxiError, UsageError
 from taxi.files import remove
-from typing import Any, Protocol
-from urllib.parse import unquote, urlparse
 
 Shown = Callable[[int, int | None], None]
 

@@ -4,20 +4,22 @@ Nothing of the real records is here but the figures of ``taxi.profiles``.
 """
 
 import json
-import numpy as np
-import pandas as pd
-import pyarrow as arrow
-import pyarrow.parquet as parquet
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as arrow
+import pyarrow.parquet as parquet
 from scipy.stats import norm
+
 from taxi.data.schema import PREFIX, SYNTHETIC_KEY
 from taxi.data.synthetic_city import build_city, write_lookup, write_shapes
 from taxi.files import staged
 from taxi.months import days_in_month, month_bounds
-from typing import Any
 
 # --- The publisher's layout of a month, by its edition.
 
@@ -49,6 +51,7 @@ def published_schema(service: str, month: str) -> arrow.Schema:
 
 
 # --- What a service's trips are like: figures of real green months of 2023 and yellow months of 2019, for the synthetic source.
+
 
 @dataclass(frozen=True)
 class Profile:

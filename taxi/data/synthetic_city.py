@@ -5,12 +5,14 @@ Nothing here is taken from the real zones but their number, the ids of the airpo
 
 import csv
 import io
-import numpy as np
-import shapefile
 import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+import numpy as np
+import shapefile
+
 from taxi.files import staged
 
 AIRPORT_IDS = {1: "EWR", 132: "Queens", 138: "Queens"}

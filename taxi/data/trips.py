@@ -1,8 +1,10 @@
 """Which published rows are trips to learn from: each refused row gets the first rule that refuses it."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
-from collections.abc import Callable
+
 from taxi.data.clock import collapsed_clock, elapsed_minutes
 from taxi.months import month_bounds
 from taxi.params import CleanParams

@@ -1,12 +1,14 @@
 """The publisher's taxi zones: names, boroughs, centroids, areas and shapes, in miles."""
 
 import io
-import numpy as np
-import pandas as pd
-import shapefile
 import zipfile
 from functools import lru_cache
 from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import shapefile
+
 from taxi.errors import BadFile
 
 FEET_PER_MILE = 5280.0

@@ -21,6 +21,7 @@ from taxi.fingerprint import Shelf
 from taxi.months import iterate_months, shift_month
 from taxi.params import Params, override
 from taxi.processes import end_with_parent
+from taxi.runs.month_result import MonthResult
 from taxi.training.plan import make_plan
 from taxi.training.policy import find_faults
 
@@ -46,7 +47,7 @@ def _bring(settings: Settings, service: str, month: str, params: Params, source:
     """Bring a month on hand as the monthly run does; one that was judged already is left as it is."""
     paths = settings.month(service, month)
     if paths.acceptance.is_file():
-        refused = [one["message"] for one in read_acceptance(paths)["findings"] if one["level"] == "refuse"]
+        refused = [finding.message for finding in read_acceptance(paths).refusals]
         if refused or not paths.trips.is_file():
             raise MonthRefused("; ".join(refused) or f"its kept trips are gone: {paths.trips}")
         return
@@ -100,14 +101,15 @@ def _stage(settings: Settings, asked: Asked, params: Params, policy: str, thread
 
 def play_policy(stage: Stage, service: str, months: Sequence[str]) -> list[Json]:
     """Play the months in order under the stage's policy; each leaves its result as JSON, and the next builds on it."""
-    results, versions = dict[str, Json](), tuple[Any, ...]()
+    results, told, versions = dict[str, MonthResult](), list[Json](), tuple[Any, ...]()
     policy = stage.params.retrain.policy
     for month in months:
         played = play_month(stage, service, month, versions, results)
-        results[month], versions = played.result, played.versions
+        results[month], versions = played.month, played.versions
+        told.append(played.result)
         write_json(stage.shelf.folder / "months" / policy / f"{month}.json", played.result)
-        _LOG.info("%s %s, %s: %s; %s", service, month, policy, played.result["verdict"], played.result["reason"])
-    return list(results.values())
+        _LOG.info("%s %s, %s: %s; %s", service, month, policy, played.month.verdict, played.month.reason)
+    return told
 
 
 def _fit_challenger(stage: Stage, service: str, month: str) -> None:
@@ -116,7 +118,7 @@ def _fit_challenger(stage: Stage, service: str, month: str) -> None:
 
 
 def _sound(settings: Settings, service: str, month: str) -> bool:
-    return not find_faults(read_acceptance(settings.month(service, month))["findings"])
+    return not find_faults(read_acceptance(settings.month(service, month)).findings)
 
 
 def _wait(futures: Sequence["Future[Any]"], what: str) -> list[Any]:

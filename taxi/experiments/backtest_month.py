@@ -11,17 +11,19 @@ from typing import Any
 
 from taxi.config import Settings
 from taxi.data.acceptance import read_acceptance
+from taxi.files import from_json
 from taxi.fingerprint import Shelf, code_of, hash_path
 from taxi.models.model import DurationModel, load_model, save_model
 from taxi.monitoring.alarm_rules import judge_month
 from taxi.monitoring.monitor import watch_champion
 from taxi.params import Params
-from taxi.registry.versions import Version, describe_incumbent, pick_champion
-from taxi.runs.month_result import month_result
+from taxi.registry.versions import Version, pick_champion
+from taxi.runs.month_result import MonthResult, month_result, trained_months
 from taxi.runs.record import record
-from taxi.training.plan import Plan, make_plan
+from taxi.training.plan import Plan, describe_incumbent, make_plan
 from taxi.training.policy import decide_training, gather_facts
 from taxi.training.promotion import judge_challenger
+from taxi.training.step_result import CompareResult, MonitorResult
 from taxi.training.train import train_challenger, train_winner
 
 # --- A backtest's fitted models: each is fitted once, whichever months and policies ask for it, and stays on disk.
@@ -113,8 +115,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class Played:
-    """The result of a month, in the form of ``taxi run``'s with its costs, and all versions that there are after it."""
+    """The result of a month, the same as ``taxi run`` prints it with its costs, and all versions that there are after it."""
 
+    month: MonthResult
     result: Json
     versions: tuple[Version, ...]
 
@@ -129,8 +132,16 @@ def _setting(stage: Stage, plan: Plan, champion: Version | None, module: str) ->
     }
 
 
-def watch(stage: Stage, plan: Plan, champion: Version | None) -> Json:
-    """Return what 03-monitor would record of the champion on the plan's month, with ``trips``, those of the month."""
+def _as_recorded(plan: Plan, notebook: str, values: Json) -> Json:
+    return {
+        "notebook": notebook,
+        "parameters": {"service": plan.service, "month": plan.month},
+        "fingerprint": "",
+    } | values
+
+
+def watch(stage: Stage, plan: Plan, champion: Version | None) -> tuple[MonitorResult, int]:
+    """Return what 03-monitor would record of the champion on the plan's month, and how many trips the month has."""
     settings, service = stage.settings, plan.service
     accepted = {month: hash_path(settings.month(service, month).acceptance) for month in [*plan.earlier, plan.month]}
     made_from = _setting(stage, plan, champion, "taxi.monitoring.monitor") | {
@@ -145,10 +156,11 @@ def watch(stage: Stage, plan: Plan, champion: Version | None) -> Json:
         watched = watch_champion(settings, plan, stage.params, model)
         return record(**watched.result, trips=len(watched.trips)).values
 
-    return stage.shelf.take("watched", made_from, make)
+    watched = stage.shelf.take("watched", made_from, make)
+    return from_json(_as_recorded(plan, "03-monitor", watched), MonitorResult), watched["trips"]
 
 
-def judge(stage: Stage, plan: Plan, champion: Version | None, challenger: Fit) -> Json:
+def judge(stage: Stage, plan: Plan, champion: Version | None, challenger: Fit) -> CompareResult:
     """Return what 05-compare would record of the challenger and the champion."""
     made_from = _setting(stage, plan, champion, "taxi.training.promotion") | {
         "challenger": challenger.name,
@@ -161,7 +173,8 @@ def judge(stage: Stage, plan: Plan, champion: Version | None, challenger: Fit) -
         compared = judge_challenger(stage.settings, plan, stage.params, model, stage.fits.load(challenger.name))
         return record(**compared.result).values
 
-    return stage.shelf.take("judged", made_from, make)
+    judged = stage.shelf.take("judged", made_from, make)
+    return from_json(_as_recorded(plan, "05-compare", judged), CompareResult)
 
 
 def _version(plan: Plan, role: str, number: int, metrics: dict[str, float], fit: Fit) -> Version:
@@ -169,44 +182,48 @@ def _version(plan: Plan, role: str, number: int, metrics: dict[str, float], fit:
     return Version(plan.service, number, months[0], months[-1], promoted, metrics, {}, fit.name, "backtest")
 
 
-def _train(stage: Stage, plan: Plan, champion: Version | None, last: int) -> tuple[Json, list[Fit], list[Version]]:
+def _train(
+    stage: Stage, plan: Plan, champion: Version | None, last: int
+) -> tuple[CompareResult, list[Fit], list[Version]]:
     fits = [stage.fits.get(plan, "challenger")]
     compared = judge(stage, plan, champion, fits[0])
-    if compared["promote"]:
+    if compared.promote:
         fits.append(stage.fits.get(plan, "winner"))
     roles = zip(("challenger", "winner"), fits, strict=False)
-    made = [_version(plan, role, last + at, compared["challenger"], fit) for at, (role, fit) in enumerate(roles, 1)]
+    made = [_version(plan, role, last + at, compared.challenger, fit) for at, (role, fit) in enumerate(roles, 1)]
     return compared, fits, made
 
 
-def _around(plan: Plan, steps: dict[str, Json], champion: Version | None, age: int | None) -> Json:
+def _around(plan: Plan, trips: int, compared: CompareResult | None, champion: Version | None, age: int | None) -> Json:
     """Return what a backtest tells of a month beyond the result of its run."""
-    compared = steps.get("05-compare", {})
     return {
-        "trips": steps["03-monitor"]["trips"],
+        "trips": trips,
         "trained_to": champion and champion.trained_to,
         "age": age,
         "compared_with": plan.earlier[-1] if plan.earlier else None,
         "gap": plan.gap,
-        "gain": compared.get("gain"),
-        "interval": compared.get("interval"),
+        "gain": compared and compared.gain,
+        "interval": compared and list(compared.interval),
     }
 
 
-def play_month(stage: Stage, service: str, month: str, versions: Sequence[Version], earlier: dict[str, Json]) -> Played:
+def play_month(
+    stage: Stage, service: str, month: str, versions: Sequence[Version], earlier: dict[str, MonthResult]
+) -> Played:
     """Play one month that was accepted, as it would have come: ``versions`` and ``earlier`` results are those before it."""
     settings, params, champion = stage.settings, stage.params, pick_champion(versions, month)
     on_hand, incumbent = settings.months_on_hand(service), describe_incumbent(champion)
     plan = make_plan(service, month, on_hand, params.model.window_months, incumbent)
-    accepted, steps = read_acceptance(settings.month(service, month)), {"03-monitor": watch(stage, plan, champion)}
-    facts = gather_facts(month, steps["03-monitor"]["alarms"], accepted["findings"], incumbent, earlier)
+    accepted, (monitor, trips) = read_acceptance(settings.month(service, month)), watch(stage, plan, champion)
+    facts = gather_facts(month, monitor.alarms, accepted.findings, incumbent, trained_months(earlier))
     decision = decide_training(facts, params.retrain)
-    fits, made = list[Fit](), list[Version]()
+    compared, fits, made = None, list[Fit](), list[Version]()
     if decision.train:
-        steps["05-compare"], fits, made = _train(stage, plan, champion, len(versions))
+        compared, fits, made = _train(stage, plan, champion, len(versions))
     numbers = dict(zip(("challenger", "winner"), [one.number for one in made], strict=False))
-    result = month_result(settings, plan, accepted, steps, numbers, decision)
-    result |= {"policy": params.retrain.policy, "reports": []}  # a backtest writes one page for all its months
-    result |= _around(plan, steps, champion, facts.age) | as_cost(fits)
+    result = month_result(settings, plan, accepted, monitor, compared, numbers, decision)
     found = judge_month({**earlier, month: result}, month, (), params.alarms)
-    return Played(result | {"findings": [one.as_dict() for one in found.values() if one]}, (*versions, *made))
+    told = result.as_json() | {"findings": [one.as_dict() for one in found.values() if one]}
+    told |= {"policy": params.retrain.policy, "reports": []}  # a backtest writes one page for all its months
+    told |= _around(plan, trips, compared, champion, facts.age) | as_cost(fits)
+    return Played(result, told, (*versions, *made))

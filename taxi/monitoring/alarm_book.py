@@ -17,6 +17,7 @@ from taxi.files import append_json, locked, read_json, write_json
 from taxi.monitoring.alarm_rules import RANK, Checked, Finding, Json, Message, make_message
 from taxi.monitoring.channels import Channel, Delivery, name_channels, send
 from taxi.params import AlarmParams, Params
+from taxi.training.step_result import current_rule
 
 _LOG = logging.getLogger(__name__)
 
@@ -72,11 +73,19 @@ def _recovery(entry: Json, service: str, month: str | None, at: datetime, alarms
     return make_message("recovered", service, Finding(severity="info", said=said, month=month, **known), at, alarms)
 
 
+def _upgrade(book: Json) -> Json:
+    """Return the book with the rules' ids of today: what was raised under an earlier one stands, and can recover."""
+    entries = [entry | {"rule": current_rule(entry["rule"])} for entry in book["standing"].values()]
+    places = [place.split("/") for place in book["standing"]]
+    keys = ["/".join([service, current_rule(rule), *part]) for service, rule, *part in places]
+    return book | {"standing": dict(zip(keys, entries, strict=True))}
+
+
 def read_book(path: Path) -> Json:
     """Return the book at ``path``; an empty one where there is none. One that cannot be read raises TaxiError."""
     try:
-        return read_json(path) if path.is_file() else empty_book()
-    except ValueError as error:
+        return _upgrade(read_json(path)) if path.is_file() else empty_book()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         said = f"expected the alarm book as JSON at {path}: {error}. Move it away, and what stands is told anew"
         raise TaxiError(said) from error
 

@@ -9,18 +9,18 @@ from typing import Any, Literal
 
 from taxi.months import month_bounds, months_apart, shift_month
 from taxi.params import AlarmParams
-from taxi.training.policy import MONITORED
+from taxi.runs.month_result import MonthResult
+from taxi.training.step_result import Check, Severity
 
 # --- The alarms' catalogue: what each rule is about, whose it is and what to do; and what a rule finds.
 
-Severity = Literal["info", "warning", "error"]
 Owner = Literal["data", "model", "service", "operations"]
 RANK: dict[Severity, int] = {"info": 0, "warning": 1, "error": 2}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule: its name is also its section in the runbook; ``act`` says in one sentence what to do first."""
+    """One rule: its name is its id everywhere, and its section in the runbook; ``act`` says in one sentence what to do first."""
 
     name: str
     owner: Owner
@@ -36,15 +36,15 @@ _RULES = (
     Rule("null-block", "data", "Look at 01-explore: the share of trips without a passenger count has moved."),
     Rule("input-drift", "model", "Read the table of drifted inputs in 03-monitor; see whether the error moved too."),
     Rule("prediction-drift", "model", "Read 03-monitor: do durations move the same way as predictions?"),
-    Rule("error", "model", "Read 03-monitor by slice; see in 05-compare whether the challenger is better."),
+    Rule("rmse", "model", "Read 03-monitor by slice; see in 05-compare whether the challenger is better."),
     Rule("coverage", "model", "The interval lies: tell those who rely on it, and see whether a retrain mends it."),
-    Rule("slice-error", "model", "Read the slice table in 03-monitor; look for what changed at that place or hour."),
+    Rule("slice-rmse", "model", "Read the slice table in 03-monitor; look for what changed at that place or hour."),
     Rule("champion-old", "model", "See why no challenger was promoted since: 05-compare of the last months."),
     Rule("month-overdue", "operations", "Ask the source by hand (`taxi ingest`); look whether the daily flow runs."),
     Rule("retraining-stalled", "model", "Challengers do not mend it: look at data and features, or search a recipe."),
     Rule("check-did-not-run", "operations", "Run `taxi alarms check` by hand and find out why it was not run."),
     Rule("live-volume", "service", "Look whether callers reach the service; then whether the log takes rows."),
-    Rule("live-error", "model", "Roll back if the version is new (`taxi rollback`); else start a retrain."),
+    Rule("live-rmse", "model", "Roll back if the version is new (`taxi rollback`); else start a retrain."),
     Rule("live-coverage", "model", "Roll back if the version is new (`taxi rollback`); else start a retrain."),
     Rule("live-latency", "service", "Look at the machine's load and at the version that came last."),
     Rule("channel-dead", "operations", "Mend the address and run `taxi alarms drill`; messages wait until then."),
@@ -91,114 +91,113 @@ def explain(rule: str, params: AlarmParams) -> dict[str, str]:
     return {"owner": getattr(params.owners, one.owner), "act": one.act, "runbook": f"{params.runbook}#{one.name}"}
 
 
-Result = Mapping[str, Any]
-
 LEARNABLE = {"rmse", "coverage", "slice-rmse", "prediction-drift"}
 
 
-def _page(result: Result, name: str) -> str | None:
-    return next((page for page in result["reports"] if PurePath(page).stem == name), None)
+def _page(result: MonthResult, name: str) -> str | None:
+    return next((page for page in result.reports if PurePath(page).stem == name), None)
 
 
-def _quality(result: Result) -> tuple[str, ...]:
-    return tuple(result.get("decision", {}).get("facts", {}).get("quality", ()))
+def _warnings(result: MonthResult, faults: bool) -> str:
+    """Return the sentences of the acceptance rules' warnings: of those that doubt the records, or of the others."""
+    quality = result.decision.facts.quality if result.decision else ()
+    return "; ".join(str(one) for one in result.findings if one.level == "warn" and (one.rule in quality) is faults)
 
 
-def judge_quality(result: Result) -> Finding | None:
+def judge_quality(result: MonthResult) -> Finding | None:
     """An error where the month was refused; a warning where its records have more faults than usual."""
-    month, faults = result["month"], _quality(result)
-    if result["status"] == "refused":
-        return Finding("data-quality", "error", result["reason"], month, report=_page(result, "refused"))
-    said = [line for line in result.get("warnings", ()) if line.startswith(faults)] if faults else []
-    if not said:
+    if result.status == "refused":
+        return Finding("data-quality", "error", result.reason, result.month, report=_page(result, "refused"))
+    if not (said := _warnings(result, faults=True)):
         return None
-    return Finding("data-quality", "warning", "; ".join(said), month, report=_page(result, "01-explore"))
+    return Finding("data-quality", "warning", said, result.month, report=_page(result, "01-explore"))
 
 
-def judge_unlike(result: Result) -> Finding | None:
+def judge_unlike(result: MonthResult) -> Finding | None:
     """A warning where the month was accepted though it is unlike the months before."""
-    faults = _quality(result)
-    said = [line for line in result.get("warnings", ()) if not (faults and line.startswith(faults))]
-    if not said:
+    if not (said := _warnings(result, faults=False)):
         return None
-    return Finding("unlike-before", "warning", "; ".join(said), result["month"], report=_page(result, "01-explore"))
+    return Finding("unlike-before", "warning", said, result.month, report=_page(result, "01-explore"))
 
 
-def _gravity(check: str, numbers: Mapping[str, float], alarms: AlarmParams) -> Severity:
+def _gravity(check: Check, alarms: AlarmParams) -> Severity:
     low, high = alarms.coverage_error
     grave = {
-        "volume": numbers.get("volume", 0.0) <= -alarms.volume_error,
-        "rmse": numbers.get("rmse_ratio", 0.0) >= alarms.rmse_error,
-        "coverage": not low <= numbers.get("coverage", low) <= high,
+        "volume": check.numbers.get("volume", 0.0) <= -alarms.volume_error,
+        "rmse": check.numbers.get("rmse_ratio", 0.0) >= alarms.rmse_error,
+        "coverage": not low <= check.numbers.get("coverage", low) <= high,
     }
-    return "error" if grave.get(check) else "warning"
+    return "error" if grave.get(check.rule) else "warning"
 
 
-def judge_monitor(result: Result, alarms: AlarmParams) -> Checked:
+def judge_monitor(result: MonthResult, alarms: AlarmParams) -> Checked:
     """Return what 03-monitor found, check by check: a warning from its limits on, an error from those of ``alarms`` on."""
-    found: Checked = {}
-    numbers = result.get("numbers") or {}
-    for line in result["alarm_reasons"]:
-        check, _, said = line.partition(": ")
-        rule = MONITORED[check]
-        found[rule] = None
-        if check in result["alarms"]:
-            grave = _gravity(check, numbers, alarms)
-            page = _page(result, "03-monitor")
-            found[rule] = Finding(rule, grave, said, result["month"], numbers=numbers, report=page)
-    return found
+    page = _page(result, "03-monitor")
+    return {
+        check.rule: Finding(
+            check.rule,
+            _gravity(check, alarms),
+            check.sentence,
+            result.month,
+            numbers=check.numbers,
+            report=page,
+        )
+        if check.alarms
+        else None
+        for check in result.checks
+    }
 
 
-def judge_age(result: Result, alarms: AlarmParams) -> Finding | None:
+def judge_age(result: MonthResult, alarms: AlarmParams) -> Finding | None:
     """Say whether the champion, as the month leaves it, was trained too long ago."""
-    incumbent = result["decision"]["facts"]["incumbent"]
-    age = 0 if result["promoted"] or incumbent is None else months_apart(incumbent["trained_to"], result["month"])
+    incumbent = result.decision.facts.incumbent if result.decision and not result.promoted else None
+    age = months_apart(incumbent["trained_to"], result.month) if incumbent else 0
     severity = grade(age, *alarms.champion_months)
-    if severity is None:
+    if incumbent is None or severity is None:
         return None
-    said = (
-        f"version {incumbent['version']} was trained to {incumbent['trained_to']}, {age} months ago; {result['reason']}"
-    )
+    said = f"version {incumbent['version']} was trained to {incumbent['trained_to']}, {age} months ago; {result.reason}"
     page = _page(result, "05-compare") or _page(result, "03-monitor")
-    return Finding("champion-old", severity, said, result["month"], numbers={"months": age}, report=page)
+    return Finding("champion-old", severity, said, result.month, numbers={"months": age}, report=page)
 
 
-def judge_stalled(results: Sequence[Result], alarms: AlarmParams) -> Finding | None:
+def judge_stalled(results: Sequence[MonthResult], alarms: AlarmParams) -> Finding | None:
     """Say whether alarms that a retrain should mend have stood for so many months in which nothing was promoted."""
     last = results[-alarms.stalled_months :]
-    standing = [sorted(LEARNABLE & set(one["alarms"])) for one in last]
-    if len(last) < alarms.stalled_months or not all(standing) or any(one["promoted"] for one in last):
+    standing = [sorted(LEARNABLE & set(one.alarms)) for one in last]
+    if len(last) < alarms.stalled_months or not all(standing) or any(one.promoted for one in last):
         return None
-    tried = sum(bool(one.get("trained")) for one in last)
+    tried = sum(one.trained for one in last)
     said = (
-        f"alarms in each of the last {len(last)} months, {last[0]['month']} to {last[-1]['month']} "
+        f"alarms in each of the last {len(last)} months, {last[0].month} to {last[-1].month} "
         f"({', '.join(standing[-1])} in the last); {tried} challengers were trained and none was promoted"
     )
     page = _page(last[-1], "05-compare") or _page(last[-1], "03-monitor")
-    return Finding("retraining-stalled", "warning", said, last[-1]["month"], report=page)
+    return Finding("retraining-stalled", "warning", said, last[-1].month, report=page)
 
 
-def judge_check(result: Result, unchecked: Sequence[str]) -> Finding | None:
+def judge_check(result: MonthResult, unchecked: Sequence[str]) -> Finding | None:
     """Say whether a month was done and nobody looked: without the monitor's result, or before this one without a check."""
-    missed = [*unchecked, *([result["month"]] if not result.get("alarm_reasons") else [])]
+    missed = [*unchecked, *([result.month] if not result.checks else [])]
     if not missed:
         return None
     said = f"done and not watched: {', '.join(missed)}"
-    return Finding("check-did-not-run", "error", said, result["month"], numbers={"months": len(missed)})
+    return Finding("check-did-not-run", "error", said, result.month, numbers={"months": len(missed)})
 
 
-def judge_month(results: Mapping[str, Result], month: str, unchecked: Sequence[str], alarms: AlarmParams) -> Checked:
+def judge_month(
+    results: Mapping[str, MonthResult], month: str, unchecked: Sequence[str], alarms: AlarmParams
+) -> Checked:
     """Return what each rule that could look found in the month; ``results`` are those of its service, by month.
 
     ``unchecked`` are months run before it whose alarms nobody looked at. A refused month says nothing of the champion.
     """
     result = results[month]
     found: Checked = {"data-quality": judge_quality(result)}
-    if result["status"] != "done":
+    if result.status != "done":
         return found
-    done = [one for name, one in sorted(results.items()) if name <= month and one["status"] == "done"]
-    found |= judge_monitor(result, alarms) if result.get("alarm_reasons") else {}
-    found |= {"champion-old": judge_age(result, alarms)} if result.get("decision") else {}
+    done = [one for name, one in sorted(results.items()) if name <= month and one.status == "done"]
+    found |= judge_monitor(result, alarms) if result.checks else {}
+    found |= {"champion-old": judge_age(result, alarms)} if result.decision else {}
     return found | {
         "unlike-before": judge_unlike(result),
         "retraining-stalled": judge_stalled(done, alarms),

@@ -72,7 +72,7 @@ def hourly_trips(settings: Settings, service: str, at: datetime) -> float | None
     months = settings.months_on_hand(service)
     if not months:
         return None
-    figures = read_acceptance(settings.month(service, months[-1]))["figures"]
+    figures = read_acceptance(settings.month(service, months[-1])).counted
     hour = (at - timedelta(minutes=30)).astimezone(NEW_YORK).hour
     return float(figures["kept"] / days_in_month(months[-1]) * figures["by_hour"][hour])
 

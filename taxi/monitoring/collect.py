@@ -14,7 +14,7 @@ from taxi.monitoring.metric_store import Kind, Metric, MetricStore, open_metrics
 from taxi.params import CleanParams, load_params
 from taxi.predictions.arms import VALUES, with_known_duration
 from taxi.predictions.store import open_store
-from taxi.runs.month_result import read_results
+from taxi.runs.month_result import MonthResult, read_results
 
 # --- Live traffic as metrics: volume, error, coverage and latency of each arm, by the hour (UTC) in which predictions were made.
 
@@ -51,47 +51,42 @@ def error_metrics(known: pd.DataFrame, service: str, clean: CleanParams) -> list
 
 # --- A month's result as metrics: scores, rows, alarms, the decision, and what it cost in seconds and bytes.
 
-MODELS = ("champion", "challenger")
 
-
-def _of(kind: Kind, result: dict[str, Any], name: str, values: dict[str, Any]) -> list[Metric]:
+def _of(kind: Kind, result: MonthResult, name: str, values: dict[str, Any]) -> list[Metric]:
     """Return one metric a part."""
-    service, month = result["service"], result["month"]
     known = {part: value for part, value in values.items() if value is not None}
-    return [Metric(kind, service, month, name, part, float(value)) for part, value in known.items()]
+    return [Metric(kind, result.service, result.month, name, part, float(value)) for part, value in known.items()]
 
 
-def _scores(result: dict[str, Any]) -> list[Metric]:
+def _scores(result: MonthResult) -> list[Metric]:
     found = []
-    for model in MODELS:
-        one = result.get(model) or {}
-        for name, value in (one.get("metrics") or {}).items():
-            found += _of("month", result, name, {model: value})
-        found += _of("month", result, "version", {model: one.get("version")})
+    for part, model in (("champion", result.champion), ("challenger", result.challenger)):
+        for name, value in ((model and model.metrics) or {}).items():
+            found += _of("month", result, name, {part: value})
+        found += _of("month", result, "version", {part: model and model.version})
     return found
 
 
-def _text(result: dict[str, Any], name: str, text: Any) -> list[Metric]:
-    return [Metric("month", result["service"], result["month"], name, text=str(text))] if text else []
+def _text(result: MonthResult, name: str, text: str | None) -> list[Metric]:
+    return [Metric("month", result.service, result.month, name, text=text)] if text else []
 
 
-def month_metrics(result: dict[str, Any]) -> list[Metric]:
-    """Return the metrics of a month's result (``month.json``); what an older result lacks is left out."""
-    rows, alarms = result["rows"], result.get("alarms") or []
-    counted = {name: rows.get(name) for name in ("raw", "kept", "quarantined")}
-    yes = {name: bool(result.get(name)) for name in ("promoted", "trained", "synthetic")}
-    decision = result.get("decision")
+def month_metrics(result: MonthResult) -> list[Metric]:
+    """Return the metrics of a month's result; what an older result lacks is left out."""
+    rows, alarms = result.rows, result.alarms
+    counted = {"raw": rows["raw"], "kept": rows["kept"], "quarantined": rows["quarantined"]}
+    yes = {"promoted": result.promoted, "trained": result.trained, "synthetic": bool(result.synthetic)}
     return [
         *_of("month", result, "rows", counted),
-        *_of("month", result, "rows_refused", rows.get("reasons") or {}),
+        *_of("month", result, "rows_refused", rows["reasons"]),
         *_scores(result),
         *(one for name, value in yes.items() for one in _of("month", result, name, {"": value})),
         *_of("month", result, "alarms", {"": len(alarms)}),
-        *_of("month", result, "alarm", dict.fromkeys(map(str, alarms), 1)),
-        *_text(result, "status", result["status"]),
-        *_text(result, "verdict", result.get("verdict")),
-        *_text(result, "reason", result.get("reason")),
-        *_text(result, "decision", decision and json.dumps(decision, sort_keys=True)),
+        *_of("month", result, "alarm", dict.fromkeys(alarms, 1)),
+        *_text(result, "status", result.status),
+        *_text(result, "verdict", result.verdict),
+        *_text(result, "reason", result.reason),
+        *_text(result, "decision", json.dumps(result.decision.as_dict(), sort_keys=True) if result.decision else None),
     ]
 
 
@@ -102,20 +97,20 @@ def _size(path: Path) -> int | None:
     return sum(one.stat().st_size for one in files) if files else None
 
 
-def cost_metrics(result: dict[str, Any], paths: MonthPaths) -> list[Metric]:
+def cost_metrics(result: MonthResult, paths: MonthPaths) -> list[Metric]:
     """Return what the month cost: seconds by step, and bytes on disk by what they are."""
     kept = ("raw", "trips", "quarantine", "models", "reports")
     sizes = {name: _size(getattr(paths, name)) for name in kept}
-    return [*_of("cost", result, "seconds", result.get("seconds") or {}), *_of("cost", result, "bytes", sizes)]
+    return [*_of("cost", result, "seconds", result.seconds), *_of("cost", result, "bytes", sizes)]
 
 
 AGAIN = timedelta(hours=72)  # outcomes come later than predictions: so long an hour is looked at again
 _LOG = logging.getLogger(__name__)
 
 
-def collect_month(store: MetricStore, settings: Settings, result: dict[str, Any]) -> int:
+def collect_month(store: MetricStore, settings: Settings, result: MonthResult) -> int:
     """Write one month's metrics and costs; return how many."""
-    paths = settings.month(result["service"], result["month"])
+    paths = settings.month(result.service, result.month)
     metrics = [*month_metrics(result), *cost_metrics(result, paths)]
     store.replace(metrics)
     return len(metrics)

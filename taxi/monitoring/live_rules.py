@@ -1,4 +1,4 @@
-"""What live traffic says to the alarms' rules: error, coverage and latency of each arm, and how many predictions came."""
+"""What live traffic says to the alarms' rules: RMSE, coverage and latency of each arm, and how many predictions came."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -20,7 +20,7 @@ def newest_of_arm(rows: pd.DataFrame, arm: str, most: int) -> pd.DataFrame:
     return own[own["version"] == own["version"].iloc[-1]].tail(most) if len(own) else own
 
 
-def judge_error(own: pd.DataFrame, arm: str, promoted: float, alarms: AlarmParams) -> Finding | None:
+def judge_rmse(own: pd.DataFrame, arm: str, promoted: float, alarms: AlarmParams) -> Finding | None:
     """Hold the arm's RMSE (minutes) on judged trips against the one that its version was registered with."""
     rmse = score(own["duration"], own[ANSWERS])["rmse"]
     severity = grade(rmse / promoted, *alarms.live_rmse_ratio)
@@ -31,7 +31,7 @@ def judge_error(own: pd.DataFrame, arm: str, promoted: float, alarms: AlarmParam
         f"{rmse / promoted - 1:+.1%} against the {promoted:.2f} it was registered with"
     )
     numbers = {"rmse": rmse, "promoted": promoted, "trips": float(len(own))}
-    return Finding("live-error", severity, said, part=arm, numbers=numbers)
+    return Finding("live-rmse", severity, said, part=arm, numbers=numbers)
 
 
 def judge_coverage(own: pd.DataFrame, arm: str, monitor: MonitorParams, alarms: AlarmParams) -> Finding | None:
@@ -73,7 +73,7 @@ def judge_arms(
     for arm in ARMS:
         latest, known = (newest_of_arm(rows, arm, alarms.live_trips) for rows in (made, judged))
         if not len(latest):
-            found |= {f"{rule}/{arm}": None for rule in ("live-error", "live-coverage", "live-latency")}
+            found |= {f"{rule}/{arm}": None for rule in ("live-rmse", "live-coverage", "live-latency")}
             continue
         timed = latest.dropna(subset=["latency_ms"])
         if len(timed) >= alarms.live_least:
@@ -82,7 +82,7 @@ def judge_arms(
         if len(known) >= alarms.live_least:
             version = int(known["version"].iloc[-1])
             if version in promoted:
-                found[f"live-error/{arm}"] = judge_error(known, arm, promoted[version], alarms)
+                found[f"live-rmse/{arm}"] = judge_rmse(known, arm, promoted[version], alarms)
             found[f"live-coverage/{arm}"] = judge_coverage(known, arm, monitor, alarms)
     return found
 

@@ -1,6 +1,6 @@
 """How the champion did in a month it never saw: scores, drift, volume, and a verdict with reasons."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,18 +15,10 @@ from taxi.models.model import DurationModel
 from taxi.monitoring.drift import Drift, compare_months, describe_inputs, keep_page, keep_run, sample_trips
 from taxi.params import MonitorParams, Params
 from taxi.training.plan import Plan
+from taxi.training.step_result import Check, Verdict, list_alarms, make_check
 from taxi.training.train import judging_trips, load_incumbent, read_months
 
 # --- What the monitor found in a month: everything that its notebook shows and records.
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """``calm``, ``alarm``, or ``first`` (no champion yet), the names of the alarms, and a sentence with numbers for each check."""
-
-    verdict: str
-    alarms: list[str]
-    reasons: list[str]
 
 
 @dataclass(frozen=True)
@@ -39,8 +31,7 @@ class Watched:
     by_slice: pd.DataFrame | None
     drift: Drift | None
     volume_table: pd.DataFrame
-    verdict: Verdict
-    numbers: dict[str, float]
+    checks: list[Check]
 
     @cached_property
     def note(self) -> str:
@@ -68,137 +59,97 @@ class Watched:
         """Effect sizes by column."""
         return pd.DataFrame() if self.drift is None else self.drift.table.round(4)
 
+    @property
+    def verdict(self) -> Verdict:
+        """What the checks amount to."""
+        return reach_verdict(self.checks, self.plan.incumbent is not None)
+
     @cached_property
     def verdict_text(self) -> str:
         """The verdict as Markdown."""
-        lines = [
-            f"- {'**' + line + '**' if line.split(':')[0] in self.verdict.alarms else line}"
-            for line in self.verdict.reasons
-        ]
+        lines = [f"- **{check}**" if check.alarms else f"- {check}" for check in self.checks]
         sampled = [f"\nDrift compares {self.drift.note}."] if self.drift else []
-        return "\n".join([f"**{self.verdict.verdict.upper()}**", "", *lines, *sampled])
+        return "\n".join([f"**{self.verdict.upper()}**", "", *lines, *sampled])
 
     @cached_property
     def result(self) -> dict[str, Any]:
         """What the notebook records."""
-        return {
-            "verdict": self.verdict.verdict,
-            "alarms": self.verdict.alarms,
-            "reasons": self.verdict.reasons,
-            "metrics": self.metrics,
-            "numbers": self.numbers,
-        }
+        checks = [check.model_dump(mode="json") for check in self.checks]
+        return {"verdict": self.verdict, "checks": checks, "metrics": self.metrics}
 
 
-Checks = dict[str, tuple[bool, str]]
-
-
-def judge_volume(now: float, usual: float | None, params: MonitorParams) -> tuple[bool, str]:
+def judge_volume(now: float, usual: float | None, params: MonitorParams) -> Check:
     """Say whether the trips a day fell or rose too far against the usual."""
+    low, high = -params.volume_drop, params.volume_rise
     if not usual:
-        return False, f"{now:,.0f} trips a day; no month before to compare with"
+        sentence = f"{now:,.0f} trips a day; no month before to compare with"
+        return make_check("volume", None, (low, high), sentence)
     change = now / usual - 1
-    beyond = change < -params.volume_drop or change > params.volume_rise
-    return (
-        beyond,
-        f"{now:,.0f} trips a day, {change:+.1%} against the {usual:,.0f} of the months before (limits {-params.volume_drop:+.0%}, {params.volume_rise:+.0%})",
-    )
+    sentence = f"{now:,.0f} trips a day, {change:+.1%} against the {usual:,.0f} of the months before (limits {low:+.0%}, {high:+.0%})"
+    return make_check("volume", change, (low, high), sentence)
 
 
-def judge_null_block(now: float, before: float | None, params: MonitorParams) -> tuple[bool, str]:
+def judge_null_block(now: float, before: float | None, params: MonitorParams) -> Check:
     """Say whether the null block's share of trips moved too far."""
+    limit = (-params.null_share_jump, params.null_share_jump)
     if before is None:
-        return False, f"the null block holds {now:.1%} of trips; no month before to compare with"
-    moved = now - before
-    return (
-        abs(moved) > params.null_share_jump,
-        f"the null block holds {now:.1%} of trips, {before:.1%} before (limit ±{params.null_share_jump:.0%})",
-    )
+        sentence = f"the null block holds {now:.1%} of trips; no month before to compare with"
+        return make_check("null-block", None, limit, sentence)
+    sentence = f"the null block holds {now:.1%} of trips, {before:.1%} before (limit ±{params.null_share_jump:.0%})"
+    return make_check("null-block", now - before, limit, sentence)
 
 
-def judge_champion(
-    scores: Mapping[str, float], promoted: Mapping[str, float], params: MonitorParams
-) -> dict[str, tuple[bool, str]]:
-    """Hold the champion's scores on the month against those that it was promoted with."""
+def judge_rmse(scores: Mapping[str, float], promoted: Mapping[str, float], params: MonitorParams) -> Check:
+    """Hold the champion's RMSE (minutes) on the month against the one that it was promoted with."""
     ratio = scores["rmse"] / promoted["rmse"]
-    covered = scores["coverage80"]
-    return {
-        "rmse": (
-            ratio > params.rmse_ratio,
-            f"RMSE {scores['rmse']:.2f} minutes, {ratio - 1:+.1%} against the {promoted['rmse']:.2f} it was promoted with (limit {params.rmse_ratio - 1:+.0%})",
-        ),
-        "coverage": (
-            not params.coverage_low <= covered <= params.coverage_high,
-            f"{covered:.1%} of trips inside the 80 % interval (limits {params.coverage_low:.0%} to {params.coverage_high:.0%})",
-        ),
-    }
+    sentence = f"RMSE {scores['rmse']:.2f} minutes, {ratio - 1:+.1%} against the {promoted['rmse']:.2f} it was promoted with (limit {params.rmse_ratio - 1:+.0%})"
+    return make_check("rmse", ratio, (None, params.rmse_ratio), sentence)
 
 
-def judge_slices(now: pd.DataFrame, before: pd.DataFrame, params: MonitorParams) -> tuple[bool, str]:
+def judge_coverage(scores: Mapping[str, float], params: MonitorParams) -> Check:
+    """Say whether the 80 % interval holds too few or too many of the month's trips."""
+    covered, low, high = scores["coverage80"], params.coverage_low, params.coverage_high
+    sentence = f"{covered:.1%} of trips inside the 80 % interval (limits {low:.0%} to {high:.0%})"
+    return make_check("coverage", covered, (low, high), sentence)
+
+
+def judge_slices(now: pd.DataFrame, before: pd.DataFrame, params: MonitorParams) -> Check:
     """Say which slice got worse than the others since the month before, by the champion's RMSE on each."""
+    limit = (None, params.slice_rmse_ratio)
     both = now.join(before, rsuffix="_before", how="inner")
     both = both[(both["n"] >= params.slice_min_trips) & (both["n_before"] >= params.slice_min_trips)]
     ratio = both["rmse"] / both["rmse_before"]
-    ratio = (
-        ratio / ratio.median()
-    )  # the month before may be among the trips it learnt from; slices are held to each other
+    # the month before may be among the trips it learnt from; slices are held to each other
+    ratio = ratio / ratio.median()
     if not len(ratio):
-        return False, "no slice has enough trips in both months"
+        return make_check("slice-rmse", None, limit, "no slice has enough trips in both months")
     worst, most = str(ratio.idxmax()), float(ratio.max())
-    return (
-        most > params.slice_rmse_ratio,
-        f"the slice that fell behind most is '{worst}': RMSE {most - 1:+.1%} against the others (limit {params.slice_rmse_ratio - 1:+.0%})",
-    )
+    sentence = f"the slice that fell behind most is '{worst}': RMSE {most - 1:+.1%} against the others (limit {params.slice_rmse_ratio - 1:+.0%})"
+    return make_check("slice-rmse", most, limit, sentence)
 
 
-def judge_drift(drift: Drift, params: MonitorParams) -> dict[str, tuple[bool, str]]:
+def judge_drift(drift: Drift, params: MonitorParams) -> list[Check]:
     """Hold the share of drifted inputs, and the prediction's drift, against their limits."""
     names = [name for name in drift.table.index[drift.table["drifted"]] if name != "prediction"]
     listed = f": {', '.join(names)}" if names else ""
-    checks = {
-        "input-drift": (
-            drift.share > params.drifted_share,
-            f"{drift.share:.0%} of inputs drifted{listed} (limit {params.drifted_share:.0%})",
-        )
-    }
+    sentence = f"{drift.share:.0%} of inputs drifted{listed} (limit {params.drifted_share:.0%})"
+    checks = [make_check("input-drift", drift.share, (None, params.drifted_share), sentence)]
     if drift.prediction is not None:
-        said = f"predictions moved by {drift.prediction:.3f} standard deviations (limit {params.prediction_drift:.2f})"
-        checks["prediction-drift"] = (drift.prediction > params.prediction_drift, said)
+        sentence = (
+            f"predictions moved by {drift.prediction:.3f} standard deviations (limit {params.prediction_drift:.2f})"
+        )
+        checks.append(make_check("prediction-drift", drift.prediction, (None, params.prediction_drift), sentence))
     return checks
 
 
-def measure_moves(
-    now: float,
-    usual: float | None,
-    null_now: float,
-    null_before: float | None,
-    rmse_ratio: float | None,
-    drift: Drift | None,
-) -> dict[str, float]:
-    """Return the numbers behind the checks, by name, as far as there was something to compare with.
-
-    ``volume`` is the relative change of trips a day, ``null_share`` the move of the null block's share of trips.
-    """
-    known = {
-        "volume": now / usual - 1 if usual else None,
-        "null_share": None if null_before is None else null_now - null_before,
-        "rmse_ratio": rmse_ratio,
-        "drifted_share": drift.share if drift else None,
-        "prediction_drift": drift.prediction if drift else None,
-    }
-    return {name: float(value) for name, value in known.items() if value is not None}
-
-
-def reach_verdict(checks: Mapping[str, tuple[bool, str]], has_champion: bool) -> Verdict:
-    """Gather the checks (name to whether it alarms, and its sentence) into a verdict."""
-    alarms = [name for name, (alarming, _) in checks.items() if alarming]
-    verdict = "alarm" if alarms else "calm" if has_champion else "first"
-    return Verdict(verdict, alarms, [f"{name}: {said}" for name, (_, said) in checks.items()])
+def reach_verdict(checks: Sequence[Check], has_champion: bool) -> Verdict:
+    """Return what the checks amount to: ``alarm``, ``calm``, or ``first`` where there is no champion yet."""
+    return "alarm" if list_alarms(checks) else "calm" if has_champion else "first"
 
 
 def _volumes(settings: Settings, plan: Plan) -> pd.DataFrame:
     months = [*plan.earlier, plan.month]
-    figures = {month: read_acceptance(settings.month(plan.service, month))["figures"] for month in months}
+    figures = {month: read_acceptance(settings.month(plan.service, month)).counted for month in months}
     rows = {
         month: {"trips a day": one["kept"] / len(one["by_day"]), "null block": one["null_share"], "trips": one["kept"]}
         for month, one in figures.items()
@@ -214,13 +165,13 @@ def _moves(volumes: pd.DataFrame) -> tuple[float, float | None, float, float | N
     return float(now["trips a day"]), usual, float(now["null block"]), before
 
 
-def say_gap(checks: Checks, gap: str) -> Checks:
+def say_gap(checks: Sequence[Check], gap: str) -> list[Check]:
     """Return the checks; those that hold the month against earlier ones say which these are, if there is a ``gap``."""
     alone = ("rmse", "coverage")
-    return {
-        name: (alarming, said if name in alone or not gap else f"{said}; {gap}")
-        for name, (alarming, said) in checks.items()
-    }
+    return [
+        check if check.rule in alone or not gap else check.model_copy(update={"sentence": f"{check.sentence}; {gap}"})
+        for check in checks
+    ]
 
 
 def watch_champion(settings: Settings, plan: Plan, params: Params, champion: DurationModel | None) -> Watched:
@@ -228,29 +179,26 @@ def watch_champion(settings: Settings, plan: Plan, params: Params, champion: Dur
     zones, limits = read_zones(settings.zones), params.monitor
     trips, volumes = read_months(settings, plan.service, [plan.month]), _volumes(settings, plan)
     moves = _moves(volumes)
-    checks = {"volume": judge_volume(*moves[:2], limits), "null-block": judge_null_block(*moves[2:], limits)}
+    checks = [judge_volume(*moves[:2], limits), judge_null_block(*moves[2:], limits)]
     shown = volumes.round({"trips a day": 0, "null block": 4})
     if champion is None:
-        verdict = reach_verdict(say_gap(checks, plan.gap), False)
-        return Watched(plan, trips, None, None, None, shown, verdict, measure_moves(*moves, None, None))
+        return Watched(plan, trips, None, None, None, shown, say_gap(checks, plan.gap))
+    assert plan.incumbent is not None
     predicted = champion.predict(trips)
-    metrics, promoted = score(trips["duration"], predicted), (plan.incumbent or {})["metrics"]
+    metrics = score(trips["duration"], predicted)
     by_slice = score_by_slice(trips, predicted, zones, limits.slice_min_trips)
-    checks |= judge_champion(metrics, promoted, limits)
+    checks += [judge_rmse(metrics, plan.incumbent["metrics"], limits), judge_coverage(metrics, limits)]
     earlier = plan.earlier[-1:]
     reference = read_months(settings, plan.service, earlier) if earlier else judging_trips(settings, plan)
     reference = sample_trips(reference, 4 * limits.sample_rows, limits.seed)
     guessed = champion.predict(reference)
-    checks["slice-rmse"] = judge_slices(
-        by_slice, score_by_slice(reference, guessed, zones, limits.slice_min_trips), limits
-    )
+    by_slice_before = score_by_slice(reference, guessed, zones, limits.slice_min_trips)
     drift = compare_months(
         describe_inputs(reference, zones, guessed["mean"]), describe_inputs(trips, zones, predicted["mean"]), limits
     )
-    verdict = reach_verdict(say_gap(checks | judge_drift(drift, limits), plan.gap), True)
-    numbers = measure_moves(*moves, metrics["rmse"] / promoted["rmse"], drift) | {"coverage": metrics["coverage80"]}
+    checks += [judge_slices(by_slice, by_slice_before, limits), *judge_drift(drift, limits)]
     seen = trips.assign(predicted=predicted["mean"])
-    return Watched(plan, seen, metrics, by_slice, drift, shown, verdict, numbers)
+    return Watched(plan, seen, metrics, by_slice, drift, shown, say_gap(checks, plan.gap))
 
 
 def watch_month(settings: Settings, plan: Plan, params: Params) -> Watched:

@@ -237,9 +237,45 @@ def find_disk(settings: Settings) -> Finding:
     return Finding("disk", level, said, "" if level == "ok" else todo)  # type: ignore[arg-type]
 
 
+def damaged_files(settings: Settings) -> list[str]:
+    """Return why each of the JSON files that one run leaves for another cannot be read: results, plans, sidecars."""
+    from taxi.data.acceptance import load_acceptance
+    from taxi.data.origin import read_origin
+    from taxi.runs.month_result import read_result
+    from taxi.training.plan import load_plan
+    from taxi.training.step_result import CompareResult, MonitorResult, StepResult, load_step
+
+    recorded = {kind.stem: kind for kind in (MonitorResult, CompareResult)}
+    readers: list[tuple[Path, str, Callable[[Path], object]]] = [
+        (settings.reports, "*/????-??/month.json", read_result),
+        (settings.reports, "*/????-??/0?-*.json", lambda path: load_step(path, recorded.get(path.stem, StepResult))),
+        (settings.data, "acceptance/*/*.json", load_acceptance),
+        (settings.data, "raw/*/*.json", read_origin),
+        (settings.data, "zones/*.json", read_origin),
+        (settings.data, "models/**/plan.json", load_plan),
+    ]
+    faults = []
+    for folder, pattern, read in readers:
+        for path in sorted(folder.glob(pattern)):
+            try:
+                read(path)
+            except TaxiError as error:
+                faults.append(str(error))
+    return faults
+
+
+def find_results(settings: Settings) -> Finding:
+    """Read every month's result, plan and sidecars."""
+    if not (faults := damaged_files(settings)):
+        return Finding("results", "ok", "every month's result, plan and sidecars can be read")
+    said = f"{len(faults)} files cannot be read: {faults[0]}{' …' * (len(faults) > 1)}"
+    return Finding("results", "broken", said, "do what the message says; `dvc checkout` has the versioned ones")
+
+
 CHECKS = (
     Check("packages", find_packages),
     Check("disk", find_disk),
+    Check("results", find_results),
     Check("source", find_source),
     Check("registry", find_registry),
     Check("prefect", find_prefect),

@@ -7,11 +7,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
+from pydantic import BaseModel
 from sqlalchemy.engine import make_url
 
 from taxi.config import Settings
+from taxi.data.origin import read_origin
 from taxi.errors import UsageError
-from taxi.files import read_json, sha256_file, sha256_json
+from taxi.files import read_model, sha256_file, sha256_json
 from taxi.models.model import DurationModel, load_model
 from taxi.predictions.store import open_store
 from taxi.registry.golden import ANSWERS, TOLERANCE, check_golden, read_golden
@@ -98,8 +100,8 @@ def check_raw(found: Version, month: str, settings: Settings) -> Finding:
 
 
 def _earlier(sidecar: Path) -> set[str]:
-    origin = read_json(sidecar) if sidecar.is_file() else {}
-    return {one["sha256"] for one in origin.get("previous", [])}
+    origin = read_origin(sidecar)
+    return {edition.sha256 for edition in origin.previous} if origin else set()
 
 
 def check_kept(found: Version, month: str, settings: Settings) -> Finding:
@@ -113,14 +115,13 @@ def check_kept(found: Version, month: str, settings: Settings) -> Finding:
 
 def check_origin(found: Version, month: str, settings: Settings) -> Finding | None:
     """Compare the address in the month's sidecar with the one recorded; None where the sidecar is of another edition."""
-    sidecar = settings.month(found.service, month).sidecar
-    origin = read_json(sidecar) if sidecar.is_file() else {}
-    if origin.get("sha256") != found.tags[f"data.{month}"]:
+    origin = read_origin(settings.month(found.service, month).sidecar)
+    if origin is None or origin.sha256 != found.tags[f"data.{month}"]:
         return None
     expected, name = found.tags[f"address.{month}"], f"raw/{found.service}/{month}.json"
-    if origin.get("address") == expected:
+    if origin.address == expected:
         return Finding("origin", name, "same")
-    return Finding("origin", name, "differs", f"names the address {origin.get('address')}; {expected} was recorded")
+    return Finding("origin", name, "differs", f"names the address {origin.address}; {expected} was recorded")
 
 
 def check_months(found: Version, settings: Settings) -> list[Finding]:
@@ -134,10 +135,19 @@ def check_months(found: Version, settings: Settings) -> list[Finding]:
     ]
 
 
+class _MonthFingerprint(BaseModel):
+    """The one field of ``runs.month_result.MonthResult`` that the registry, which lies below it, looks at."""
+
+    fingerprint: str | None = None
+
+
 def made_by_the_same_run(found: Version, settings: Settings) -> bool:
     """Return whether the reports and models in the month's folders are of the run that registered the version."""
     result = settings.month(found.service, found.tags["judged_in"]).reports / "month.json"
-    return not result.is_file() or read_json(result).get("fingerprint") == found.tags["fingerprint"]
+    if not result.is_file():
+        return True
+    kept = read_model(result, _MonthFingerprint, "the result of a month", "Remove it and run the month again")
+    return kept.fingerprint == found.tags["fingerprint"]
 
 
 def check_folder(what: str, folder: Path, shown: str, expected: Mapping[str, str], away: str) -> list[Finding]:

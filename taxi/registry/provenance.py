@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from taxi.config import Settings
-from taxi.files import read_json, sha256_file
+from taxi.data.origin import read_origin
+from taxi.files import sha256_file
 from taxi.params import Params
 
 NEEDED = ("holidays", "numpy", "pandas", "pyarrow", "scikit-learn", "xgboost-cpu")
@@ -51,14 +52,14 @@ def describe_inputs(settings: Settings, service: str, months: list[str]) -> dict
     found = {}
     for month in months:
         paths = settings.month(service, month)
-        source = read_json(paths.sidecar) if paths.sidecar.is_file() else {}
+        origin = read_origin(paths.sidecar)
         found[month] = {
             "raw_sha256": sha256_file(paths.raw),
             "trips_sha256": sha256_file(paths.trips),
-            "address": source.get("address", "unknown"),
-            "etag": source.get("etag") or "none",
-            "fetched_at": source.get("fetched_at", "unknown"),
-            "synthetic": bool(source.get("synthetic")),
+            "address": origin.address if origin else "unknown",
+            "etag": (origin and origin.etag) or "none",
+            "fetched_at": origin.fetched_at if origin else "unknown",
+            "synthetic": bool(origin and origin.synthetic),
         }
     return found
 

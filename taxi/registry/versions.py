@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -264,11 +263,3 @@ def find_version(tracking_uri: str, wanted: str, service: str | None = None, env
     """Return the version that SERVICE/NUMBER, SERVICE/champion or NUMBER names; UsageError lists what there is."""
     service, _, number = (wanted if "/" in wanted else f"{service}/{wanted}").partition("/")
     return pick_version(versions(tracking_uri, parse_service(service), environment), service, number)
-
-
-def describe_incumbent(version: Version | None) -> dict[str, Any] | None:
-    """Return what a plan says of the champion that was in use when its month began; None if there was none."""
-    if version is None:
-        return None
-    trained = {"trained_from": version.trained_from, "trained_to": version.trained_to}
-    return {"version": version.number, **trained, "metrics": version.metrics}

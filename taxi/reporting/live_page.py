@@ -11,10 +11,11 @@ import pandas as pd
 
 from taxi.config import SERVICES, Settings
 from taxi.database import StoreDown
-from taxi.files import locked, read_json
+from taxi.files import locked
 from taxi.monitoring.collect import collect_month
 from taxi.monitoring.metric_store import MetricStore, open_metrics
 from taxi.reporting.pages import write_page
+from taxi.runs.month_result import read_result, result_file
 
 _LOG = logging.getLogger(__name__)
 
@@ -166,7 +167,7 @@ def keep_month(settings: Settings, service: str, month: str) -> str | None:
 
     Returns why it was not written, or None.
     """
-    result, store = read_json(settings.month(service, month).reports / "month.json"), open_metrics(settings.metrics)
+    result, store = read_result(result_file(settings.month(service, month))), open_metrics(settings.metrics)
     try:
         collect_month(store, settings, result)
         write_live_page(store, settings)

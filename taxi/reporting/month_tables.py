@@ -1,13 +1,12 @@
 """Tables and sentences of the exploration: what came, what was refused, how the month looks beside others."""
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as parquet
 
 from taxi.config import MonthPaths, Settings
-from taxi.data.acceptance import read_acceptance
+from taxi.data.acceptance import Acceptance, read_acceptance
 from taxi.data.schema import SYNTHETIC_NOTE
 from taxi.data.zones import read_zones
 from taxi.months import shift_month
@@ -15,29 +14,31 @@ from taxi.months import shift_month
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 
-def source_note(accepted: dict[str, Any]) -> str:
+def source_note(accepted: Acceptance) -> str:
     """Say which month this is and, as loudly as it deserves, whether the trips are synthetic."""
-    note = f"**{accepted['service']} {accepted['month']}**: {accepted['status']}. sha256 of the published bytes: `{accepted['raw_sha256']}`."
+    note = f"**{accepted.service} {accepted.month}**: {accepted.status}. sha256 of the published bytes: `{accepted.raw_sha256}`."
     synthetic = f"\n\n> **Synthetic trips.** {SYNTHETIC_NOTE}"
-    return note + (synthetic if accepted.get("synthetic") else "")
+    return note + (synthetic if accepted.synthetic else "")
 
 
-def count_table(accepted: dict[str, Any]) -> pd.DataFrame:
+def count_table(accepted: Acceptance) -> pd.DataFrame:
     """Return rows kept, refused by reason, and all; rows and share of what was published."""
-    rows = accepted["rows"]
+    rows = accepted.rows
     counts = {"kept": rows["kept"], **rows["reasons"], "published": rows["raw"]}
     table = pd.DataFrame({"rows": pd.Series(counts)})
     return table.assign(share=(table["rows"] / max(rows["raw"], 1)).map("{:.2%}".format))
 
 
-def finding_table(accepted: dict[str, Any]) -> pd.DataFrame:
+def finding_table(accepted: Acceptance) -> pd.DataFrame:
     """Return the month rules' findings, gravest first."""
-    table = pd.DataFrame(accepted["findings"])[["rule", "level", "message"]]
+    table = pd.DataFrame(
+        [(f.rule, f.level, f.message) for f in accepted.findings], columns=["rule", "level", "message"]
+    )
     grave = table["level"].map({"refuse": 0, "warn": 1, "ok": 2})
     return table.iloc[grave.argsort(kind="stable")].set_index("rule")
 
 
-def finding_html(accepted: dict[str, Any]) -> str:
+def finding_html(accepted: Acceptance) -> str:
     """Return ``finding_table`` as HTML with its messages in full."""
     with pd.option_context("display.max_colwidth", None):
         return str(finding_table(accepted).reset_index().to_html(classes="text", index=False, border=0))
@@ -81,7 +82,7 @@ def months_beside(settings: Settings, service: str, month: str, before: int) -> 
     rows = {}
     for back in range(before, -1, -1):
         paths = settings.month(service, shift_month(month, -back))
-        if paths.acceptance.is_file() and (figures := read_acceptance(paths)["figures"]):
+        if paths.acceptance.is_file() and (figures := read_acceptance(paths).figures):
             rows[paths.month] = {
                 "raw": figures["raw"],
                 "kept": figures["kept"],
@@ -93,14 +94,14 @@ def months_beside(settings: Settings, service: str, month: str, before: int) -> 
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("month")
 
 
-def month_answers(accepted: dict[str, Any], beside: pd.DataFrame) -> list[str]:
+def month_answers(accepted: Acceptance, beside: pd.DataFrame) -> list[str]:
     """Return the month in a few sentences with numbers."""
-    rows, now = accepted["rows"], beside.iloc[-1]
-    most = max(rows["reasons"], key=rows["reasons"].get, default="none")
+    rows, now = accepted.rows, beside.iloc[-1]
+    most = max(rows["reasons"], key=rows["reasons"].__getitem__, default="none")
     answers = [
         f"{rows['raw']:,} rows were published; {rows['kept']:,} are kept and {rows['quarantined']:,} are in quarantine, most as `{most}`.",
-        f"The month is {accepted['status']}, with {len(accepted['warnings'])} warnings.",
-        *accepted["warnings"],
+        f"The month is {accepted.status}, with {len(accepted.warnings)} warnings.",
+        *accepted.warnings,
     ]
     if len(beside) > 1:
         usual = beside.iloc[:-1].median()

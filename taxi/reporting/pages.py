@@ -8,6 +8,7 @@ import pyarrow.parquet as parquet
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from taxi.config import NOTEBOOKS, SERVICES, MonthPaths
+from taxi.data.acceptance import Acceptance
 from taxi.files import locked, read_json, staged
 from taxi.runs.month_result import read_results
 
@@ -43,7 +44,7 @@ def _retrains(report_root: Path, service: str) -> list[dict[str, Any]]:
 def _error_chart(months: list[dict[str, Any]]) -> str:
     from taxi.reporting.plots import line_chart_svg
 
-    rmse = {month["month"]: (month["champion"] or {}).get("metrics", {}).get("rmse") for month in months}
+    rmse = {month["month"]: ((month["champion"] or {}).get("metrics") or {}).get("rmse") for month in months}
     values = pd.Series(rmse, dtype=float)
     values.index = pd.PeriodIndex(values.index, freq="M")
     return line_chart_svg(values.to_frame("champion"), "The champion's RMSE", "minutes")
@@ -56,7 +57,8 @@ def build_gallery(report_root: Path) -> Path:
         for service in SERVICES:
             results = read_results(report_root, service)
             months = [
-                one | {"links": _links(report_root, report_root / service / month)} for month, one in results.items()
+                one.model_dump() | {"links": _links(report_root, report_root / service / month)}
+                for month, one in results.items()
             ]
             if months:
                 own: dict[str, Any] = {"name": service, "months": months[::-1], "chart": _error_chart(months)}
@@ -74,7 +76,7 @@ def _examples(paths: MonthPaths) -> tuple[list[str], list[list[Any]]]:
     return columns, [list(row.values()) for row in table.select(columns).to_pylist()]
 
 
-def write_refusal(paths: MonthPaths, acceptance: dict[str, Any]) -> Path:
+def write_refusal(paths: MonthPaths, acceptance: Acceptance) -> Path:
     """Write ``refused.html``: which rules refused the month, what was expected, what came, and the first refused rows."""
     columns, rows = _examples(paths)
     return write_page(

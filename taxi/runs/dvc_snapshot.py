@@ -20,9 +20,12 @@ from dvc.repo import Repo, lock_repo
 from dvc.scm import SCMError
 
 from taxi.config import SERVICES, MonthPaths, load_settings
+from taxi.data.acceptance import read_acceptance
 from taxi.errors import TaxiError
-from taxi.files import locked, read_json, sha256_file, staged, write_json
-from taxi.runs.month_result import read_results
+from taxi.files import locked, sha256_file, staged, write_json
+from taxi.runs.month_result import read_results, result_file
+from taxi.training.plan import load_plan, plan_file
+from taxi.training.step_result import CompareResult, MonitorResult, read_step
 
 _LOG = logging.getLogger(__name__)
 PUBLISHED = "published"
@@ -71,7 +74,7 @@ def _advance(root: Path, reports: Path) -> dict[str, str]:
     before = read_newest(root)
     newest, trained = dict(before["published"]), dict(before["trained"])
     for service in SERVICES:
-        there = {month: result["status"] for month, result in read_results(reports, service).items()}
+        there = {month: result.status for month, result in read_results(reports, service).items()}
         elsewhere = {newest.pop(service, "")} - {"", *there}
         done = {month for month, status in there.items() if status == "done"} | elsewhere
         if done:
@@ -90,7 +93,7 @@ def month_outputs(paths: MonthPaths, newest: bool) -> list[Path]:
     if not newest:
         return [*source, paths.trips, paths.quarantine, paths.acceptance, paths.models, paths.reports]
     given = [paths.models / name for name in ("plan.json", "incumbent", "winner")]
-    return [*source, *given, paths.reports / "month.json"]
+    return [*source, *given, result_file(paths)]
 
 
 def _entries(file: Path) -> dict[str, dict[str, Any]]:
@@ -144,7 +147,7 @@ def _declare_all(
 
 def _write_window(root: Path, paths: MonthPaths) -> None:
     """Write the hashes of the months that come before: by them the stages know whether their window changed."""
-    months = read_json(paths.models / "plan.json")["refit_window"]
+    months = load_plan(plan_file(paths)).refit_window
     window = {}
     for month in (one for one in months if one != paths.month):
         known = _entries(root / PUBLISHED / paths.service / f"{month}.dvc")
@@ -172,7 +175,7 @@ def snapshot(
             repo.commit(str(file), force=True, allow_missing=True)
         for one, its_month in newest.items():
             paths = MonthPaths(data, reports, one, its_month)
-            if (paths.models / "plan.json").is_file():
+            if plan_file(paths).is_file():
                 _write_window(root, paths)
             if paths.trips.is_file() and ran in (None, (one, its_month)):
                 summarise(root, paths)
@@ -223,20 +226,20 @@ def _errors(paths: MonthPaths, now: dict[str, Any]) -> pd.DataFrame:
     rows = [(paths.month, who, metrics["rmse"]) for who, metrics in now.items()]
     for month, result in read_results(paths.report_root, paths.service).items():
         if month != paths.month:
-            models = {who: result[who] for who in ("champion", "challenger")}
-            rows += [(month, who, one["metrics"]["rmse"]) for who, one in models.items() if one and one["metrics"]]
+            models = {"champion": result.champion, "challenger": result.challenger}
+            rows += [(month, who, one.metrics["rmse"]) for who, one in models.items() if one and one.metrics]
     return pd.DataFrame(sorted(rows), columns=["month", "model", "rmse"])
 
 
 def summarise(root: Path, paths: MonthPaths) -> None:
     """Write the published month's metrics and plots for git, which ``dvc metrics diff`` and ``dvc plots diff`` read."""
     folder = root / PUBLISHED / paths.service
-    steps = {path.stem: read_json(path) for path in paths.reports.glob("??-*.json")}
-    compare, rows = steps.get("05-compare", {}), read_json(paths.acceptance)["rows"]
-    scores = {"champion": steps["03-monitor"]["metrics"], "challenger": compare.get("challenger")}
+    monitor, compare = read_step(paths, MonitorResult), read_step(paths, CompareResult)
+    rows = read_acceptance(paths).rows
+    scores = {"champion": monitor and monitor.metrics, "challenger": compare and compare.challenger}
     found = {who: metrics for who, metrics in scores.items() if metrics}
-    counts = {name: rows[name] for name in ("raw", "kept", "quarantined")}
-    promoted = bool(compare.get("promote"))
+    counts = {"raw": rows["raw"], "kept": rows["kept"], "quarantined": rows["quarantined"]}
+    promoted = bool(compare and compare.promote)
     write_json(folder / "metrics.json", {"month": paths.month, "rows": counts, "promoted": promoted} | found)
     reasons = pd.DataFrame(sorted(rows["reasons"].items()), columns=["reason", "rows"])
     reasons.assign(share=reasons["rows"] / rows["raw"]).to_csv(folder / "refused.csv", index=False)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,6 +26,7 @@ from taxi.registry.mlflow_client import ARTIFACTS, Client, connect, database_fil
 from taxi.registry.provenance import describe_code, describe_inputs, flatten_params, requirements
 from taxi.registry.versions import DEV, model_name, versions
 from taxi.training.plan import Plan
+from taxi.training.step_result import CompareResult, Scores
 from taxi.training.train import judging_trips
 
 
@@ -80,11 +82,13 @@ def _experiment(client: Client, tracking_uri: str, service: str) -> str:
     return str(found.experiment_id if found else client.create_experiment(name, place))
 
 
-def _log_month(settings: Settings, plan: Plan, params: Params, steps: Json, inputs: Json, at: int) -> None:
-    paths, compare = settings.month(plan.service, plan.month), steps.get("05-compare", {})
+def _log_month(
+    settings: Settings, plan: Plan, params: Params, scores: Mapping[str, Scores | None], inputs: Json, at: int
+) -> None:
+    paths = settings.month(plan.service, plan.month)
     mlflow.log_params(logged_params(plan, params))
-    for who, scores in (("champion", steps["03-monitor"]["metrics"]), ("challenger", compare.get("challenger"))):
-        mlflow.log_metrics({f"{who}_{name}": value for name, value in (scores or {}).items()}, timestamp=at)
+    for model, metrics in scores.items():
+        mlflow.log_metrics({f"{model}_{name}": value for name, value in (metrics or {}).items()}, timestamp=at)
     for month, one in inputs.items():
         sha256, origin = one["trips_sha256"], {name: one[name] for name in ("address", "raw_sha256")}
         frame, source = pd.DataFrame({"sha256": [sha256]}), CodeDatasetSource(origin)
@@ -135,7 +139,7 @@ def _register_models(
     settings: Settings,
     plan: Plan,
     params: Params,
-    compare: Json,
+    compare: CompareResult,
     tags: dict[str, str],
     inputs: Json,
     run: RunInfo,
@@ -144,10 +148,10 @@ def _register_models(
     there = _registered(settings.tracking_uri, plan.service, tags["fingerprint"])
     make_name(client, name)
     waits = {"awaits_approval": DEV} if DEV in params.release.approval else {}
-    for role in ("challenger", "winner") if compare["promote"] else ("challenger",):
+    for role in ("challenger", "winner") if compare.promote else ("challenger",):
         if role not in there:
             logged = _logged_model(client, settings, plan, role, run.run_id, run.experiment_id)
-            own = version_tags(plan, role, compare["challenger"], inputs, there.get("challenger"))
+            own = version_tags(plan, role, compare.challenger, inputs, there.get("challenger"))
             own |= _marks(settings, plan, role, logged) | (waits if role == "winner" else {})
             source = f"models:/{logged.model_id}"
             made = client.create_model_version(name, source, run.run_id, tags | own, model_id=logged.model_id)
@@ -164,12 +168,21 @@ def _month_run(client: Client, tracking_uri: str, plan: Plan, fingerprint: str) 
     return client.create_run(experiment, tags={"fingerprint": fingerprint}, run_name=f"{plan.service} {plan.month}")
 
 
-def record_month(settings: Settings, plan: Plan, params: Params, steps: Json, fingerprint: str) -> dict[str, int]:
+def record_month(
+    settings: Settings,
+    plan: Plan,
+    params: Params,
+    champion: Scores | None,
+    compare: CompareResult | None,
+    fingerprint: str,
+) -> dict[str, int]:
     """Keep the month's run and its models, and move the aliases; returns version numbers by role (challenger, winner).
 
+    ``champion`` are the champion's scores on the month, ``compare`` is what judged the challenger; None: there was none.
     Safe to repeat: what is there, by ``fingerprint``, is taken up, and what a killed run did not get to is done.
     """
     uri = settings.tracking_uri
+    scores = {"champion": champion, "challenger": compare.challenger if compare else None}
     prepare(uri)
     with reaching(uri), locked(lock_file(uri, plan.service)):
         client = connect(uri)
@@ -179,9 +192,9 @@ def record_month(settings: Settings, plan: Plan, params: Params, steps: Json, fi
             tags = run_tags(settings, plan, inputs, fingerprint)
             with mlflow.start_run(run.info.run_id):
                 mlflow.set_tags(tags | {f"data.{month}": one["raw_sha256"] for month, one in inputs.items()})
-                _log_month(settings, plan, params, steps, inputs, run.info.start_time)
-                if "05-compare" in steps:
+                _log_month(settings, plan, params, scores, inputs, run.info.start_time)
+                if compare:
                     tags |= trail_tags(settings, plan, params)
-                    _register_models(client, settings, plan, params, steps["05-compare"], tags, inputs, run.info)
+                    _register_models(client, settings, plan, params, compare, tags, inputs, run.info)
         follow_tags(uri, plan.service, f"{plan.service} {plan.month} was run")
         return _registered(uri, plan.service, fingerprint)

@@ -22,6 +22,7 @@ from taxi.errors import TaxiError, UsageError
 from taxi.files import publish, remove, staged, write_json
 from taxi.runs.kernels import ForkedKernelManager
 from taxi.runs.record import MIME
+from taxi.training.step_result import FORMAT
 
 _LOG = logging.getLogger(__name__)
 _SECRET = re.compile(r"pass(word|wd)?|secret|token|api_?key|credential", re.IGNORECASE)
@@ -205,6 +206,7 @@ def run_notebook(
             )
         seconds = time.perf_counter() - begun
         values = {
+            "format": FORMAT,
             "notebook": notebook.stem,
             "parameters": parameters,
             "fingerprint": fingerprint,

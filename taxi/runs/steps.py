@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from taxi.config import MonthPaths, Settings
+from taxi.data.acceptance import read_acceptance
 from taxi.data.schema import SYNTHETIC_BANNER
-from taxi.files import read_json, sha256_json
-from taxi.fingerprint import code_of, hash_path, imports_of, kept_result
+from taxi.files import sha256_json
+from taxi.fingerprint import code_of, hash_path, imports_of
 from taxi.params import Params, load_params
 from taxi.training.plan import Plan, read_plan
+from taxi.training.step_result import StepResult, read_step
 
 _LOG = logging.getLogger(__name__)
 
@@ -55,10 +57,10 @@ def step_fingerprint(settings: Settings, plan: Plan, notebook: str) -> str:
     return sha256_json(step_inputs(settings, plan, notebook))
 
 
-def finished_step(paths: MonthPaths, notebook: str, fingerprint: str) -> dict[str, Any] | None:
-    """Return the step's result if it was made from the same inputs and its page is there; None if it is to be done."""
-    page = paths.reports / f"{notebook}.html"
-    return kept_result(page.with_suffix(".json"), fingerprint) if page.is_file() else None
+def finished_step(paths: MonthPaths, notebook: str, fingerprint: str) -> bool:
+    """Say whether the step was made from the same inputs and its page is there."""
+    result = read_step(paths, StepResult, notebook)
+    return result is not None and result.fingerprint == fingerprint and (paths.reports / f"{notebook}.html").is_file()
 
 
 def month_fingerprint(settings: Settings, plan: Plan, params: Params) -> str:
@@ -70,17 +72,17 @@ def month_fingerprint(settings: Settings, plan: Plan, params: Params) -> str:
 
 
 def _banner(paths: MonthPaths) -> str:
-    return SYNTHETIC_BANNER if read_json(paths.acceptance).get("synthetic") else ""
+    return SYNTHETIC_BANNER if read_acceptance(paths).synthetic else ""
 
 
-def execute_step(settings: Settings, plan: Plan, notebook: str) -> dict[str, Any]:
-    """Execute one notebook for the plan's month, unless it was made from the same inputs; return its result."""
+def execute_step(settings: Settings, plan: Plan, notebook: str) -> None:
+    """Execute one notebook for the plan's month, unless it was made from the same inputs; its result is a file."""
     from taxi.runs.notebooks import run_notebook
 
     paths, fingerprint = settings.month(plan.service, plan.month), step_fingerprint(settings, plan, notebook)
-    if (done := finished_step(paths, notebook, fingerprint)) is not None:
+    if finished_step(paths, notebook, fingerprint):
         _LOG.info("%s %s: %s is done already", plan.service, plan.month, notebook)
-        return done
+        return
     run = run_notebook(
         settings.root / "notebooks" / f"{notebook}.ipynb",
         paths.reports / f"{notebook}.html",
@@ -90,7 +92,6 @@ def execute_step(settings: Settings, plan: Plan, notebook: str) -> dict[str, Any
         banner=_banner(paths),
     )
     _LOG.info("%s %s: %s in %.1f s", plan.service, plan.month, notebook, run.seconds)
-    return dict(read_json(run.result_path))
 
 
 def execute_notebook(settings: Settings, service: str, month: str, notebook: str, extra: dict[str, Any]) -> Path:

@@ -1,17 +1,42 @@
 """What a month's run is going to do, decided once at its start and kept as a file that every later step reads."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
+from typing_extensions import TypedDict
 
 from taxi.config import MonthPaths, Settings
 from taxi.errors import TaxiError
-from taxi.files import read_json, write_json
+from taxi.files import read_model, write_model
 from taxi.months import month_bounds, shift_month, window_before
 
+if TYPE_CHECKING:
+    from taxi.registry.versions import Version
+
 HOLDOUT_DAYS = 7
+
+
+class Incumbent(TypedDict):
+    """What a plan says of the champion that was in use when its month began."""
+
+    version: int
+    trained_from: str
+    trained_to: str
+    metrics: dict[str, float]
+
+
+def describe_incumbent(version: "Version | None") -> Incumbent | None:
+    """Return what a plan says of the champion that was in use when its month began; None if there was none."""
+    if version is None:
+        return None
+    return {
+        "version": version.number,
+        "trained_from": version.trained_from,
+        "trained_to": version.trained_to,
+        "metrics": version.metrics,
+    }
 
 
 @dataclass(frozen=True)
@@ -29,8 +54,9 @@ class Plan:
     window: list[str]
     refit_window: list[str]
     holdout_from: str | None
-    incumbent: dict[str, Any] | None
+    incumbent: Incumbent | None
     before: str | None = None
+    format: Literal[1] = 1
 
     @property
     def earlier(self) -> list[str]:
@@ -78,9 +104,7 @@ class Plan:
         return [*self.window, self.month] if self.holdout_from else self.window
 
 
-def make_plan(
-    service: str, month: str, on_hand: list[str], window_months: int, incumbent: dict[str, Any] | None
-) -> Plan:
+def make_plan(service: str, month: str, on_hand: list[str], window_months: int, incumbent: Incumbent | None) -> Plan:
     """Decide the windows for ``month`` from the months on hand; months at or after it are never trained on."""
     window = window_before(month, on_hand, window_months)
     holdout = None if window else _last_days(month)
@@ -90,7 +114,7 @@ def make_plan(
 
 
 def make_retrain_plan(
-    service: str, month: str, on_hand: list[str], window_months: int, incumbent: dict[str, Any] | None
+    service: str, month: str, on_hand: list[str], window_months: int, incumbent: Incumbent | None
 ) -> Plan:
     """Decide the windows of a retrain now: the newest ``month`` trains too, but for its last days, which judge.
 
@@ -111,7 +135,12 @@ def plan_file(paths: MonthPaths) -> Path:
 
 def write_plan(paths: MonthPaths, plan: Plan) -> None:
     """Keep the plan beside the month's models."""
-    write_json(plan_file(paths), asdict(plan))
+    write_model(plan_file(paths), plan)
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan from its file; raises TaxiError that names the file if it is damaged."""
+    return read_model(path, Plan, "a month's plan", "Remove it and run the month again")
 
 
 def read_plan(settings: Settings, service: str, month: str) -> Plan:
@@ -121,4 +150,4 @@ def read_plan(settings: Settings, service: str, month: str) -> Plan:
         raise TaxiError(
             f"{service} {month} has no plan yet at {path}: run `taxi run --service {service} --month {month}`"
         )
-    return Plan(**read_json(path))
+    return load_plan(path)

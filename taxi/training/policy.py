@@ -1,9 +1,11 @@
 """When a challenger is trained: a pure decision, recorded with all that it was made from, so that it can be replayed."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
+from taxi.data.month_rules import Finding
+from taxi.files import as_json, from_json
 from taxi.months import months_apart
 from taxi.params import RetrainParams
 
@@ -25,11 +27,6 @@ class Facts:
     quality: tuple[str, ...]
     incumbent: dict[str, Any] | None
     last_trained: str | None = None
-
-    @classmethod
-    def of(cls, record: Mapping[str, Any]) -> "Facts":
-        """Return the facts of a recorded decision (``Decision.as_dict``)."""
-        return cls(**record["facts"] | {name: tuple(record["facts"][name]) for name in ("alarms", "quality")})
 
     @property
     def age(self) -> int | None:
@@ -54,36 +51,42 @@ class Decision:
     retrain: RetrainParams
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the decision and its inputs as JSON-able values: what ``replay`` takes."""
-        said = {"train": self.train, "reason": self.reason, "trigger": self.trigger}
-        facts = asdict(self.facts) | {"alarms": list(self.facts.alarms), "quality": list(self.facts.quality)}
-        return said | {"facts": facts, "retrain": self.retrain.model_dump(mode="json")}
+        """Return the decision and its inputs as JSON-able values: what ``of`` takes."""
+        return dict(as_json(self))
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Decision":
+        """Return a recorded decision (``as_dict``)."""
+        return from_json(record, cls)
 
 
-def find_faults(findings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def find_faults(findings: Sequence[Finding]) -> tuple[str, ...]:
     """Return the acceptance rules that refused the month, or that warned of faults in its records.
 
     Warnings that say that the month is unlike the ones before (fewer trips, other zones) are not among them: in 2020-04
     the city had changed, and its records were sound.
     """
-    return tuple(one["rule"] for one in findings if one["level"] == "refuse" or _doubts(one))
-
-
-def _doubts(finding: Mapping[str, Any]) -> bool:
-    return finding["level"] == "warn" and finding["rule"].startswith(FAULTS)
+    return tuple(
+        finding.rule
+        for finding in findings
+        if finding.level == "refuse" or (finding.level == "warn" and finding.rule.startswith(FAULTS))
+    )
 
 
 def gather_facts(
     month: str,
     alarms: Sequence[str],
-    findings: Sequence[Mapping[str, Any]],
+    findings: Sequence[Finding],
     incumbent: Mapping[str, Any] | None,
-    results: Mapping[str, Mapping[str, Any]],
+    trained: Iterable[str],
 ) -> Facts:
-    """Return the facts of a month from the monitor's alarms, the acceptance rules' findings, the champion and earlier results."""
-    trained = [one for one, result in results.items() if one < month and result.get("trained")]
+    """Return the facts of a month from the monitor's alarms, the acceptance rules' findings and the champion.
+
+    ``trained`` are the months in which a challenger was trained; those before the month count.
+    """
+    earlier = [trained_in for trained_in in trained if trained_in < month]
     known = {name: incumbent.get(name) for name in ("version", "trained_from", "trained_to")} if incumbent else None
-    return Facts(month, tuple(alarms), find_faults(findings), known, max(trained, default=None))
+    return Facts(month, tuple(alarms), find_faults(findings), known, max(earlier, default=None))
 
 
 def _ruling(facts: Facts, retrain: RetrainParams) -> tuple[Trigger, str]:
@@ -131,17 +134,6 @@ def decide_training(facts: Facts, retrain: RetrainParams) -> Decision:
     return Decision(trigger not in ("none", "held"), reason, trigger, facts, retrain)
 
 
-def replay(record: Mapping[str, Any]) -> Decision:
-    """Decide again from the inputs of a recorded decision (``Decision.as_dict``); the same code decides the same."""
-    return decide_training(Facts.of(record), RetrainParams.model_validate(record["retrain"]))
-
-
-MONITORED = {
-    "volume": "volume",
-    "null-block": "null-block",
-    "input-drift": "input-drift",
-    "prediction-drift": "prediction-drift",
-    "rmse": "error",
-    "coverage": "coverage",
-    "slice-rmse": "slice-error",
-}
+def replay(decision: Decision) -> Decision:
+    """Decide again from the inputs of a decision; the same code decides the same."""
+    return decide_training(decision.facts, decision.retrain)

@@ -4,22 +4,24 @@ The monthly run never trains on the month that judges, so it mends a change one 
 on hand too, but for its last days, which judge by the same gate.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from taxi.config import Settings
-from taxi.files import append_json
+from taxi.data.month_rules import Finding
+from taxi.files import append_json, from_json
 from taxi.fingerprint import kept_result
 from taxi.months import shift_month
 from taxi.params import RetrainParams
 from taxi.registry.events import now
 from taxi.registry.versions import Version, pick_champion
 from taxi.training.plan import Plan
-from taxi.training.policy import MONITORED, Decision, Facts, decide_training, gather_facts
+from taxi.training.policy import Decision, Facts, decide_training, gather_facts
+from taxi.training.step_result import MEASURES, CompareResult, current_rule
 
-MENDABLE = {rule: check for check, rule in MONITORED.items()} | {"live-error": "rmse", "live-coverage": "coverage"}
+MENDABLE = {rule: rule for rule in MEASURES} | {"live-rmse": "rmse", "live-coverage": "coverage"}
 
 
 @dataclass(frozen=True)
@@ -64,16 +66,16 @@ def decide_retrain(call: Call, facts: Facts, retrain: RetrainParams) -> Decision
 def gather_call(
     call: Call,
     month: str,
-    findings: Sequence[Mapping[str, Any]],
+    findings: Sequence[Finding],
     there: Sequence[Version],
-    results: Mapping[str, Mapping[str, Any]],
+    trained: Iterable[str],
 ) -> tuple[Call, Facts]:
     """Return the call with what was rolled back, and the facts of a retrain when ``month`` is the newest on hand."""
     champion = pick_champion(there)
     known = vars(champion) | {"version": champion.number} if champion else None
     alarms = [MENDABLE[call.rule]] if call.rule in MENDABLE else []
     withdrawn = tuple(one.number for one in there if one.tags.get("rolled_back") and one.trained_to >= month)
-    return replace(call, withdrawn=withdrawn), gather_facts(shift_month(month, 1), alarms, findings, known, results)
+    return replace(call, withdrawn=withdrawn), gather_facts(shift_month(month, 1), alarms, findings, known, trained)
 
 
 def pick_live(standing: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -105,7 +107,7 @@ def held_result(service: str, decision: Decision, call: Call) -> dict[str, Any]:
 
 
 def retrain_result(
-    settings: Settings, plan: Plan, decision: Decision, call: Call, compare: Mapping[str, Any], made: Mapping[str, int]
+    settings: Settings, plan: Plan, decision: Decision, call: Call, compare: CompareResult, made: Mapping[str, int]
 ) -> dict[str, Any]:
     """Return the result of a retrain: versions by role, errors before and after (minutes) on the days that judged, pages."""
     pages = sorted(settings.month(plan.service, plan.month).reports.glob("0*.html"))
@@ -113,12 +115,12 @@ def retrain_result(
         "service": plan.service,
         "month": plan.month,
         "status": "done",
-        "promoted": bool(compare["promote"]),
-        "reason": compare["reason"],
+        "promoted": compare.promote,
+        "reason": compare.reason,
         "verdict": "alarm",
         "versions": dict(made),
-        "before": compare["before"],
-        "challenger": compare["challenger"],
+        "before": compare.before,
+        "challenger": compare.challenger,
         "judged": plan.judged,
         "trained": plan.trained,
         "decision": record_call(decision, call),
@@ -128,8 +130,9 @@ def retrain_result(
 
 def replay_retrain(record: Mapping[str, Any]) -> Decision:
     """Decide again from the inputs of a recorded decision (``record_call``); the same code decides the same."""
-    call = record["call"] | {"withdrawn": tuple(record["call"]["withdrawn"])}
-    return decide_retrain(Call(**call), Facts.of(record), RetrainParams.model_validate(record["retrain"]))
+    decision = Decision.of(record)
+    call = from_json(record["call"], Call)
+    return decide_retrain(replace(call, rule=current_rule(call.rule)), decision.facts, decision.retrain)
 
 
 def keep_decision(settings: Settings, result: Mapping[str, Any]) -> None:

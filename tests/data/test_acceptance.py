@@ -7,11 +7,11 @@ import pyarrow.parquet as parquet
 import pytest
 
 from taxi.config import MonthPaths
-from taxi.data.acceptance import clean_month, decide, judge_month
-from taxi.data.month_rules import Finding, missing_days, read_history, row_count, volume_jump
+from taxi.data.acceptance import Acceptance, clean_month, decide, judge_month, read_acceptance, read_history
+from taxi.data.month_rules import Finding, missing_days, row_count, volume_jump
 from taxi.data.schema import read_trips
 from taxi.errors import MonthRefused
-from taxi.files import read_json, sha256_file
+from taxi.files import sha256_file
 from taxi.params import load_params
 
 PARAMS = load_params()
@@ -41,7 +41,7 @@ def void_some(frame):
 def test_kept_and_quarantined_add_up_to_what_was_published(month):
     paths = month(change=void_some)
 
-    rows = clean_month(paths, PARAMS)["rows"]
+    rows = clean_month(paths, PARAMS).rows
 
     assert rows["raw"] == 6000 == rows["kept"] + rows["quarantined"]
     assert rows["quarantined"] == sum(rows["reasons"].values()) >= 120
@@ -65,9 +65,9 @@ def test_a_good_month_is_accepted_and_its_summary_kept(month, service):
 
     summary = clean_month(paths, PARAMS)
 
-    assert summary["status"] == "accepted"
-    assert summary == read_json(paths.acceptance)
-    assert summary["raw_sha256"] == sha256_file(paths.raw)
+    assert summary.status == "accepted"
+    assert summary == read_acceptance(paths)
+    assert summary.raw_sha256 == sha256_file(paths.raw)
 
 
 def test_cleaning_again_makes_the_same_bytes(month):
@@ -90,7 +90,7 @@ def test_a_refused_month_leaves_its_evidence_and_no_trips(month):
         clean_month(paths, PARAMS)
 
     assert not paths.trips.exists()
-    assert read_json(paths.acceptance)["status"] == "refused"
+    assert read_acceptance(paths).status == "refused"
     assert parquet.read_metadata(paths.quarantine).num_rows == 6000
 
 
@@ -102,7 +102,7 @@ def test_an_unreadable_file_leaves_its_rule_as_evidence_and_no_trips(month):
     with pytest.raises(MonthRefused, match="not-parquet"):
         clean_month(paths, PARAMS)
 
-    assert [one["rule"] for one in read_json(paths.acceptance)["findings"]] == ["not-parquet"]
+    assert [finding.rule for finding in read_acceptance(paths).findings] == ["not-parquet"]
     assert not paths.trips.exists()
     assert not paths.quarantine.exists()
 
@@ -112,14 +112,14 @@ def test_a_new_column_is_tolerated_and_named(month):
 
     summary = clean_month(month(change=lambda frame: frame.assign(cbd_congestion_fee=0.75)), PARAMS)
 
-    assert summary["status"] == "warned"
-    assert any("cbd_congestion_fee" in line for line in summary["warnings"])
+    assert summary.status == "warned"
+    assert any("cbd_congestion_fee" in line for line in summary.warnings)
 
 
 def test_the_case_of_a_column_is_no_change(month):
     clean_month(month("2023-02", lambda frame: frame.assign(Airport_fee=0.0)), PARAMS)
 
-    assert clean_month(month(change=lambda frame: frame.assign(airport_fee=0.0)), PARAMS)["warnings"] == []
+    assert clean_month(month(change=lambda frame: frame.assign(airport_fee=0.0)), PARAMS).warnings == []
 
 
 def test_refused_and_synthetic_months_are_no_history_of_a_real_one(month):
@@ -134,7 +134,7 @@ def test_refused_and_synthetic_months_are_no_history_of_a_real_one(month):
 
 
 def test_a_synthetic_month_says_so_in_its_summary(month):
-    assert clean_month(month(metadata={"taxi.synthetic": '{"seed": 7}'}), PARAMS)["synthetic"] == {"seed": 7}
+    assert clean_month(month(metadata={"taxi.synthetic": '{"seed": 7}'}), PARAMS).synthetic == {"seed": 7}
 
 
 def figures(**values):
@@ -179,7 +179,7 @@ def test_the_gravest_finding_decides(levels, status):
     assert decide([Finding("some-rule", level, "came") for level in levels]) == status
 
 
-def clean_real(path, data) -> dict:
+def clean_real(path, data) -> Acceptance:
     service, month = re.match(r"(\w+)_tripdata_(.*)", path.stem).groups()
     paths = MonthPaths(data, data / "reports", service, month)
     paths.raw.parent.mkdir(parents=True, exist_ok=True)
@@ -193,7 +193,7 @@ def clean_real(path, data) -> dict:
 def test_no_real_month_is_refused(real_source, tmp_path, alone):
     months = sorted((real_source / "trip-data").glob("*.parquet"))
 
-    kept = {one.stem: clean_real(one, tmp_path / one.stem if alone else tmp_path)["rows"] for one in months}
+    kept = {one.stem: clean_real(one, tmp_path / one.stem if alone else tmp_path).rows for one in months}
 
     share = pd.Series({name: rows["kept"] / rows["raw"] for name, rows in kept.items()})
     assert len(share) == 52

@@ -13,8 +13,8 @@ from taxi.runs.month_result import refused_result
 from taxi.training.policy import decide_training, gather_facts, replay
 from tests.support.catalogue import MUTATIONS, Mutation
 from tests.support.changes import MONTH, TIMES, stuck
-from tests.support.mutations import judge, mutate
 from tests.support.month_results import make_result
+from tests.support.mutations import judge, mutate
 
 PARAMS = load_params()
 ALWAYS = PARAMS.retrain.model_copy(update={"policy": "always"})
@@ -48,10 +48,10 @@ def test_a_broken_month_is_refused_raises_an_error_and_is_never_trained_on(mutat
 
     assert mutation.rule in outcome.refused_by
     assert not paths.trips.exists()
-    decision = replay(result["decision"])
+    decision = replay(result.decision)
     assert (decision.train, decision.trigger) == (False, "held")
     assert mutation.rule in decision.facts.quality
-    assert (result["promoted"], result["challenger"]) == (False, None)
+    assert (result.promoted, result.challenger) == (False, None)
     found = judge_month({MONTH: result}, MONTH, (), PARAMS.alarms)
     assert [(one.rule, one.severity) for one in found.values()] == [("data-quality", "error")]
 
@@ -62,13 +62,13 @@ def test_a_fault_that_has_only_begun_to_grow_is_accepted_and_warned_of_and_not_l
     raw, _ = mutate(Mutation("clock fault in a tenth", "", faulty(0.1)), made_months[MONTH])
     summary = judge(raw, data_with_history).summary
 
-    facts = gather_facts(MONTH, ["rmse"], summary["findings"], CHAMPION, {})
+    facts = gather_facts(MONTH, ["rmse"], summary.findings, CHAMPION, ())
     decision = decide_training(facts, ALWAYS)
 
-    assert summary["status"] == "warned"
+    assert summary.status == "warned"
     assert (decision.train, decision.trigger) == (False, "held")
     assert "share-collapsed-clock" in decision.reason
-    result = make_result(MONTH, warnings=summary["warnings"], decision=decision.as_dict())
+    result = make_result(MONTH, warnings=summary.warnings, decision=decision)
     found = judge_month({MONTH: result}, MONTH, (), PARAMS.alarms)
     assert found["data-quality"].severity == "warning"
 
@@ -83,12 +83,12 @@ def test_a_month_that_is_only_unlike_those_before_is_warned_of_and_may_be_learnt
     summary = judge(
         mutate(Mutation("a larger null block", "", emptied), made_months[MONTH])[0], data_with_history
     ).summary
-    facts = gather_facts(MONTH, ["rmse"], summary["findings"], CHAMPION, {})
+    facts = gather_facts(MONTH, ["rmse"], summary.findings, CHAMPION, ())
     decision = decide_training(facts, PARAMS.retrain)
 
-    assert summary["status"] == "warned"
+    assert summary.status == "warned"
     assert decision.trigger == "alarm"
-    result = make_result(MONTH, warnings=summary["warnings"], decision=decision.as_dict())
+    result = make_result(MONTH, warnings=summary.warnings, decision=decision)
     found = judge_month({MONTH: result}, MONTH, (), PARAMS.alarms)
     assert found["data-quality"] is None
     assert found["unlike-before"].severity == "warning"

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-
 from taxi.data.download import Patience, Unreachable, ask_over_http, download
 from taxi.errors import NotPublished, TaxiError
 from tests.support import faults

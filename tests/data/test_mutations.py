@@ -23,7 +23,7 @@ def test_a_month_that_is_wrong_is_refused_or_quarantined_by_the_rule_that_names_
     outcome = judge(raw, data_with_history)
 
     assert touched.any() or not len(touched)
-    assert is_caught(mutation, outcome, touched), outcome.summary["findings"]
+    assert is_caught(mutation, outcome, touched), outcome.summary.findings
     assert (outcome.summary["status"] == "refused") == (mutation.rows is None)
 
 

@@ -15,7 +15,7 @@ from taxi.data.zones import read_zones
 from taxi.errors import TaxiError, UsageError
 from taxi.experiments.ab_test import judge_experiment
 from taxi.experiments.rehearsal import NOTE, as_log, experiment_trips, read_log, rehearse
-from taxi.files import read_json, write_json
+from taxi.files import read_json
 from taxi.models.fitting import fit_model
 from taxi.models.model import save_model
 from taxi.params import load_params
@@ -25,12 +25,14 @@ from taxi.runs.notebooks import run_notebook
 from taxi.training.plan import make_plan, write_plan
 from tests.support.builders import build_sample_trips
 from tests.support.live import share_log, simulate_errors
+from tests.support.month_results import write_acceptance
 from tests.support.worlds import ROOT, World
 
 pytestmark = pytest.mark.slow
 
 PARAMS = load_params()
 MONTHS = ("2024-01", "2024-02")
+INCUMBENT = {"version": 3, "trained_from": MONTHS[0], "trained_to": MONTHS[0], "metrics": {"rmse": 5.0}}
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +46,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         paths = settings.month("green", month)
         paths.trips.parent.mkdir(parents=True, exist_ok=True)
         parquet.write_table(to_arrow(build_sample_trips(month, 6000)), paths.trips)
-    write_plan(paths, make_plan("green", MONTHS[1], list(MONTHS), 12, {"version": 3}))
+    write_plan(paths, make_plan("green", MONTHS[1], list(MONTHS), 12, INCUMBENT))
     before, zones = build_sample_trips(MONTHS[0], 6000), read_zones(settings.zones)
     for role, kind in (("incumbent", "pair-median"), ("challenger", "linear")):
         recipe = PARAMS.model.model_copy(update={"kind": kind})
         save_model(fit_model(before, zones, recipe, PARAMS.features), paths.models / role)
-    write_json(paths.acceptance, {"synthetic": {"seed": 7}})
+    write_acceptance(paths, synthetic={"seed": 7})
     return World(place)
 
 

@@ -137,3 +137,11 @@ def test_no_committed_file_names_a_machine_a_proxy_or_an_index() -> None:
     )
     for path in (ROOT / one for one in listed if one != name(Path(__file__)) and (ROOT / one).is_file()):
         assert not forbidden.search(path.read_text(encoding="utf-8", errors="ignore")), path
+
+
+def test_no_sentence_is_taken_apart_as_data_but_those_that_old_files_hold() -> None:
+    apart = re.compile(r"""partition\(["']: ["']|split\(["']: ["']""")
+
+    found = [name(path) for path in MODULES for _ in apart.findall(path.read_text(encoding="utf-8"))]
+
+    assert found == ["taxi/runs/month_result.py", "taxi/training/step_result.py"]  # both read what format 1 kept

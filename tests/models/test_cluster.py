@@ -192,7 +192,7 @@ def test_a_month_split_by_a_worker_is_the_month_split_here(address: str, tmp_pat
     assert ready_split(there, params)
     assert not there.trips.exists()
 
-    assert clean_month(here, params)["rows"] == clean_month(there, params)["rows"]
+    assert clean_month(here, params).rows == clean_month(there, params).rows
     assert sha256_file(here.trips) == sha256_file(there.trips)
     assert sha256_file(here.quarantine) == sha256_file(there.quarantine)
     assert not there.split.exists()
@@ -211,7 +211,7 @@ def test_a_backfill_on_a_cluster_keeps_the_same_trips(address: str, tmp_path: Pa
         alone = MonthPaths(tmp_path / "alone", tmp_path, "green", result["month"])
         alone.raw.parent.mkdir(parents=True, exist_ok=True)
         alone.raw.write_bytes((tmp_path / f"data/raw/green/{result['month']}.parquet").read_bytes())
-        assert clean_month(alone, load_params())["rows"] == result["rows"]
+        assert clean_month(alone, load_params()).rows == result["rows"]
     models = (
         tmp_path / "data/models/green" / MONTHS[0]
     )  # the second month trains nothing: its challenger would be the champion

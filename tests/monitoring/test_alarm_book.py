@@ -14,7 +14,7 @@ from taxi.params import load_params
 
 ALARMS = load_params().alarms
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
-ERROR = Finding("error", "warning", "RMSE 5.60 minutes", "2023-03", report="reports/green/2023-03/03-monitor.html")
+ERROR = Finding("rmse", "warning", "RMSE 5.60 minutes", "2023-03", report="reports/green/2023-03/03-monitor.html")
 
 
 def told(steps: list[tuple[Checked, str | None]], service: str = "green") -> list[list[tuple[str, str]]]:
@@ -27,48 +27,48 @@ def told(steps: list[tuple[Checked, str | None]], service: str = "green") -> lis
 
 
 def test_an_alarm_is_told_once_however_often_its_month_is_run():
-    assert told([({"error": ERROR}, "2023-03")] * 3) == [[("raised", "error")], [], []]
+    assert told([({"rmse": ERROR}, "2023-03")] * 3) == [[("raised", "rmse")], [], []]
 
 
 def test_an_alarm_that_stands_for_months_is_told_once_and_its_recovery_once():
-    later = {"error": replace(ERROR, month="2023-04")}
-    calm: Checked = {"error": None}
+    later = {"rmse": replace(ERROR, month="2023-04")}
+    calm: Checked = {"rmse": None}
 
-    said = told([({"error": ERROR}, "2023-03"), (later, "2023-04"), (calm, "2023-05"), (calm, "2023-06")])
+    said = told([({"rmse": ERROR}, "2023-03"), (later, "2023-04"), (calm, "2023-05"), (calm, "2023-06")])
 
-    assert said == [[("raised", "error")], [], [("recovered", "error")], []]
+    assert said == [[("raised", "rmse")], [], [("recovered", "rmse")], []]
 
 
 def test_a_worse_alarm_is_told_again_and_a_better_one_is_not():
-    grave = {"error": replace(ERROR, severity="error")}
+    grave = {"rmse": replace(ERROR, severity="error")}
 
-    said = told([({"error": ERROR}, "2023-03"), (grave, "2023-04"), ({"error": ERROR}, "2023-05")])
+    said = told([({"rmse": ERROR}, "2023-03"), (grave, "2023-04"), ({"rmse": ERROR}, "2023-05")])
 
-    assert said == [[("raised", "error")], [("worse", "error")], []]
+    assert said == [[("raised", "rmse")], [("worse", "rmse")], []]
 
 
 def test_a_rule_that_could_not_look_leaves_its_alarm_standing():
     refused: Checked = {"data-quality": Finding("data-quality", "error", "truncated", "2023-04")}
 
-    said = told([({"error": ERROR}, "2023-03"), (refused, "2023-04"), ({"error": None}, "2023-05")])
+    said = told([({"rmse": ERROR}, "2023-03"), (refused, "2023-04"), ({"rmse": None}, "2023-05")])
 
-    assert said == [[("raised", "error")], [("raised", "data-quality")], [("recovered", "error")]]
+    assert said == [[("raised", "rmse")], [("raised", "data-quality")], [("recovered", "rmse")]]
 
 
 def test_an_older_month_run_again_changes_nothing():
-    old: Checked = {"error": replace(ERROR, month="2023-01"), "volume": None}
+    old: Checked = {"rmse": replace(ERROR, month="2023-01"), "volume": None}
 
-    said = told([({"volume": replace(ERROR, rule="volume"), "error": None}, "2023-03"), (old, "2023-01")])
+    said = told([({"volume": replace(ERROR, rule="volume"), "rmse": None}, "2023-03"), (old, "2023-01")])
 
     assert said == [[("raised", "volume")], []]
 
 
 def test_a_month_published_anew_recovers_within_the_month():
-    assert told([({"error": ERROR}, "2023-03"), ({"error": None}, "2023-03")])[1] == [("recovered", "error")]
+    assert told([({"rmse": ERROR}, "2023-03"), ({"rmse": None}, "2023-03")])[1] == [("recovered", "rmse")]
 
 
 def test_arms_and_services_are_told_apart():
-    live = Finding("live-error", "error", "RMSE", part="champion")
+    live = Finding("live-rmse", "error", "RMSE", part="champion")
     book, _ = enter(empty_book(), "green", {live.key: live}, None, NOON, ALARMS)
 
     book, other = enter(book, "yellow", {live.key: live}, None, NOON, ALARMS)
@@ -76,26 +76,26 @@ def test_arms_and_services_are_told_apart():
     book, more = enter(book, "green", {challenger.key: challenger}, None, NOON, ALARMS)
 
     assert [one.title for one in other + more] == [
-        "[error] yellow champion: live-error",
-        "[error] green challenger: live-error",
+        "[error] yellow champion: live-rmse",
+        "[error] green challenger: live-rmse",
     ]
 
 
 def test_a_message_says_what_where_how_much_and_what_to_do():
     message = make_message("raised", "green", replace(ERROR, numbers={"rmse": 5.6}), NOON, ALARMS)
 
-    assert message.title == "[warning] green 2023-03: error"
-    for part in ("RMSE 5.60 minutes", "03-monitor.html", "owner: machine learning", "do: ", "runbook.md#error"):
+    assert message.title == "[warning] green 2023-03: rmse"
+    for part in ("RMSE 5.60 minutes", "03-monitor.html", "owner: machine learning", "do: ", "runbook.md#rmse"):
         assert part in message.body
     assert message.numbers == {"rmse": 5.6}
 
 
 def test_a_recovery_says_since_when_it_stood():
-    book, _ = enter(empty_book(), "green", {"error": ERROR}, "2023-03", NOON, ALARMS)
+    book, _ = enter(empty_book(), "green", {"rmse": ERROR}, "2023-03", NOON, ALARMS)
 
-    _, (message,) = enter(book, "green", {"error": None}, "2023-06", NOON, ALARMS)
+    _, (message,) = enter(book, "green", {"rmse": None}, "2023-06", NOON, ALARMS)
 
-    assert message.title == "[recovered] green 2023-06: error"
+    assert message.title == "[recovered] green 2023-06: rmse"
     assert "it stood since 2023-03: RMSE 5.60 minutes" in message.body
 
 
@@ -126,7 +126,7 @@ def test_what_was_delivered_is_gone_and_what_was_not_waits_for_the_next_check():
 
 def raise_alarm(path: Path) -> int:
     """Enter the same alarm as other processes do; return how many messages it made."""
-    change = lambda book: enter(book, "green", {"error": ERROR}, "2023-03", NOON, ALARMS)  # noqa: E731
+    change = lambda book: enter(book, "green", {"rmse": ERROR}, "2023-03", NOON, ALARMS)  # noqa: E731
     return len(change_book(path, change))
 
 
@@ -137,7 +137,7 @@ def test_of_processes_that_raise_the_same_alarm_at_once_one_tells_it(tmp_path):
         made = list(pool.map(raise_alarm, [path] * 12))
 
     assert sum(made) == 1
-    assert list(read_book(path)["standing"]) == ["green/error"]
+    assert list(read_book(path)["standing"]) == ["green/rmse"]
 
 
 def test_a_book_that_cannot_be_read_is_no_empty_book(tmp_path):

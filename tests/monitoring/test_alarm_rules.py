@@ -3,7 +3,6 @@
 import re
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,16 +10,17 @@ import pytest
 
 from taxi.monitoring.alarm_rules import LEARNABLE, RULES, explain, judge_month, judge_overdue
 from taxi.monitoring.live_rules import judge_arms, judge_live_volume
-from taxi.training.policy import MONITORED
+from taxi.runs.month_result import MonthResult
+from taxi.training.step_result import MEASURES
 from tests.support.month_results import PARAMS, make_result
 
 ALARMS = PARAMS.alarms
 
 
-def found(result: dict[str, Any], *before: dict[str, Any], unchecked=()) -> dict[str, tuple[str, str]]:
+def found(result: MonthResult, *before: MonthResult, unchecked=()) -> dict[str, tuple[str, str]]:
     """Return what goes off, by rule: its severity and sentence."""
-    results = {one["month"]: one for one in (*before, result)}
-    judged = judge_month(results, result["month"], unchecked, ALARMS)
+    results = {one.month: one for one in (*before, result)}
+    judged = judge_month(results, result.month, unchecked, ALARMS)
     return {key: (one.severity, one.said) for key, one in judged.items() if one}
 
 
@@ -35,20 +35,20 @@ CASES = [
     ({"alarms": ["volume"], "numbers": {"volume": -0.35}}, {"volume": ("warning", "said of volume")}),
     ({"alarms": ["volume"], "numbers": {"volume": -0.84}}, {"volume": ("error", "said of volume")}),
     ({"alarms": ["volume"], "numbers": {"volume": 0.9}}, {"volume": ("warning", "said of volume")}),
-    ({"alarms": ["rmse"], "numbers": {"rmse_ratio": 1.12}}, {"error": ("warning", "said of rmse")}),
-    ({"alarms": ["rmse"], "numbers": {"rmse_ratio": 1.30}}, {"error": ("error", "said of rmse")}),
+    ({"alarms": ["rmse"], "numbers": {"rmse_ratio": 1.12}}, {"rmse": ("warning", "said of rmse")}),
+    ({"alarms": ["rmse"], "numbers": {"rmse_ratio": 1.30}}, {"rmse": ("error", "said of rmse")}),
     ({"alarms": ["coverage"], "numbers": {"coverage": 0.70}}, {"coverage": ("warning", "said of coverage")}),
     ({"alarms": ["coverage"], "numbers": {"coverage": 0.50}}, {"coverage": ("error", "said of coverage")}),
     ({"alarms": ["coverage"], "numbers": {"coverage": 0.97}}, {"coverage": ("error", "said of coverage")}),
     ({"alarms": ["null-block"]}, {"null-block": ("warning", "said of null-block")}),
     ({"alarms": ["input-drift"]}, {"input-drift": ("warning", "said of input-drift")}),
     ({"alarms": ["prediction-drift"]}, {"prediction-drift": ("warning", "said of prediction-drift")}),
-    ({"alarms": ["slice-rmse"]}, {"slice-error": ("warning", "said of slice-rmse")}),
+    ({"alarms": ["slice-rmse"]}, {"slice-rmse": ("warning", "said of slice-rmse")}),
     ({"trained_to": "2022-10"}, {}),
     ({"trained_to": "2022-09"}, {"champion-old": ("warning", "trained to 2022-09, 6 months ago")}),
     ({"trained_to": "2022-03"}, {"champion-old": ("error", "12 months ago")}),
     ({"trained_to": "2022-03", "promoted": True}, {}),
-    ({"alarm_reasons": []}, {"check-did-not-run": ("error", "not watched: 2023-03")}),
+    ({"checks": []}, {"check-did-not-run": ("error", "not watched: 2023-03")}),
 ]
 
 
@@ -127,14 +127,14 @@ def live(rows: pd.DataFrame, promoted=None) -> dict[str, str]:
     ("rows", "expected"),
     [
         (make_rows(), {}),
-        (make_rows(slower=1.15), {"live-error/champion": "warning", "live-coverage/champion": "warning"}),
-        (make_rows(slower=1.4), {"live-error/champion": "error", "live-coverage/champion": "error"}),
+        (make_rows(slower=1.15), {"live-rmse/champion": "warning", "live-coverage/champion": "warning"}),
+        (make_rows(slower=1.4), {"live-rmse/champion": "error", "live-coverage/champion": "error"}),
         (make_rows(latency_ms=150.0), {"live-latency/champion": "warning"}),
         (make_rows(latency_ms=900.0), {"live-latency/champion": "error"}),
         (make_rows(n=150, slower=1.4, latency_ms=900.0), {}),
         (
             pd.concat([make_rows(), make_rows(arm="challenger", slower=1.4)]),
-            {"live-error/challenger": "error", "live-coverage/challenger": "error"},
+            {"live-rmse/challenger": "error", "live-coverage/challenger": "error"},
         ),
         (pd.concat([make_rows(slower=1.4), make_rows(version=4)]), {}),
     ],
@@ -149,8 +149,8 @@ def test_after_a_swap_too_few_trips_of_the_new_version_say_nothing_yet():
 
     judged = judge_arms(rows, rows, {3: 3.0, 4: 3.0}, PARAMS.monitor, ALARMS)
 
-    assert "live-error/champion" not in judged
-    assert judged["live-error/challenger"] is None  # not in use
+    assert "live-rmse/champion" not in judged
+    assert judged["live-rmse/challenger"] is None  # not in use
 
 
 @pytest.mark.parametrize(
@@ -185,5 +185,5 @@ def test_every_rule_has_an_owner_a_first_step_and_a_section_of_the_runbook():
 
 
 def test_the_monitors_checks_all_have_a_rule_and_those_that_a_retrain_may_mend_are_checks():
-    assert set(MONITORED.values()) <= set(RULES)
-    assert set(MONITORED) >= LEARNABLE
+    assert set(MEASURES) <= set(RULES)
+    assert set(MEASURES) >= LEARNABLE

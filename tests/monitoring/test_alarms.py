@@ -11,18 +11,18 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app
 from taxi.config import Settings
-from taxi.files import write_json
 from taxi.monitoring.alarm_book import list_standing, tell
 from taxi.monitoring.alarm_rules import Finding
 from taxi.monitoring.alarms import check_month, check_service
 from taxi.params import Params, load_params
+from taxi.runs.month_result import MonthResult, write_result
 from tests.support.month_results import make_result
 from tests.support.receivers import closed_port, mail_sink, silent, webhook
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 TOKEN = "canary-5f2c81"
 VARIABLE = "TAXI_ALARM_CHANNELS"
-ERROR = Finding("error", "error", "RMSE 9.10 minutes", "2023-03", report="reports/green/2023-03/03-monitor.html")
+ERROR = Finding("rmse", "error", "RMSE 9.10 minutes", "2023-03", report="reports/green/2023-03/03-monitor.html")
 Json = dict[str, Any]
 
 
@@ -46,11 +46,11 @@ def limited(seconds: float) -> Params:
 
 
 def raise_error(settings: Settings, params: Params | None = None) -> Json:
-    return tell(settings, params or load_params(), "green", {"error": ERROR}, "2023-03", NOON)
+    return tell(settings, params or load_params(), "green", {"rmse": ERROR}, "2023-03", NOON)
 
 
 def recover(settings: Settings) -> Json:
-    return tell(settings, load_params(), "green", {"error": None}, "2023-04", NOON)
+    return tell(settings, load_params(), "green", {"rmse": None}, "2023-04", NOON)
 
 
 def log_lines(settings: Settings) -> list[Json]:
@@ -68,11 +68,11 @@ def test_without_a_channel_the_local_file_has_all(settings):
     assert {name: line[name] for name in ("kind", "service", "rule", "severity", "month")} == {
         "kind": "raised",
         "service": "green",
-        "rule": "error",
+        "rule": "rmse",
         "severity": "error",
         "month": "2023-03",
     }
-    assert line["report"].endswith("03-monitor.html") and line["runbook"] == "docs/runbook.md#error" and line["act"]
+    assert line["report"].endswith("03-monitor.html") and line["runbook"] == "docs/runbook.md#rmse" and line["act"]
 
 
 @pytest.mark.slow
@@ -87,7 +87,7 @@ def test_webhook_and_mail_get_each_alarm_and_its_recovery_once_over_three_reruns
         titles = ["[error] green 2023-03: error", "[recovered] green 2023-04: error"]
         assert [one["title"] for one in hook.got] == titles
         assert [one["Subject"] for one in mail.got] == titles
-        assert "docs/runbook.md#error" in hook.got[0]["message"]
+        assert "docs/runbook.md#rmse" in hook.got[0]["message"]
         assert "RMSE 9.10 minutes" in mail.got[0].get_payload(0).get_payload(decode=True).decode()
     assert len(log_lines(settings)) == 2
 
@@ -105,7 +105,7 @@ def test_a_dead_channel_holds_up_no_other_and_is_itself_an_alarm_told_to_the_oth
         titles = [one["title"] for one in hook.got]
     assert titles == ["[error] green 2023-03: error", f"[error] alarms {name}: channel-dead"]
     assert [one["fault"] is None for one in came["channels"]] == [False, True, True]
-    assert [one["rule"] for one in list_standing(settings, "green")] == ["channel-dead", "error"]
+    assert [one["rule"] for one in list_standing(settings, "green")] == ["channel-dead", "rmse"]
 
 
 def test_what_a_dead_channel_missed_reaches_it_once_when_it_is_mended(settings, channels):
@@ -128,7 +128,7 @@ def test_a_channel_that_was_taken_away_is_no_longer_dead(settings, channels):
     channels("")
     raise_error(settings)
 
-    assert [one["rule"] for one in list_standing(settings)] == ["error"]
+    assert [one["rule"] for one in list_standing(settings)] == ["rmse"]
 
 
 def test_addresses_are_in_no_file_no_log_and_no_result(settings, channels, caplog, capfd):
@@ -145,8 +145,8 @@ def test_addresses_are_in_no_file_no_log_and_no_result(settings, channels, caplo
     assert TOKEN not in json.dumps(came) + caplog.text + "".join(capfd.readouterr())
 
 
-def keep(settings: Settings, result: Json) -> None:
-    write_json(settings.reports / "green" / result["month"] / "month.json", result)
+def keep(settings: Settings, result: MonthResult) -> None:
+    write_result(settings, result)
 
 
 def test_a_month_checked_three_times_is_told_once_and_a_gap_of_unchecked_months_is_an_alarm(settings):
@@ -158,7 +158,7 @@ def test_a_month_checked_three_times_is_told_once_and_a_gap_of_unchecked_months_
     came = [check_month(settings, load_params(), "green", "2023-03", NOON) for _ in range(3)]
 
     told = [sorted((one["kind"], one["rule"]) for one in each["told"]) for each in came]
-    assert told[0] == [("raised", "check-did-not-run"), ("raised", "error")]
+    assert told[0] == [("raised", "check-did-not-run"), ("raised", "rmse")]
     assert told[1:] == [[("recovered", "check-did-not-run")], []]
 
 

@@ -71,10 +71,10 @@ def test_a_slow_down_is_told_by_the_next_check_and_a_better_version_recovers_it(
     drive(store, 3000, 2, 1.0, AT - timedelta(minutes=5))
     after = check(settings, store, AT)
 
-    assert slow == {("raised", "error", "live-error", "champion"), ("raised", "error", "live-coverage", "champion")}
+    assert slow == {("raised", "error", "live-rmse", "champion"), ("raised", "error", "live-coverage", "champion")}
     assert again == set()
     assert after == {
-        ("recovered", "info", "live-error", "champion"),
+        ("recovered", "info", "live-rmse", "champion"),
         ("recovered", "info", "live-coverage", "champion"),
     }
 

@@ -16,14 +16,16 @@ from sqlalchemy import create_engine, text
 
 from taxi.config import Settings
 from taxi.database import StoreDown
-from taxi.files import read_json, write_json
+from taxi.files import read_json
 from taxi.monitoring.collect import collect_all
 from taxi.monitoring.metric_store import Metric, MetricStore, open_metrics, pipeline_exposition, serve_metrics
 from taxi.predictions.store import open_store
 from taxi.reporting.live_page import keep_month, write_live_page
 from taxi.reporting.pages import build_gallery
 from taxi.reporting.plots import line_chart_svg
+from taxi.runs.month_result import MonthResult, write_result
 from taxi.serving.metrics import exposition
+from tests.support.month_results import make_result
 from tests.support.postgres import free_port
 from tests.support.prediction_rows import make_row
 from tests.support.worlds import ROOT, World
@@ -54,17 +56,16 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return Settings(ROOT, "unused", tmp_path / "data", tmp_path / "reports", "unused")
 
 
-def a_result(month: str = "2024-05", **changes: Any) -> dict[str, Any]:
+def a_result(month: str = "2024-05", **changes: Any) -> MonthResult:
     scores = {"rmse": 6.0, "mae": 4.0, "coverage80": 0.79, "n": 900}
     rows = {"raw": 1000, "kept": 900, "quarantined": 100, "reasons": {"void": 60, "too-long": 40}}
-    told = {"status": "done", "verdict": "alarm", "alarms": ["rmse", "volume"], "promoted": True, "reason": "better"}
+    told = {"status": "done", "verdict": "alarm", "promoted": True, "reason": "better"}
     made = {"champion": {"version": 3, "metrics": scores}, "challenger": None, "seconds": {"fetch": 1.5, "clean": 2.0}}
-    decision = {"train": True, "reason": "on alarm: rmse"}
-    return {"service": "green", "month": month, "rows": rows, "decision": decision, **told, **made, **changes}
+    return make_result(month, **{"alarms": ["rmse", "volume"], "rows": rows, **told, **made, **changes})
 
 
-def keep_result(settings: Settings, result: dict[str, Any]) -> None:
-    write_json(settings.month("green", result["month"]).reports / "month.json", result)
+def keep_result(settings: Settings, result: MonthResult) -> None:
+    write_result(settings, result)
 
 
 def fill_log(settings: Settings, hours: int = 3) -> None:
@@ -130,7 +131,7 @@ def test_a_months_scores_rows_alarms_decision_and_cost_are_in_the_store(settings
     cost = store.read("cost").set_index(["name", "part"])["value"]
     assert month["value"]["mae", "champion"] == 4.0 and month["value"]["rows_refused", "void"] == 60
     assert month["value"]["alarms", ""] == 2 and month["value"]["alarm", "volume"] == 1
-    assert json.loads(month["text"]["decision", ""])["reason"] == "on alarm: rmse"
+    assert json.loads(month["text"]["decision", ""])["reason"] == "alarm: rmse"
     assert cost["seconds", "fetch"] == 1.5 and cost["bytes", "raw"] == 1234
 
 
@@ -214,7 +215,7 @@ def test_of_live_traffic_each_arms_newest_hour_is_exported(settings: Settings) -
 
 def test_the_page_shows_months_live_traffic_and_decisions_and_needs_no_network(settings: Settings) -> None:
     for month in ("2024-05", "2024-07"):
-        keep_result(settings, a_result(month, synthetic=True))
+        keep_result(settings, a_result(month, synthetic={"seed": 7}))
     fill_log(settings)
     collect_all(settings)
 

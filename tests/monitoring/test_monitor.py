@@ -9,15 +9,16 @@ from evidently.ui.workspace import Workspace
 
 from taxi.monitoring.drift import NOTHING_COMPARED, compare_months, describe_inputs, keep_page, keep_run, sample_trips
 from taxi.monitoring.monitor import (
-    judge_champion,
+    judge_coverage,
     judge_drift,
     judge_null_block,
+    judge_rmse,
     judge_slices,
     judge_volume,
-    measure_moves,
     reach_verdict,
 )
 from taxi.params import load_params
+from taxi.training.step_result import list_alarms, make_check
 
 pytestmark = pytest.mark.slow  # imports Evidently, which takes seconds
 
@@ -29,20 +30,23 @@ Trips = Callable[..., pd.DataFrame]
     ("now", "usual", "alarm"), [(1000, 1000, False), (701, 1000, False), (690, 1000, True), (1610, 1000, True)]
 )
 def test_volume(now: float, usual: float, alarm: bool) -> None:
-    alarming, said = judge_volume(now, usual, LIMITS)
+    check = judge_volume(now, usual, LIMITS)
 
-    assert alarming is alarm
-    assert f"{now / usual - 1:+.1%}" in said
+    assert check.alarms is alarm
+    assert check.numbers == {"volume": pytest.approx(now / usual - 1)}
+    assert check.limit == (-LIMITS.volume_drop, LIMITS.volume_rise)
+    assert f"{now / usual - 1:+.1%}" in check.sentence
 
 
 @pytest.mark.parametrize(("now", "before", "alarm"), [(0.10, 0.07, False), (0.21, 0.07, True), (0.01, 0.10, True)])
 def test_the_null_block(now: float, before: float, alarm: bool) -> None:
-    assert judge_null_block(now, before, LIMITS)[0] is alarm
+    assert judge_null_block(now, before, LIMITS).alarms is alarm
 
 
 def test_without_a_month_before_nothing_is_alarming() -> None:
-    assert judge_volume(5, None, LIMITS)[0] is False
-    assert judge_null_block(0.9, None, LIMITS)[0] is False
+    checks = [judge_volume(5, None, LIMITS), judge_null_block(0.9, None, LIMITS)]
+
+    assert [(check.alarms, check.numbers) for check in checks] == [(False, {}), (False, {})]
 
 
 @pytest.mark.parametrize(
@@ -50,42 +54,43 @@ def test_without_a_month_before_nothing_is_alarming() -> None:
     [(5.4, 0.8, []), (5.6, 0.8, ["rmse"]), (5, 0.7, ["coverage"]), (5, 0.9, ["coverage"])],
 )
 def test_the_champions_error_and_coverage(rmse: float, coverage: float, alarms: list[str]) -> None:
-    checks = judge_champion({"rmse": rmse, "coverage80": coverage}, {"rmse": 5.0}, LIMITS)
+    scores = {"rmse": rmse, "coverage80": coverage}
 
-    assert [name for name, (alarming, _) in checks.items() if alarming] == alarms
+    checks = [judge_rmse(scores, {"rmse": 5.0}, LIMITS), judge_coverage(scores, LIMITS)]
+
+    assert list_alarms(checks) == alarms
+    assert [check.numbers for check in checks] == [{"rmse_ratio": rmse / 5.0}, {"coverage": coverage}]
 
 
 def test_the_slice_that_fell_behind_is_named() -> None:
     before = pd.DataFrame({"n": 1000, "rmse": 5.0}, index=["north", "south", "airport"])
     now = before.assign(rmse=[5.5, 5.5, 8.0])
 
-    alarming, said = judge_slices(now, before, LIMITS)
+    check = judge_slices(now, before, LIMITS)
 
-    assert alarming
-    assert "'airport'" in said
+    assert check.alarms
+    assert "'airport'" in check.sentence
 
 
 def test_slices_that_all_get_worse_together_are_the_rmse_checks_affair() -> None:
     before = pd.DataFrame({"n": 1000, "rmse": 5.0}, index=["north", "south"])
 
-    assert judge_slices(before.assign(rmse=9.0), before, LIMITS)[0] is False
+    assert judge_slices(before.assign(rmse=9.0), before, LIMITS).alarms is False
 
 
-def test_the_numbers_behind_the_checks_are_those_that_could_be_compared() -> None:
-    assert measure_moves(650, None, 0.1, None, None, None) == {}
+def test_a_number_may_reach_its_limit_and_not_pass_it() -> None:
+    checks = [make_check("volume", value, (-0.3, 0.6), "said") for value in (-0.3, -0.31, 0.6, 0.61)]
 
-    moved = measure_moves(650, 1000, 0.10, 0.25, 1.2, None)
-
-    assert moved == pytest.approx({"volume": -0.35, "null_share": -0.15, "rmse_ratio": 1.2})
+    assert [check.alarms for check in checks] == [False, True, False, True]
 
 
-def test_a_verdict_names_its_alarms_and_keeps_every_reason() -> None:
-    verdict = reach_verdict({"volume": (True, "fell"), "rmse": (False, "fine")}, has_champion=True)
+def test_a_verdict_is_an_alarm_if_any_check_raises_one() -> None:
+    fell, fine = make_check("volume", -0.9, (-0.3, 0.6), "fell"), make_check("rmse", 1.0, (None, 1.1), "fine")
 
-    assert (verdict.verdict, verdict.alarms) == ("alarm", ["volume"])
-    assert verdict.reasons == ["volume: fell", "rmse: fine"]
-    assert reach_verdict({"rmse": (False, "fine")}, has_champion=True).verdict == "calm"
-    assert reach_verdict({"rmse": (False, "fine")}, has_champion=False).verdict == "first"
+    assert reach_verdict([fell, fine], has_champion=True) == "alarm"
+    assert reach_verdict([fine], has_champion=True) == "calm"
+    assert reach_verdict([fine], has_champion=False) == "first"
+    assert [str(check) for check in (fell, fine)] == ["volume: fell", "rmse: fine"]
 
 
 def watched(trips: pd.DataFrame, zones: pd.DataFrame, slower: float = 1.0) -> pd.DataFrame:
@@ -97,7 +102,7 @@ def test_another_month_of_the_same_city_has_not_drifted(sample_trips: Trips, zon
         watched(sample_trips("2024-01", 8000), zones), watched(sample_trips("2024-02", 8000), zones), LIMITS
     )
 
-    assert not any(alarming for alarming, _ in judge_drift(drift, LIMITS).values()), drift.table
+    assert list_alarms(judge_drift(drift, LIMITS)) == [], drift.table
 
 
 def test_what_drifted_is_named(sample_trips: Trips, zones: pd.DataFrame) -> None:
@@ -108,7 +113,7 @@ def test_what_drifted_is_named(sample_trips: Trips, zones: pd.DataFrame) -> None
 
     assert {"hour", "VendorID", "prediction"} <= set(drift.table.index[drift.table["drifted"]])
     assert "trip_type" not in set(drift.table.index[drift.table["drifted"]])
-    assert judge_drift(drift, LIMITS)["prediction-drift"][0]
+    assert "prediction-drift" in list_alarms(judge_drift(drift, LIMITS))
 
 
 def test_evidentlys_page_needs_no_network(sample_trips: Trips, zones: pd.DataFrame, tmp_path: Path) -> None:

@@ -264,3 +264,26 @@ def test_runs_whose_process_was_killed_are_marked_as_crashed_at_the_next_start(t
         assert (states.count("CRASHED"), states.count("RUNNING")) == (2, 1)
         running[2].kill()
         running[2].join()
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "reports/green/2024-03/month.json",
+        "reports/green/2024-03/03-monitor.json",
+        "data/acceptance/green/2024-03.json",
+        "data/raw/green/2024-03.json",
+        "data/zones/taxi_zones.json",
+        "data/models/green/2024-03/plan.json",
+    ],
+)
+def test_a_damaged_result_plan_or_sidecar_is_found_by_its_path(settings: Settings, file: str) -> None:
+    assert check("results", settings).level == "ok"
+    path = settings.data.parent / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('{"service": "gre')
+
+    found = check("results", settings)
+
+    assert found.level == "broken"
+    assert "1 files cannot be read: expected" in found.says and str(path) in found.says

@@ -26,7 +26,7 @@ EMIT = """
 from pipelines.events import emit_alarms
 from taxi.config import load_settings
 told = {"kind": "raised", "service": "green", "severity": "error", "month": None, "part": "champion", "said": "RMSE has risen"}
-emit_alarms(load_settings(), [told | {"id": f"{n:032x}", "rule": rule} for n, rule in enumerate(["data-quality", "live-error"], 1)])
+emit_alarms(load_settings(), [told | {"id": f"{n:032x}", "rule": rule} for n, rule in enumerate(["data-quality", "live-rmse"], 1)])
 """
 
 
@@ -79,10 +79,10 @@ def test_an_alarms_event_starts_a_retrain_that_moves_the_champion_and_data_quali
     emit(world)
     runs = wait_for(world.ended_runs, "the end of the retrain", 1200)
 
-    assert [(one["name"], one["state_type"]) for one in runs] == [("retrain-green-live-error", "COMPLETED")]
+    assert [(one["name"], one["state_type"]) for one in runs] == [("retrain-green-live-rmse", "COMPLETED")]
     decided = decisions(world)[0]
     assert (decided["status"], decided["month"], decided["promoted"]) == ("done", "2024-02", True)
-    assert (decided["decision"]["trigger"], decided["decision"]["call"]["rule"]) == ("alarm", "live-error")
+    assert (decided["decision"]["trigger"], decided["decision"]["call"]["rule"]) == ("alarm", "live-rmse")
     after = aliased_version(uri, "green", "champion")
     assert after and after.number > before
     assert (after.trained_to, after.tags["judged_in"]) == ("2024-02", "2024-02")

@@ -26,6 +26,7 @@ from taxi.registry.mlflow_client import prepare
 from taxi.registry.release import promote
 from taxi.registry.versions import champion_now, download_model, find_version
 from taxi.reporting.pages import write_lineage_page, write_text
+from tests.support.month_results import make_edition, write_origin
 from tests.support.registered import CHECKOUT, MONTHS, PARAMS, make_month, make_zones, record
 
 pytestmark = pytest.mark.slow
@@ -72,7 +73,7 @@ def recorded(tmp_path_factory) -> Path:
             "etag": f'"{month}"',
             "fetched_at": "2023-05-01T00:00:00+00:00",
         }
-        write_json(paths.sidecar, origin | {"sha256": sha256_file(paths.raw)})
+        write_origin(paths, sha256_file(paths.raw), **origin)
         parquet.write_table(to_arrow(make_month(month)), paths.trips)
     paths = settings.month("green", JUDGE)
     for role in ("challenger", "winner"):
@@ -227,7 +228,7 @@ def test_a_month_that_was_published_anew_is_verified_by_the_edition_that_was_kep
     paths.raw.rename(kept)
     paths.raw.write_bytes(b"another edition")
     paths.trips.write_bytes(b"made from it")
-    write_json(paths.sidecar, {"address": "x", "sha256": sha256_file(paths.raw), "previous": [{"sha256": old}]})
+    write_origin(paths, sha256_file(paths.raw), previous=[make_edition(old)])
 
     found = trace(settings, "green/champion")
     assert (found["verified"], found["counts"]["away"]) == (True, 1)

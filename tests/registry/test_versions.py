@@ -235,7 +235,7 @@ def test_a_run_names_its_data_by_sha256(settings):
 def test_a_month_without_a_challenger_is_a_run_and_no_version(settings):
     plan = Plan("green", "2023-02", ["2023-01"], ["2023-01", "2023-02"], None, None)
 
-    assert record_month(settings, plan, PARAMS, {"03-monitor": {"metrics": None}}, "skipped") == {}
+    assert record_month(settings, plan, PARAMS, None, None, "skipped") == {}
     assert versions(settings.tracking_uri, "green") == []
 
 

@@ -10,10 +10,13 @@ import yaml
 from dvc.repo import Repo
 
 from taxi.config import NOTEBOOKS, MonthPaths
-from taxi.files import read_json, write_json
+from taxi.files import read_json, write_json, write_model
 from taxi.fingerprint import imports_of, modules_of
 from taxi.runs.dvc_snapshot import keep_edition, read_newest, snapshot
+from taxi.runs.month_result import JudgedModel, result_file
+from taxi.training.plan import Plan, write_plan
 from tests.support.campaign import at_scale
+from tests.support.month_results import make_compare, make_result, make_step, write_acceptance, write_origin
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 COPIED = (".dvc/config", ".dvc/.gitignore", ".dvcignore", "dvc.yaml", "params.yaml", "notebooks", "taxi", ".gitignore")
@@ -52,21 +55,22 @@ def write_month(root: Path, month: str, trained: bool = True, status: str = "don
     for path in (paths.raw, paths.trips, paths.quarantine):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{month} {path.parent.parent.name} {edition}")
-    write_json(paths.sidecar, {"address": "https://example.org"})
-    write_json(paths.acceptance, {"rows": ROWS})
+    write_origin(paths)
+    write_acceptance(paths, rows=ROWS)
     scores = {"rmse": 5.0 + int(edition) / 10}
-    result = {"status": status, "champion": {"metrics": scores}, "challenger": None}
-    write_json(paths.reports / "month.json", result)
+    champion = JudgedModel(version=3, metrics=scores)
+    write_model(result_file(paths), make_result(month, status=status, champion=champion))
     if status != "done":
         paths.trips.unlink()
         return paths
     earlier = [path.stem for path in sorted(paths.trips.parent.glob("*.parquet")) if path.stem <= month]
-    write_json(paths.models / "plan.json", {"refit_window": earlier})
+    write_plan(paths, Plan("green", month, earlier, earlier, None, None))
     names = ["01-explore", "02-features", "03-monitor", *(["04-train", "05-compare"] if trained else [])]
     for name in names:
         (paths.reports / f"{name}.html").write_text(f"<p>{month} {edition}</p>")
         (paths.reports / f"{name}.ipynb").write_text("{}")
-        write_json(paths.reports / f"{name}.json", {"metrics": scores, "challenger": scores, "promote": False})
+        recorded = make_step(name, verdict="calm", checks=[], metrics=scores)
+        write_json(paths.reports / f"{name}.json", make_compare(scores) if name == "05-compare" else recorded)
     (paths.reports / "03-monitor-evidently.html").write_text(f"<p>{month} {edition}</p>")
     if trained:
         write_json(paths.models / "challenger" / "recipe.json", {"month": month, "edition": edition})

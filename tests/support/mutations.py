@@ -5,7 +5,6 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,9 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from taxi.config import MonthPaths
-from taxi.data.acceptance import clean_month
+from taxi.data.acceptance import Acceptance, clean_month, read_acceptance
 from taxi.errors import MonthRefused
-from taxi.files import read_json
 from taxi.params import load_params
 from tests.support.catalogue import MUTATIONS, Mutation
 from tests.support.changes import HISTORY, MONTH, Frame
@@ -25,13 +23,13 @@ from tests.support.changes import HISTORY, MONTH, Frame
 class Outcome:
     """What became of a mutated month: its acceptance summary, and the reason of each quarantined row."""
 
-    summary: dict[str, Any]
+    summary: Acceptance
     reasons: pd.Series
 
     @property
     def refused_by(self) -> list[str]:
         """Return the month rules that refuse it."""
-        return [one["rule"] for one in self.summary["findings"] if one["level"] == "refuse"]
+        return [finding.rule for finding in self.summary.refusals]
 
 
 def keep_history(data: Path, months: dict[str, Frame]) -> None:
@@ -66,7 +64,7 @@ def judge(raw: bytes, data: Path) -> Outcome:
     there = paths.quarantine.is_file()
     quarantine = parquet.read_table(paths.quarantine, columns=["row", "reason"]).to_pandas() if there else None
     reasons = pd.Series(dtype=str) if quarantine is None else quarantine.set_index("row")["reason"]
-    return Outcome(read_json(paths.acceptance), reasons)
+    return Outcome(read_acceptance(paths), reasons)
 
 
 def is_caught(mutation: Mutation, outcome: Outcome, touched: np.ndarray) -> bool:

@@ -8,14 +8,15 @@ import pyarrow.parquet as parquet
 
 from taxi.config import Settings
 from taxi.data.schema import to_arrow
-from taxi.files import write_json
 from taxi.models.fitting import fit_model
 from taxi.models.model import DurationModel, save_model
 from taxi.params import Params, load_params
 from taxi.registry.versions import champion_before
 from taxi.runs.mlflow_run import record_month
 from taxi.training.plan import make_plan
+from taxi.training.step_result import CompareResult
 from tests.support.databases import give_registry
+from tests.support.month_results import make_compare, write_origin
 from tests.support.worlds import ROOT as CHECKOUT
 
 PARAMS = load_params(CHECKOUT / "params.yaml")
@@ -73,7 +74,7 @@ def settings_with_months(place: Path, model: DurationModel) -> Settings:
         for path in (paths.raw, paths.trips):
             path.parent.mkdir(parents=True, exist_ok=True)
         paths.raw.write_bytes(f"published {month}".encode())
-        write_json(paths.sidecar, {"address": f"https://example.org/{month}", "synthetic": {"seed": 7}})
+        write_origin(paths, address=f"https://example.org/{month}", synthetic={"seed": 7})
         parquet.write_table(to_arrow(make_month(month)), paths.trips)
         for role in ("challenger", "winner"):
             save_model(model, paths.models / role)
@@ -89,5 +90,5 @@ def record(
     champion = champion_before(settings.tracking_uri, "green", month)
     incumbent = champion and {"version": champion.number}
     plan = make_plan("green", month, [one for one in MONTHS if one < month], 12, incumbent)
-    steps = {"03-monitor": {"metrics": SCORES}, "05-compare": {"challenger": SCORES, "promote": promote}}
-    return record_month(settings, plan, params, steps, fingerprint or f"print-{month}")
+    compare = CompareResult(**make_compare(SCORES, promote))
+    return record_month(settings, plan, params, SCORES, compare, fingerprint or f"print-{month}")

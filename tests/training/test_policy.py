@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taxi.data.month_rules import Finding
 from taxi.params import RetrainParams, load_params
 from taxi.training.policy import Decision, Facts, decide_training, find_faults, gather_facts, replay
 
@@ -73,21 +74,21 @@ def test_nothing_is_learnt_from_records_in_doubt_whatever_else_calls_for_it(poli
 def test_a_month_that_is_only_unlike_the_months_before_is_not_in_doubt():
     found = [("row-count", "warn"), ("null-share", "warn"), ("speed-jump", "warn"), ("share-void", "ok")]
 
-    assert find_faults([{"rule": rule, "level": level} for rule, level in found]) == ()
+    assert find_faults([Finding(rule, level, "said") for rule, level in found]) == ()
 
 
 def test_rules_that_refuse_and_faults_in_the_records_are_doubts():
     found = [("hour-shift", "refuse"), ("share-duplicate", "warn"), ("night-share", "warn"), ("kept-share", "ok")]
 
-    faults = find_faults([{"rule": rule, "level": level} for rule, level in found])
+    faults = find_faults([Finding(rule, level, "said") for rule, level in found])
 
     assert faults == ("hour-shift", "share-duplicate", "night-share")
 
 
 def test_the_facts_name_the_newest_month_before_that_trained_a_challenger():
-    results = {"2022-12": {"trained": True}, "2023-01": {"trained": False}, "2023-02": {}, "2023-03": {"trained": True}}
+    incumbent = {"version": 4, "trained_to": "2022-11", "metrics": {}}
 
-    facts = gather_facts("2023-03", ["rmse"], [], {"version": 4, "trained_to": "2022-11", "metrics": {}}, results)
+    facts = gather_facts("2023-03", ["rmse"], [], incumbent, ["2022-11", "2022-12", "2023-03"])
 
     assert facts.last_trained == "2022-12"
     assert (facts.age, facts.waited) == (4, 3)
@@ -116,7 +117,7 @@ facts = st.builds(
 def test_any_decision_replayed_from_its_record_is_the_same(known, retrain):
     decision = decide_training(known, retrain)
 
-    again = replay(json.loads(json.dumps(decision.as_dict())))
+    again = replay(Decision.of(json.loads(json.dumps(decision.as_dict()))))
 
     assert again == decision
     assert not (known.quality and decision.train)

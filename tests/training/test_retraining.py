@@ -10,10 +10,10 @@ from prefect.events.schemas.deployment_triggers import DeploymentEventTrigger
 
 from pipelines.alarms import emit_alarms, resource_of
 from taxi.config import load_settings
+from taxi.data.month_rules import Finding
 from taxi.params import RetrainParams, load_params
 from taxi.registry.versions import Version
 from taxi.training.plan import HOLDOUT_DAYS, make_plan, make_retrain_plan
-from taxi.training.policy import MONITORED
 from taxi.training.retraining import (
     MENDABLE,
     Call,
@@ -24,6 +24,7 @@ from taxi.training.retraining import (
     record_call,
     replay_retrain,
 )
+from taxi.training.step_result import MEASURES
 from tests.support.worlds import ROOT
 
 AUTO = load_params().retrain
@@ -35,10 +36,10 @@ def version(number: int, trained_to: str, **tags: str) -> Version:
 
 
 def decide(
-    rule: str = "live-error", *there: Version, quality: str = "", retrain: RetrainParams = AUTO
+    rule: str = "live-rmse", *there: Version, quality: str = "", retrain: RetrainParams = AUTO
 ) -> dict[str, Any]:
-    findings = [{"rule": quality, "level": "warn"}] if quality else []
-    call, facts = gather_call(Call(rule, "error", "said", "event"), "2023-03", findings, there, {})
+    findings = [Finding(quality, "warn", "said")] if quality else []
+    call, facts = gather_call(Call(rule, "error", "said", "event"), "2023-03", findings, there, ())
     return record_call(decide_retrain(call, facts, retrain), call)
 
 
@@ -48,14 +49,14 @@ CHAMPION = version(3, "2023-02")
 @pytest.mark.parametrize(
     ("rule", "there", "quality", "train", "said"),
     [
-        ("live-error", [CHAMPION], "", True, "alarm: rmse"),
+        ("live-rmse", [CHAMPION], "", True, "alarm: rmse"),
         ("coverage", [CHAMPION], "", True, "alarm: coverage"),
         ("data-quality", [CHAMPION], "", False, "data-quality is no alarm that training mends"),
         ("live-latency", [CHAMPION], "", False, "live-latency is no alarm"),
         ("null-block", [CHAMPION], "", False, "alarms (null-block) do not count"),
-        ("live-error", [CHAMPION], "share-duplicate", False, "records are in doubt (share-duplicate)"),
-        ("live-error", [version(4, "2023-03")], "", False, "the champion has learnt from 2023-03, and no later month"),
-        ("live-error", [CHAMPION, version(4, "2023-03", rolled_back="{}")], "", False, "rolled back (4)"),
+        ("live-rmse", [CHAMPION], "share-duplicate", False, "records are in doubt (share-duplicate)"),
+        ("live-rmse", [version(4, "2023-03")], "", False, "the champion has learnt from 2023-03, and no later month"),
+        ("live-rmse", [CHAMPION, version(4, "2023-03", rolled_back="{}")], "", False, "rolled back (4)"),
     ],
 )
 def test_a_retrain_follows_what_training_can_mend_and_nothing_else(rule, there, quality, train, said):
@@ -68,10 +69,17 @@ def test_a_retrain_follows_what_training_can_mend_and_nothing_else(rule, there, 
 def test_a_policy_that_never_replaces_the_champion_holds_between_months_too():
     never = RetrainParams.model_validate(AUTO.model_dump() | {"policy": "never"})
 
-    assert decide("live-error", CHAMPION, retrain=never)["train"] is False
+    assert decide("live-rmse", CHAMPION, retrain=never)["train"] is False
 
 
-@pytest.mark.parametrize("rule", ["live-error", "data-quality"])
+def test_a_decision_whose_rule_had_another_id_is_made_again_from_its_record():
+    record = json.loads(json.dumps(decide("live-rmse", CHAMPION)))
+    record["call"]["rule"] = "live-error"
+
+    assert replay_retrain(record).as_dict() == {name: record[name] for name in replay_retrain(record).as_dict()}
+
+
+@pytest.mark.parametrize("rule", ["live-rmse", "data-quality"])
 def test_a_decision_is_made_again_from_its_record(rule):
     record = json.loads(json.dumps(decide(rule, CHAMPION, version(4, "2023-03", rolled_back="{}"))))
 
@@ -95,7 +103,7 @@ def test_a_months_own_run_still_does_not_train_on_the_month():
 
 
 def test_when_a_month_arrives_the_live_alarm_that_still_stands_asks_again():
-    standing = [{"rule": rule} for rule in ("data-quality", "live-latency", "error", "live-coverage", "live-error")]
+    standing = [{"rule": rule} for rule in ("data-quality", "live-latency", "rmse", "live-coverage", "live-rmse")]
 
     assert pick_live(standing) == {"rule": "live-coverage"}
     assert pick_live(standing[:3]) is None
@@ -105,7 +113,7 @@ def test_without_a_server_an_alarm_is_no_event_and_no_failure(monkeypatch):
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
 
     assert (
-        emit_alarms(load_settings(), [{"id": "0" * 32, "kind": "raised", "service": "green", "rule": "live-error"}])
+        emit_alarms(load_settings(), [{"id": "0" * 32, "kind": "raised", "service": "green", "rule": "live-rmse"}])
         == []
     )
 
@@ -128,7 +136,7 @@ def matches(rule: str) -> bool:
 
 def test_the_automation_listens_to_what_the_policy_counts_and_to_nothing_else():
     counted = {rule for rule, check in MENDABLE.items() if check in AUTO.on_alarm}
-    others = {*MONITORED.values(), "data-quality", "live-volume", "live-latency", "month-overdue"} - counted
+    others = {*MEASURES, "data-quality", "live-volume", "live-latency", "month-overdue"} - counted
 
     assert {rule for rule in counted if matches(rule)} == counted
     assert not {rule for rule in others if matches(rule)}
