@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -113,7 +114,8 @@ class Supervised:
     def _kill(self, why: str) -> None:
         assert self._process
         _LOG.error("the %s %s; it is killed, and stood here:", self.name, why)
-        os.kill(self._process.pid or 0, SHOW_STACKS)  # one that was stopped does not hear it
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid or 0, SHOW_STACKS)  # one that was stopped does not hear it
         self._process.join(LOOK_SECONDS)
         self._process.kill()
         self._process.join()
