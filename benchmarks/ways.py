@@ -19,7 +19,7 @@ from taxi.data.zones import read_zones
 from taxi.features.trip_features import TripFeatures, planned_distance
 from taxi.models.fitting import COLUMNS, fit_months
 from taxi.models.model import DurationModel, load_model, save_model
-from taxi.models.single_trip import fast_model
+from taxi.models.single_trip import FastModel
 from taxi.months import month_bounds
 from taxi.params import load_params
 from taxi.training.train import month_parts, read_months
@@ -138,7 +138,7 @@ def predict_singly(
 ) -> dict[str, Any]:
     """Ask about ``calls`` trips one by one; return milliseconds a call, those of one-row frames, and how far from the batch."""
     model, trips = load_model(folder), _asked(settings, service, month, planned)
-    chosen, fast = _pick(model, planned), fast_model(model)
+    chosen, fast = _pick(model, planned), FastModel(model)
     drawn = trips.sample(min(calls, len(trips)), random_state=7)
     names = ["pickup", "PULocationID", "DOLocationID", "passenger_count", "trip_type", "VendorID"]
     names += ["planned_distance"] if planned else []

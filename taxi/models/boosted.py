@@ -7,11 +7,14 @@ from it; the 10 % and 90 % quantiles start from history, do not see the newest w
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xgboost
+from pydantic_core import from_json
 from scipy.special import expit
 
 from taxi.errors import UsageError
@@ -24,6 +27,8 @@ from taxi.params import ModelParams
 # The trunk gives the logarithm of the minutes; the mean and the median start from it, the 10 % and 90 % quantiles from history.
 
 PARTS = ("trunk", "mean", "median", "interval")  # in the order of learning: heads start from the trunk
+TREES_FILE = "trees.npz"  # arrays of another layout need another name
+Trees = dict[str, np.ndarray]
 MISSING = -999.0  # trees read a number faster, and in an eighth of the memory, than a gap
 START = NAMES.index("pair_band_minutes")
 
@@ -72,18 +77,56 @@ class Boosted:
         """
         return self.parts["trunk"].predict(xgboost.DMatrix(filled(seen)), pred_contribs=True)
 
+    @cached_property
+    def trees(self) -> Trees:
+        """Every tree grown to a complete one, for single trips: as the model's file has them, or grown now (half a second)."""
+        return grow_trees(self.parts)
+
     def save(self, folder: Path) -> None:
-        """Write the boosters as UBJ and the calibration as NPZ."""
+        """Write the boosters as UBJ, the calibration and the grown trees as NPZ."""
         for name, booster in self.parts.items():
             booster.save_model(folder / f"{name}.ubj")
         np.savez_compressed(folder / "calibration.npz", **self.calibration.state())
+        np.savez_compressed(folder / TREES_FILE, **self.trees)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, folder: Path) -> "Boosted":
-        """Read what ``save`` wrote."""
+        """Read what ``save`` wrote; models of before have no grown trees."""
         with np.load(folder / "calibration.npz", allow_pickle=False) as archive:
             calibration = Calibration(**archive)
-        return cls({name: xgboost.Booster(model_file=str(folder / f"{name}.ubj")) for name in PARTS}, calibration)
+        parts = {name: xgboost.Booster(model_file=str(folder / f"{name}.ubj")) for name in PARTS}
+        loaded = cls(parts, calibration)
+        if (folder / TREES_FILE).is_file():
+            with np.load(folder / TREES_FILE, allow_pickle=False) as archive:
+                loaded.trees = dict(archive)
+        return loaded
+
+
+def grow_trees(parts: dict[str, xgboost.Booster]) -> Trees:
+    """Return every tree grown to a complete one of the same depth, in the order of ``PARTS``.
+
+    Of d levels and t trees, ``feature`` and ``threshold``, shape (t * (2^d - 1),), have the nodes of one level after those
+    of another, within a level tree by tree; ``leaf``, shape (t * 2^d,), is tree by tree.
+    """
+    models = {name: from_json(parts[name].save_raw("json"))["learner"] for name in PARTS}
+    grown = [model["gradient_booster"]["model"]["trees"] for model in models.values()]
+    trees = list(chain.from_iterable(grown))
+    sizes = [len(tree["left_children"]) for tree in trees]
+    roots = np.cumsum([0, *sizes[:-1]], dtype=np.int32)
+    first = np.repeat(roots, sizes)
+    whole = ("left_children", "right_children", "split_indices")
+    left, right, feature = (np.concatenate([tree[name] for tree in trees], dtype=np.int32) for name in whole)
+    value = np.concatenate([tree["split_conditions"] for tree in trees], dtype=np.float32)  # a leaf's is its own
+    splits, left, right = left >= 0, left + first, right + first
+    nodes, features, thresholds = roots, [], []
+    while (split := splits[nodes]).any():
+        features.append(np.where(split, feature[nodes], 0))
+        thresholds.append(np.where(split, value[nodes], np.float32(np.inf)))
+        below = np.where(split, left[nodes], nodes), np.where(split, right[nodes], nodes)  # a leaf stays what it is
+        nodes = np.column_stack(below).ravel()
+    made = {"feature": np.concatenate(features).astype(np.int16), "threshold": np.concatenate(thresholds)}
+    base = np.ravel(from_json(models["trunk"]["learner_model_param"]["base_score"]))[0]
+    return made | {"leaf": value[nodes], "ends": np.cumsum([len(part) for part in grown]), "base": np.asarray(base)}
 
 
 XGBOOST = xgboost.__version__

@@ -87,7 +87,7 @@ def _pyfunc_fault(pyfunc: Any, data: str) -> str | None:
 
 NEEDED = ("recipe.json", "tables.npz", "zones.parquet")
 MODEL_NAME = re.compile(
-    r"(planned/)?(recipe\.json|(tables|calibration|linear|pair-median)\.npz|zones\.parquet|[a-z0-9_]+\.ubj)"
+    r"(planned/)?(recipe\.json|(tables|calibration|trees|linear|pair-median)\.npz|zones\.parquet|[a-z0-9_]+\.ubj)"
 )
 WRAPPED_NAME = re.compile(
     r"MLmodel|conda\.yaml|python_env\.yaml|requirements\.txt|(serving_)?input_example\.json"

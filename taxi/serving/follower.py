@@ -30,9 +30,7 @@ from taxi.serving.local_store import (
     Place,
     Refusal,
     State,
-    find_trees,
     now_text,
-    trees_of,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -81,6 +79,7 @@ class Follower:
         """Refuse the version whose examination ended the last process, and remove what it left half-written."""
         self.place.versions.mkdir(parents=True, exist_ok=True)
         remove_staging(self.place.versions)
+        remove(self.place.folder / "trees-2")  # grown trees, kept there before they were part of a model
         if self.place.examining.is_file():
             suspect = read_json(self.place.examining)
             _LOG.error("version %s is refused: %s", suspect["version"], ENDED)
@@ -203,17 +202,10 @@ def _asking(ask: Callable[[], Answer]) -> Answer:
 
 
 def examine(service: str, version: Version, folder: Path) -> None:
-    """Load a fetched version, have it answer as it did when registered, leave its trees grown; raise what is wrong with it.
-
-    One that served before and is still kept comes back without its trees being grown again.
-    """
+    """Load a fetched version and have it answer as it did when registered; raise what is wrong with it."""
     if version.service != service:
         raise TaxiError(f"expected a version of {service}; version {version.number} is of {version.service}")
-    grown = find_trees(folder)
-    loaded = load_slot(folder, version.number, None, grown)
-    check_golden(loaded.model, read_golden(version.tags.get("golden")))
-    if grown is None:
-        loaded.fast.save_trees(trees_of(folder))
+    check_golden(load_slot(folder, version.number).model, read_golden(version.tags.get("golden")))
 
 
 def registry_source(settings: Settings, service: str) -> Source:

@@ -16,7 +16,7 @@ from taxi.data.schema import AT_PICKUP
 from taxi.errors import TaxiError
 from taxi.models.calibration import HIGH, LOW
 from taxi.models.model import DurationModel, load_model
-from taxi.models.single_trip import FastModel, fast_model
+from taxi.models.single_trip import FastModel
 from taxi.serving.local_store import Entry
 from taxi.serving.schemas import Trip
 
@@ -135,14 +135,14 @@ def warm(loaded: Loaded, trips: Sequence[Trip]) -> None:
         raise TaxiError(f"expected the same minutes for a trip alone and among others; they differ by {worst:g}")
 
 
-def load_slot(folder: Path, version: int, entry: Entry | None, trees: Path | None = None) -> Loaded:
+def load_slot(folder: Path, version: int, entry: Entry | None = None) -> Loaded:
     """Load a checked folder and have it rehearse; TaxiError if it does not answer as a model must.
 
-    One whose ``trees`` were grown before has rehearsed then, and is only warmed: beside it, requests wait for every step.
+    One with an ``entry`` has rehearsed for the follower, and is only warmed: beside it, requests wait for every step.
     """
     model = load_model(folder)
-    loaded = Loaded(version, model, fast_model(model, trees), entry)
-    warm(loaded, rehearsal()[: WARMING if trees else None])
+    loaded = Loaded(version, model, FastModel(model), entry)
+    warm(loaded, rehearsal()[: WARMING if entry else None])
     return loaded
 
 

@@ -1,20 +1,16 @@
 """What a service keeps on its own disk: checked versions, which of them serves, what was refused, and why."""
 
-import logging
 import os
 import shutil
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from zipfile import BadZipFile, ZipFile
 
 from taxi.errors import TaxiError
-from taxi.files import read_json, remove, sha256_tree, write_json
+from taxi.files import read_json, sha256_tree, write_json
 
-_LOG = logging.getLogger(__name__)
 KEPT = 3
-TREES = "trees-2"  # arrays of another layout need another name: a new edition must not read an old one's
 UNASKED, ANSWERS, SILENT, UNCLEAR = "not asked yet", "answers", "does not answer", "cannot be understood"
 
 
@@ -64,26 +60,6 @@ class State:
 def now_text() -> str:
     """Return the time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def trees_of(folder: Path) -> Path:
-    """Return where the follower leaves the grown trees of the version in ``folder``, so that no worker has to grow them."""
-    return folder.parents[1] / TREES / f"{folder.name}.npz"
-
-
-def find_trees(folder: Path) -> Path | None:
-    """Return the grown trees of the version in ``folder``, or None where they are not there or not whole."""
-    path = trees_of(folder)
-    if not path.is_file():
-        return None
-    try:
-        with ZipFile(path) as archive:
-            spoilt = archive.testzip()
-    except BadZipFile as error:
-        spoilt = str(error)
-    if spoilt:
-        _LOG.error("the grown trees in %s are spoilt (%s): they are grown anew", path, spoilt)
-    return None if spoilt else path
 
 
 class Place:
@@ -138,4 +114,3 @@ class Place:
         for path in sorted(idle, key=lambda path: path.stat().st_mtime)[:-KEPT]:
             if time.time() - path.stat().st_mtime > 60:
                 shutil.rmtree(path)
-                remove(trees_of(path))

@@ -12,7 +12,7 @@ from taxi.config import API_KEYS, load_api_keys, secret_file
 from taxi.errors import TaxiError, UsageError
 from taxi.params import load_params
 from taxi.serving.loader import ARMS, Loaded, give_back, load_slot
-from taxi.serving.local_store import Entry, Place, State, find_trees
+from taxi.serving.local_store import Entry, Place, State
 from taxi.serving.metrics import AGE, DEGRADED, REFUSED, SWAPS, VERSION
 from taxi.serving.middleware import Keys, Rules
 from taxi.serving.predictor import Predictor
@@ -114,8 +114,7 @@ class Watch:
         _LOG.info("version %d serves as %s; loaded in %.2f s", entry.version, arm, time.perf_counter() - began)
 
     def _load(self, entry: Entry) -> Loaded:
-        folder = self._place.find(entry)
-        return load_slot(folder, entry.version, entry, find_trees(folder))
+        return load_slot(self._place.find(entry), entry.version, entry)
 
     def _tell(self) -> None:
         now = datetime.now(UTC)

@@ -11,13 +11,12 @@ import pytest
 from taxi.errors import TaxiError
 from taxi.features.trip_features import planned_distance
 from taxi.models.fitting import fit_model
-from taxi.models.model import DurationModel, save_model
-from taxi.models.single_trip import FastModel, Forest, fast_model
+from taxi.models.model import DurationModel, load_model, save_model
+from taxi.models.single_trip import FastModel
 from taxi.params import load_params
 from taxi.registry.golden import write_golden
 from taxi.registry.versions import Version
 from taxi.serving.follower import examine
-from taxi.serving.local_store import find_trees
 
 Trips = Callable[..., pd.DataFrame]
 
@@ -38,7 +37,7 @@ def model(trips: pd.DataFrame, zones: pd.DataFrame) -> DurationModel:
 
 @pytest.fixture(scope="module")
 def fast(model: DurationModel) -> FastModel:
-    return fast_model(model)
+    return FastModel(model)
 
 
 def known(trip: pd.Series) -> tuple[datetime, int, int, float, float, float]:
@@ -63,29 +62,46 @@ def test_a_planned_distance_asks_the_planned_model(model: DurationModel, fast: F
         assert fast.predict_one(*known(trip), trip["planned_distance"]) == pytest.approx(batch[row], abs=1e-9)
 
 
-def test_trees_that_were_kept_in_a_file_give_the_same(model: DurationModel, fast: FastModel, tmp_path: Path) -> None:
-    fast.save_trees(tmp_path / "trees.npz")
-    kept, when = fast_model(model, tmp_path / "trees.npz"), datetime(2024, 2, 6, 8, 15)
-
-    for distance in (None, 3.5):
-        asked = (when, 74, 138, 1.0, 1.0, 2.0, distance)
-        assert kept.predict_one(*asked) == fast.predict_one(*asked)
+def asked_both_ways(fast: FastModel) -> list[tuple[float, ...]]:
+    return [fast.predict_one(datetime(2024, 2, 6, 8, 15), 74, 138, 1.0, 1.0, 2.0, miles) for miles in (None, 3.5)]
 
 
-def test_a_version_that_is_still_kept_comes_back_without_growing_its_trees_again(
-    model: DurationModel, trips: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_models_file_has_its_trees_grown_and_they_give_the_same(
+    model: DurationModel, fast: FastModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, tags = tmp_path / "versions" / "1-x", {"golden": write_golden(model, trips.head(50))}
-    save_model(model, folder)
-    version = Version("green", 1, "2024-01", "2024-01", None, {}, tags, "", "")
-    examine("green", version, folder)
-    monkeypatch.setattr(Forest, "grow", lambda boosted: pytest.fail("the trees were grown again"))
+    save_model(model, tmp_path / "model")
+    monkeypatch.setattr("taxi.models.boosted.grow_trees", lambda parts: pytest.fail("the trees were grown again"))
 
-    examine("green", version, folder)
+    assert asked_both_ways(FastModel(load_model(tmp_path / "model"))) == asked_both_ways(fast)
 
-    find_trees(folder).unlink()  # type: ignore[union-attr]
-    with pytest.raises(pytest.fail.Exception, match="grown again"):
-        examine("green", version, folder)
+
+def test_the_trees_of_a_model_without_them_are_grown_when_it_is_loaded(
+    model: DurationModel, fast: FastModel, trips: pd.DataFrame, tmp_path: Path
+) -> None:
+    save_model(model, tmp_path / "model")
+    for folder in (tmp_path / "model", tmp_path / "model" / "planned"):
+        (folder / "trees.npz").unlink()
+
+    assert asked_both_ways(FastModel(load_model(tmp_path / "model"))) == asked_both_ways(fast)
+    version = Version(
+        "green", 1, "2024-01", "2024-01", None, {}, {"golden": write_golden(model, trips.head(50))}, "", ""
+    )
+    examine("green", version, tmp_path / "model")
+
+
+def test_a_version_whose_trees_are_another_models_may_not_serve(
+    model: DurationModel, trips: pd.DataFrame, tmp_path: Path
+) -> None:
+    save_model(model, tmp_path / "model")
+    with np.load(tmp_path / "model" / "trees.npz") as archive:
+        changed = dict(archive) | {"leaf": archive["leaf"] * np.float32(1.01)}
+    np.savez(tmp_path / "model" / "trees.npz", **changed)
+    version = Version(
+        "green", 1, "2024-01", "2024-01", None, {}, {"golden": write_golden(model, trips.head(50))}, "", ""
+    )
+
+    with pytest.raises(TaxiError, match="a trip alone and among others"):
+        examine("green", version, tmp_path / "model")
 
 
 def test_a_zone_that_does_not_exist_counts_as_unknown(fast: FastModel) -> None:
@@ -95,7 +111,7 @@ def test_a_zone_that_does_not_exist_counts_as_unknown(fast: FastModel) -> None:
 
 
 def test_a_distance_without_a_model_for_it_is_an_error(model: DurationModel) -> None:
-    without = fast_model(DurationModel(model.features, model.distribution, model.recipe))
+    without = FastModel(DurationModel(model.features, model.distribution, model.recipe))
 
     with pytest.raises(TaxiError, match="expected a trip without planned_distance"):
         without.predict_one(datetime(2024, 2, 1), 1, 2, planned_distance=3.0)
@@ -106,4 +122,4 @@ def test_a_simple_model_has_no_fast_path(trips: pd.DataFrame, zones: pd.DataFram
     floor = fit_model(trips, zones, params.model.model_copy(update={"kind": "pair-median"}), params.features)
 
     with pytest.raises(TaxiError, match="got pair-median"):
-        fast_model(floor)
+        FastModel(floor)

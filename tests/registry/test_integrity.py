@@ -77,7 +77,7 @@ def test_the_folder_that_mlflow_keeps_is_let_through_and_names_the_models_own_pa
     assert model_part(manifest) == ("data/winner", read_manifest(write_manifest(folder)))
 
 
-@pytest.mark.parametrize("name", ["recipe.json", "tables.npz", "zones.parquet", "mean.ubj"])
+@pytest.mark.parametrize("name", ["recipe.json", "tables.npz", "zones.parquet", "mean.ubj", "trees.npz"])
 def test_one_changed_byte_is_named(folder, name):
     manifest = read_manifest(write_manifest(folder))
     content = bytearray((folder / name).read_bytes())
@@ -146,7 +146,9 @@ def test_a_registered_folder_has_no_other_names_either(name):
     assert name_fault(name, WRAPPED_NAME)
 
 
-@pytest.mark.parametrize("name", ["recipe.json", "planned/recipe.json", "planned/mean.ubj", "tables.npz"])
+@pytest.mark.parametrize(
+    "name", ["recipe.json", "planned/recipe.json", "planned/mean.ubj", "tables.npz", "planned/trees.npz"]
+)
 def test_a_models_own_names_are_allowed(name):
     assert name_fault(name, MODEL_NAME) is None
 
@@ -169,7 +171,7 @@ def test_a_link_to_a_folder_is_refused(folder, tmp_path):
         check_model_folder(folder, manifest)
 
 
-@pytest.mark.parametrize("name", ["recipe.json", "tables.npz", "zones.parquet", "mean.ubj"])
+@pytest.mark.parametrize("name", ["recipe.json", "tables.npz", "zones.parquet", "mean.ubj", "trees.npz"])
 @pytest.mark.parametrize(
     ("content", "kind"), [(PICKLE, "a pickle"), (gzip.compress(PICKLE), "gzip")], ids=["plain", "gzip"]
 )

@@ -8,14 +8,13 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from taxi.errors import TaxiError
 from taxi.files import sha256_tree, write_json
 from taxi.registry.versions import Version
 from taxi.serving.follower import ENDED, Follower, Source, Unreachable
-from taxi.serving.local_store import Entry, Place, State, find_trees, trees_of
+from taxi.serving.local_store import Entry, Place, State
 
 
 @dataclass
@@ -211,27 +210,20 @@ def test_old_versions_are_removed_and_those_in_use_are_not(tmp_path: Path) -> No
         folder = place.versions / f"{number}-x"
         folder.mkdir(parents=True)
         os.utime(folder, (1000 + number, 1000 + number))
-        trees_of(folder).parent.mkdir(exist_ok=True)
-        trees_of(folder).touch()
 
     place.prune(State(champion=Entry(0, "0-x", "", "", "", "")))
 
-    left = [sorted(path.stem for path in folder.iterdir()) for folder in (place.versions, trees_of(folder).parent)]
-    assert left == [["0-x", "5-x", "6-x", "7-x"]] * 2
+    assert sorted(path.name for path in place.versions.iterdir()) == ["0-x", "5-x", "6-x", "7-x"]
 
 
-def test_grown_trees_are_found_only_where_they_are_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    place = Place(tmp_path)
-    folder = place.versions / "1-x"
-    assert find_trees(folder) is None
-    trees_of(folder).parent.mkdir()
-    np.savez(trees_of(folder), leaf=np.arange(1000.0))
-    assert find_trees(folder) == trees_of(folder)
-    whole = trees_of(folder).read_bytes()
-    for spoilt in (whole[:-100], whole[:3000] + b"?" + whole[3001:]):
-        trees_of(folder).write_bytes(spoilt)
-        assert find_trees(folder) is None
-    assert caplog.text.count("are spoilt") == 2
+def test_grown_trees_that_an_edition_before_kept_are_removed(follower: Follower) -> None:
+    kept = follower.place.folder / "trees-2" / "1-x.npz"
+    kept.parent.mkdir()
+    kept.touch()
+
+    follower.start()
+
+    assert not kept.parent.exists()
 
 
 def test_a_state_that_cannot_be_understood_is_named(tmp_path: Path) -> None:
