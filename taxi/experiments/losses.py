@@ -8,8 +8,9 @@ import pandas as pd
 
 from taxi.errors import TaxiError
 from taxi.models.evaluate import score
+from taxi.outputs import OUTPUTS
 from taxi.params import CleanParams
-from taxi.predictions.arms import ARMS, SHADOW, VALUES, with_known_duration
+from taxi.predictions.arms import ARMS, SHADOW, with_known_duration
 
 LOSS = {"rmse": "mean", "mae": "median"}  # the prediction that each metric judges: the one that makes it smallest
 
@@ -65,9 +66,9 @@ def find_running(log: pd.DataFrame, since: datetime | None = None) -> Running:
 
 def pair_predictions(rows: pd.DataFrame) -> pd.DataFrame:
     """Return one row a trip that both models predicted: pickup, duration, and mean and median of each arm (minutes)."""
-    shadow = rows[rows["shadow"] & ~rows["fallback"]].set_index("unit")[VALUES].add_suffix("_challenger")
-    answer = rows[~rows["shadow"]].set_index("unit")[["pickup", "duration", *VALUES]]
-    answer = answer.rename(columns={name: f"{name}_champion" for name in VALUES})
+    shadow = rows[rows["shadow"] & ~rows["fallback"]].set_index("unit")[OUTPUTS].add_suffix("_challenger")
+    answer = rows[~rows["shadow"]].set_index("unit")[["pickup", "duration", *OUTPUTS]]
+    answer = answer.rename(columns={name: f"{name}_champion" for name in OUTPUTS})
     return answer.join(shadow, how="inner").sort_values("pickup").reset_index()
 
 
@@ -133,7 +134,7 @@ def score_arms(trips: pd.DataFrame, mode: str) -> pd.DataFrame:
     for arm in ARMS:
         suffix = "" if mode == "share" else f"_{arm}"
         own = trips[trips["challenger"] == (arm == "challenger")] if mode == "share" else trips
-        predicted = own[[f"{name}{suffix}" for name in VALUES]].set_axis(VALUES, axis=1)
+        predicted = own[[f"{name}{suffix}" for name in OUTPUTS]].set_axis(OUTPUTS, axis=1)
         if len(own):
             scores[arm] = score(own["duration"], predicted)
     return pd.DataFrame.from_dict(scores, orient="index")

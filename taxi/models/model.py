@@ -12,10 +12,10 @@ from taxi.features.trip_features import NAMES, TripFeatures, at_pickup
 from taxi.files import read_json, staged, write_json
 from taxi.models.baselines import SimpleDistribution
 from taxi.models.boosted import Boosted
+from taxi.outputs import OUTPUTS
 
 FORMAT = 5
 DENSE_FORMAT = 4  # had every cell of the tables of sums, seen or not; still read
-OUTPUTS = ("mean", "median", "p10", "p90")
 PLANNED_FOLDER = "planned"
 
 
@@ -53,7 +53,7 @@ class DurationModel:
         The ``planned`` model also needs ``planned_distance`` (miles, NaN where there is none); raises ValueError without it.
         """
         minutes = self.distribution.predict(self.features.transform(at_pickup(trips, self.features.planned)))
-        return pd.DataFrame(minutes, columns=list(OUTPUTS), index=trips.index)
+        return pd.DataFrame(minutes, columns=OUTPUTS, index=trips.index)
 
     def importance(self) -> pd.Series:
         """Return each feature's share of the gain (XGBoost) or of the absolute standardised weight (linear), largest first."""

@@ -14,11 +14,11 @@ from taxi.data.trips import refuse_at_pickup
 from taxi.errors import BadFile, UsageError
 from taxi.files import sha256_file, staged
 from taxi.models.model import DurationModel
+from taxi.outputs import OUTPUTS
 
 NEEDED = ["pickup", "PULocationID", "DOLocationID"]
-MINUTES = ["mean", "median", "p10", "p90"]
 SCORED = arrow.schema(
-    [("row", arrow.int64()), *((name, arrow.float64()) for name in MINUTES), ("version", arrow.int32())]
+    [("row", arrow.int64()), *((name, arrow.float64()) for name in OUTPUTS), ("version", arrow.int32())]
 )
 
 
@@ -50,7 +50,7 @@ def score_trips(trips: pd.DataFrame, model: DurationModel, version: int, at_once
 
 
 def _score_part(trips: pd.DataFrame, model: DurationModel, version: int) -> arrow.Table:
-    predicted = model.predict(trips)[MINUTES].assign(row=trips["row"], version=version)
+    predicted = model.predict(trips)[OUTPUTS].assign(row=trips["row"], version=version)
     return arrow.Table.from_pandas(predicted, schema=SCORED, preserve_index=False)
 
 

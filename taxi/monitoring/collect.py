@@ -11,8 +11,9 @@ import pandas as pd
 from taxi.config import SERVICES, MonthPaths, Settings, sqlite_file
 from taxi.models.evaluate import score
 from taxi.monitoring.metric_store import Kind, Metric, MetricStore, open_metrics
+from taxi.outputs import OUTPUTS
 from taxi.params import CleanParams, load_params
-from taxi.predictions.arms import VALUES, with_known_duration
+from taxi.predictions.arms import with_known_duration
 from taxi.predictions.store import open_store
 from taxi.runs.month_result import MonthResult, read_results
 
@@ -43,7 +44,7 @@ def error_metrics(known: pd.DataFrame, service: str, clean: CleanParams) -> list
     """Return judged trips, mae and rmse (minutes) and coverage80 by hour and arm; ``known`` as ``Store.with_outcomes``."""
     found = []
     for (hour, part), own in _with_hour_and_arm(with_known_duration(known, clean)).groupby(["hour", "part"]):
-        scores = score(own["duration"], own[VALUES])
+        scores = score(own["duration"], own[OUTPUTS])
         values = {"judged": scores["n"]} | {name: scores[name] for name in SCORED}
         found += [Metric("live", service, str(hour), name, str(part), float(value)) for name, value in values.items()]
     return found

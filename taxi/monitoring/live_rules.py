@@ -7,11 +7,11 @@ import pandas as pd
 
 from taxi.models.evaluate import score
 from taxi.monitoring.alarm_rules import Checked, Finding, Severity, grade
+from taxi.outputs import OUTPUTS
 from taxi.params import AlarmParams, MonitorParams
 from taxi.predictions.arms import ARMS
 
 WEEKS = 4
-ANSWERS = ["mean", "median", "p10", "p90"]
 
 
 def newest_of_arm(rows: pd.DataFrame, arm: str, most: int) -> pd.DataFrame:
@@ -22,7 +22,7 @@ def newest_of_arm(rows: pd.DataFrame, arm: str, most: int) -> pd.DataFrame:
 
 def judge_rmse(own: pd.DataFrame, arm: str, promoted: float, alarms: AlarmParams) -> Finding | None:
     """Hold the arm's RMSE (minutes) on judged trips against the one that its version was registered with."""
-    rmse = score(own["duration"], own[ANSWERS])["rmse"]
+    rmse = score(own["duration"], own[OUTPUTS])["rmse"]
     severity = grade(rmse / promoted, *alarms.live_rmse_ratio)
     if severity is None:
         return None
@@ -36,7 +36,7 @@ def judge_rmse(own: pd.DataFrame, arm: str, promoted: float, alarms: AlarmParams
 
 def judge_coverage(own: pd.DataFrame, arm: str, monitor: MonitorParams, alarms: AlarmParams) -> Finding | None:
     """Say whether the 80 % interval holds too few or too many of the arm's judged trips."""
-    covered = score(own["duration"], own[ANSWERS])["coverage80"]
+    covered = score(own["duration"], own[OUTPUTS])["coverage80"]
     low, high = alarms.coverage_error
     if monitor.coverage_low <= covered <= monitor.coverage_high:
         return None

@@ -24,7 +24,6 @@ def assign(trip_id: str, salt: str, share: float) -> bool:
 
 ARMS = ("champion", "challenger")
 SHADOW = "-shadow"  # ends the prediction_id of a prediction in the shadow; before it stands the answer's
-VALUES = ["mean", "median", "p10", "p90"]
 
 
 def with_known_duration(rows: pd.DataFrame, clean: CleanParams) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Engine
 
 from taxi.data.clock import elapsed_minutes
 from taxi.database import INSERT, BadRows, Database, StoreDown, open_engine, reaching
+from taxi.outputs import OUTPUTS
 from taxi.predictions.spool import Entry, encode_rows, read_rows
 
 # --- Rows of the prediction store as plain values: checked and cast before they are written, completed when they are read.
@@ -54,7 +55,7 @@ REQUIRED: dict[str, Callable[[Any], Any]] = {
     "DOLocationID": int,
     "arm": str,
     "version": int,
-    **dict.fromkeys(("mean", "median", "p10", "p90"), _minutes),
+    **dict.fromkeys(OUTPUTS, _minutes),
 }
 OPTIONAL: dict[str, Callable[[Any], Any]] = {
     "trip_id": lambda value: None if value is None else str(value),
@@ -139,7 +140,7 @@ PREDICTIONS = sql.Table(
     sql.Column("shadow", sql.Boolean, nullable=False, comment="computed beside the answer, never sent"),
     sql.Column("fallback", sql.Boolean, nullable=False, comment="the challenger failed and the champion answered"),
     sql.Column("version", sql.Integer, nullable=False),
-    *(sql.Column(name, sql.Double, nullable=False, comment="minutes") for name in ("mean", "median", "p10", "p90")),
+    *(sql.Column(name, sql.Double, nullable=False, comment="minutes") for name in OUTPUTS),
     sql.Column("latency_ms", sql.Double),
     sql.Index("predictions_by_service", "service", "made_at"),
 )

@@ -8,10 +8,10 @@ import pandas as pd
 
 from taxi.data.schema import AT_PICKUP
 from taxi.models.model import DurationModel
+from taxi.outputs import OUTPUTS
 from taxi.registry.integrity import UnsafeModel
 
 TRIPS = 16
-ANSWERS = ("mean", "median", "p10", "p90")
 TOLERANCE = 1e-4  # minutes
 TYPES = {"PULocationID": "int32", "DOLocationID": "int32"}
 
@@ -36,11 +36,11 @@ def write_golden(model: DurationModel, trips: pd.DataFrame) -> str:
     """Return some of the trips and what ``model`` predicts for them (minutes), as the JSON text that a version's tag keeps."""
     chosen = choose_golden(trips)
     kept = {"pickup": [one.isoformat() for one in chosen["pickup"]], **_columns(chosen, AT_PICKUP[1:])}
-    golden: Golden = {"trips": kept, "predicted": _columns(model.predict(chosen), ANSWERS)}
+    golden: Golden = {"trips": kept, "predicted": _columns(model.predict(chosen), OUTPUTS)}
     if model.planned:
         miles = _miles(len(chosen))
         planned = model.planned.predict(chosen.assign(planned_distance=miles))
-        golden |= {"planned_distance": miles, "planned": _columns(planned, ANSWERS)}
+        golden |= {"planned_distance": miles, "planned": _columns(planned, OUTPUTS)}
     return json.dumps(golden, separators=(",", ":"), allow_nan=False)
 
 
@@ -67,17 +67,17 @@ def golden_trips(golden: Golden) -> pd.DataFrame:
 
 def golden_answers(golden: Golden, planned: bool = False) -> pd.DataFrame:
     """Return the predictions recorded for the golden trips: mean, median, p10, p90 in minutes."""
-    return pd.DataFrame(golden["planned" if planned else "predicted"], columns=list(ANSWERS), dtype="float64")
+    return pd.DataFrame(golden["planned" if planned else "predicted"], columns=OUTPUTS, dtype="float64")
 
 
 def answer_fault(golden: Golden, found: pd.DataFrame, planned: bool = False) -> str | None:
     """Return which golden trip is predicted otherwise than recorded; None if ``found`` agrees to 0.0001 minutes."""
     expected = golden_answers(golden, planned)
-    apart = np.abs(found[list(ANSWERS)].to_numpy(dtype=float) - expected.to_numpy())
+    apart = np.abs(found[OUTPUTS].to_numpy(dtype=float) - expected.to_numpy())
     if (apart <= TOLERANCE).all():
         return None
     trip, column = np.unravel_index(np.argmax(np.nan_to_num(apart, nan=np.inf)), apart.shape)
-    name = ANSWERS[column]
+    name = OUTPUTS[column]
     return (
         f"golden trip {trip}: expected {name} {expected[name].iloc[trip]:.4f} minutes; got {found[name].iloc[trip]:.4f}"
     )

@@ -15,8 +15,9 @@ from taxi.data.origin import read_origin
 from taxi.errors import UsageError
 from taxi.files import read_model, sha256_file, sha256_json
 from taxi.models.model import DurationModel, load_model
+from taxi.outputs import OUTPUTS
 from taxi.predictions.store import open_store
-from taxi.registry.golden import ANSWERS, TOLERANCE, check_golden, read_golden
+from taxi.registry.golden import TOLERANCE, check_golden, read_golden
 from taxi.registry.integrity import Manifest, UnsafeModel, check_registered_folder, model_part
 from taxi.registry.mlflow_client import connect, reaching
 from taxi.registry.provenance import committed_sha256
@@ -225,7 +226,7 @@ def predict_again(model: DurationModel, row: Json) -> pd.Series:
 def check_prediction(model: DurationModel, row: Json) -> Finding:
     """Predict again with the version's model and compare with what was answered."""
     again = predict_again(model, row)
-    for name in ANSWERS:
+    for name in OUTPUTS:
         if not abs(again[name] - float(row[name])) <= TOLERANCE:
             said = f"{name} was answered as {row[name]} minutes; the model says {again[name]:.4f}"
             return Finding("prediction", row["prediction_id"], "differs", said)

@@ -17,12 +17,12 @@ from taxi.errors import TaxiError
 from taxi.models.calibration import HIGH, LOW
 from taxi.models.model import DurationModel, load_model
 from taxi.models.single_trip import FastModel
+from taxi.outputs import OUTPUTS
 from taxi.serving.local_store import Entry
 from taxi.serving.schemas import Trip
 
 ARMS = ("champion", "challenger")
 Minutes = tuple[float, float, float, float]
-OUTPUTS = ["mean", "median", "p10", "p90"]
 ALONE = 30  # trips of the rehearsal that are also answered alone
 WARMING = 6  # trips that make all that a first request would make
 TOLERANCE = 1e-6

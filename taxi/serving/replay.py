@@ -16,11 +16,11 @@ import pandas as pd
 from taxi.data.schema import AT_PICKUP, read_trips
 from taxi.errors import TaxiError, UsageError
 from taxi.models.evaluate import score
+from taxi.outputs import OUTPUTS
 from taxi.predictions.outcomes import replayed_id
 
 # --- A past month as live traffic: which trips, in which order and when, what is asked and told, and how it goes so far.
 
-MINUTES = ("mean", "median", "p10", "p90")
 ASKED = {"passenger_count": "passenger_count", "trip_type": "trip_type", "VendorID": "vendor"}
 
 
@@ -81,13 +81,13 @@ class Progress:
     def __post_init__(self) -> None:
         """Begin with nothing answered."""
         trips = len(self.duration)
-        self.predicted = np.full((trips, len(MINUTES)), np.nan)
+        self.predicted = np.full((trips, len(OUTPUTS)), np.nan)
         self.arm, self.version = np.full(trips, "", dtype=object), np.zeros(trips, dtype=int)
         self.ended = np.zeros(trips, dtype=bool)
 
     def answer(self, trip: int, given: dict[str, Any]) -> None:
         """Take the service's answer about the trip at that position; KeyError, ValueError or TypeError if it is none."""
-        minutes = [float(given[f"{name}_minutes"]) for name in MINUTES]
+        minutes = [float(given[f"{name}_minutes"]) for name in OUTPUTS]
         if not np.isfinite(minutes).all():
             raise ValueError(f"expected finite minutes; got {minutes}")
         self.arm[trip], self.version[trip] = str(given["arm"]), int(given["version"])
@@ -103,7 +103,7 @@ class Progress:
         counted = self.answered & self.ended if among is None else self.answered & self.ended & among
         if not counted.any():
             return None
-        return score(pd.Series(self.duration[counted]), pd.DataFrame(self.predicted[counted], columns=list(MINUTES)))
+        return score(pd.Series(self.duration[counted]), pd.DataFrame(self.predicted[counted], columns=OUTPUTS))
 
 
 def progress_line(now: str, progress: Progress) -> str:

@@ -17,7 +17,8 @@ from taxi.errors import BadFile, UsageError
 from taxi.files import sha256_file
 from taxi.models.fitting import fit_model
 from taxi.models.model import DurationModel
-from taxi.models.scoring import MINUTES, SCORED, month_to_score, score_file, score_trips
+from taxi.models.scoring import SCORED, month_to_score, score_file, score_trips
+from taxi.outputs import OUTPUTS
 from taxi.params import load_params
 from tests.support.builders import build_published, build_trips
 
@@ -93,8 +94,8 @@ def test_predictions_are_those_of_the_model_and_in_order(score: Any, model: Dura
 
     scored = score(to_arrow(check_trips(trips)))
 
-    pd.testing.assert_frame_equal(scored[MINUTES], model.predict(trips[AT_PICKUP])[MINUTES])
-    assert list(scored.columns) == ["row", *MINUTES, "version"]
+    pd.testing.assert_frame_equal(scored[OUTPUTS], model.predict(trips[AT_PICKUP])[OUTPUTS])
+    assert list(scored.columns) == ["row", *OUTPUTS, "version"]
     assert set(scored["version"]) == {3}
     assert (scored["p10"] <= scored["median"]).all() and (scored["median"] <= scored["p90"]).all()
 
@@ -114,7 +115,7 @@ def test_trips_that_have_only_begun_need_no_more_than_time_and_zones(score: Any)
     scored = score(trips)
 
     assert list(scored["row"]) == list(range(50))
-    assert np.isfinite(scored[MINUTES].to_numpy()).all()
+    assert np.isfinite(scored[OUTPUTS].to_numpy()).all()
 
 
 def test_parts_come_to_the_same_as_the_whole(model: DurationModel) -> None:
@@ -162,7 +163,7 @@ def fit_nothing() -> Any:
 
     class Ten:
         def predict(self, trips: pd.DataFrame) -> pd.DataFrame:
-            return pd.DataFrame(10.0, index=trips.index, columns=MINUTES)
+            return pd.DataFrame(10.0, index=trips.index, columns=OUTPUTS)
 
     return Ten()
 

@@ -15,7 +15,7 @@ from taxi.config import Settings
 from taxi.data.schema import AT_PICKUP, read_published, read_trips
 from taxi.errors import UsageError
 from taxi.models.model import DurationModel, load_model
-from taxi.models.scoring import MINUTES
+from taxi.outputs import OUTPUTS
 from taxi.predictions.store import open_store
 from tests.support.builders import build_published
 from tests.support.prediction_rows import make_row
@@ -62,8 +62,8 @@ def test_a_published_month_is_scored_by_the_champion(command: Any, settings: Set
 
     assert (answer["rows"], answer["scored"], answer["not_scorable"], answer["version"]) == (500, 500, {}, 2)
     champion = load_model(settings.month("green", "2023-02").models / "winner")
-    expected = champion.predict(read_published(paths.raw, "green")[AT_PICKUP])[MINUTES]
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "scores.parquet")[MINUTES], expected)
+    expected = champion.predict(read_published(paths.raw, "green")[AT_PICKUP])[OUTPUTS]
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "scores.parquet")[OUTPUTS], expected)
 
 
 def test_another_version_and_another_file_can_be_named(command: Any, settings: Settings, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from taxi.errors import TaxiError
-from taxi.serving.loader import OUTPUTS, Loaded, batch_minutes, check_minutes, rehearsal, trip_frame, warm
+from taxi.outputs import OUTPUTS
+from taxi.serving.loader import Loaded, batch_minutes, check_minutes, rehearsal, trip_frame, warm
 from taxi.serving.schemas import Trip
 
 

@@ -19,6 +19,7 @@ from taxi.data.zones import read_zones
 from taxi.errors import TaxiError, UsageError
 from taxi.models.evaluate import score
 from taxi.models.fitting import fit_model
+from taxi.outputs import OUTPUTS
 from taxi.params import load_params
 from taxi.predictions.outcomes import join_month, take_month
 from taxi.predictions.store import open_store
@@ -30,7 +31,6 @@ from tests.support.postgres import free_port
 from tests.support.prediction_rows import make_row
 
 MONTH = "2023-03"
-MINUTES = ["mean", "median", "p10", "p90"]
 
 
 def minutes(trips: list[dict[str, Any]]) -> list[tuple[float, ...]]:
@@ -40,7 +40,7 @@ def minutes(trips: list[dict[str, Any]]) -> list[tuple[float, ...]]:
 
 
 def batch(trips: pd.DataFrame) -> dict[str, float]:
-    return score(trips["duration"], pd.DataFrame(minutes(trips.to_dict("records")), columns=MINUTES))
+    return score(trips["duration"], pd.DataFrame(minutes(trips.to_dict("records")), columns=OUTPUTS))
 
 
 @pytest.fixture
@@ -286,7 +286,7 @@ def test_a_real_month_replayed_has_the_errors_of_its_batch_run(real_source: Path
     def predict(asked: list[dict[str, Any]]) -> np.ndarray:
         frame = pd.DataFrame(asked, columns=["pickup_datetime", *AT_PICKUP[1:-1], "vendor"])
         frame = frame.rename(columns={"vendor": "VendorID"}).assign(pickup=pd.to_datetime(frame["pickup_datetime"]))
-        return model.predict(frame)[MINUTES].to_numpy()
+        return model.predict(frame)[OUTPUTS].to_numpy()
 
     with serving(Service(predict)) as service:
         result = replay_month(trips, "green", "2023-04", service.address, speed=0, batch=1000, connections=2)

@@ -7,7 +7,8 @@ import pandas as pd
 
 from taxi.models.evaluate import score
 from taxi.models.model import load_model
-from taxi.models.scoring import MINUTES, score_trips
+from taxi.models.scoring import score_trips
+from taxi.outputs import OUTPUTS
 from taxi.predictions.outcomes import replayed_id
 from taxi.predictions.store import open_store
 from taxi.serving.replay import replay_month
@@ -38,12 +39,12 @@ def differences(
     A trip that is not in the log, or has no outcome there, makes its gap infinite.
     """
     ids = [replayed_id(service, month, row) for row in trips["row"]]
-    batch = score_trips(trips, load_model(folder), 1).to_pandas()[MINUTES].set_axis(ids)
+    batch = score_trips(trips, load_model(folder), 1).to_pandas()[OUTPUTS].set_axis(ids)
     kept = log.drop_duplicates("trip_id").set_index("trip_id").reindex(ids)
     durations = pd.Series(trips["duration"].to_numpy(), index=ids)
     scores = score(durations, batch)
     return {
-        "answers": float((kept[MINUTES] - batch).abs().fillna(float("inf")).to_numpy().max()),
+        "answers": float((kept[OUTPUTS] - batch).abs().fillna(float("inf")).to_numpy().max()),
         "outcomes": float((kept["duration"] - durations).abs().fillna(float("inf")).max()),
         "scores": max(abs(result["metrics"][name] - value) for name, value in scores.items()),
         "rows": len(log) - len(ids),
