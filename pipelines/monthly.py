@@ -35,7 +35,7 @@ from taxi.runs.month_result import (
 )
 from taxi.runs.steps import execute_step, month_fingerprint
 from taxi.training.plan import Incumbent, Plan, describe_incumbent, make_plan, write_plan
-from taxi.training.policy import Decision, decide_training, gather_facts
+from taxi.training.policy import TrainingDecision, decide_training, gather_facts
 from taxi.training.step_result import CompareResult, MonitorResult, Scores, recorded
 from taxi.training.train import refit_winner
 
@@ -109,7 +109,9 @@ class _Clock:
         self.seconds[name] = round(time.perf_counter() - begun, 2)
 
 
-def _decide(settings: Settings, plan: Plan, params: Params, accepted: Acceptance, monitor: MonitorResult) -> Decision:
+def _decide(
+    settings: Settings, plan: Plan, params: Params, accepted: Acceptance, monitor: MonitorResult
+) -> TrainingDecision:
     trained = trained_months(read_results(settings.reports, plan.service))
     facts = gather_facts(plan.month, monitor.alarms, accepted.findings, plan.incumbent, trained)
     return decide_training(facts, params.retrain)

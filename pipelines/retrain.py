@@ -23,7 +23,7 @@ from taxi.reporting.pages import build_gallery
 from taxi.runs.month_result import read_results, trained_months
 from taxi.runs.steps import month_fingerprint
 from taxi.training.plan import Plan, make_retrain_plan, write_plan
-from taxi.training.policy import Decision
+from taxi.training.policy import TrainingDecision
 from taxi.training.retraining import (
     Call,
     attempt_file,
@@ -81,7 +81,7 @@ def plan_retrain(settings: Settings, service: str, month: str, params: Params) -
     return plan
 
 
-def _decide(settings: Settings, service: str, call: Call, params: Params) -> tuple[Call, Decision]:
+def _decide(settings: Settings, service: str, call: Call, params: Params) -> tuple[Call, TrainingDecision]:
     month = newest_month(settings, service)
     findings = read_acceptance(settings.month(service, month)).findings
     registered = versions(settings.tracking_uri, service)
@@ -90,7 +90,7 @@ def _decide(settings: Settings, service: str, call: Call, params: Params) -> tup
     return known, decide_retrain(known, facts, params.retrain)
 
 
-def _train(settings: Settings, service: str, call: Call, decision: Decision, params: Params) -> dict[str, Any]:
+def _train(settings: Settings, service: str, call: Call, decision: TrainingDecision, params: Params) -> dict[str, Any]:
     month = newest_month(settings, service)
     plan = plan_retrain(settings, service, month, params)
     fingerprint = month_fingerprint(settings, plan, params)

@@ -99,7 +99,7 @@ class ServeParams(Section):
     drain_seconds: float = Field(ge=0)
 
 
-Check = Literal["volume", "null-block", "rmse", "coverage", "slice-rmse", "input-drift", "prediction-drift"]
+MonitorRule = Literal["volume", "null-block", "rmse", "coverage", "slice-rmse", "input-drift", "prediction-drift"]
 ASIDE = {"alarms", "experiment", "release", "search", "serve"}
 
 
@@ -203,7 +203,7 @@ class RetrainParams(Section):
     """When a challenger is trained; months of 0 switch a trigger off."""
 
     policy: Literal["auto", "always", "never"]
-    on_alarm: list[Check]
+    on_alarm: list[MonitorRule]
     oldest_months: int = Field(ge=0)
     every_months: int = Field(ge=0)
 

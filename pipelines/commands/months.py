@@ -17,7 +17,7 @@ from pipelines.commands.options import (
     Scheduler,
     Service,
     Shift,
-    Source,
+    SourceOption,
 )
 from pipelines.runtime import begin_flow, load_checked
 from pipelines.terminal import show_summary
@@ -48,7 +48,7 @@ def _finished(settings: Settings, service: str, months: list[str], version: bool
 def run(
     service: Service,
     month: Month,
-    source: Source = None,
+    source: SourceOption = None,
     engine: Engine = None,
     scheduler: Scheduler = None,
     json_: AsJson = False,
@@ -70,7 +70,7 @@ def backfill(
     service: Service,
     first: First,
     last: Last,
-    source: Source = None,
+    source: SourceOption = None,
     engine: Engine = None,
     scheduler: Scheduler = None,
     json_: AsJson = False,
@@ -92,7 +92,7 @@ def backfill(
 def ingest(
     service: Service,
     month: Month,
-    source: Source = None,
+    source: SourceOption = None,
     engine: Engine = None,
     scheduler: Scheduler = None,
     json_: AsJson = False,
@@ -187,7 +187,7 @@ def retrain(
     rule: Annotated[
         str, typer.Option(help="The alarm that asks for it, as `taxi alarms list` names it.")
     ] = "live-rmse",
-    source: Source = None,
+    source: SourceOption = None,
     json_: AsJson = False,
 ) -> None:
     """Train a challenger on all that is published, judge it on the newest days, and promote it if it is better; exit 4 if held."""

@@ -11,7 +11,6 @@ from taxi.config import Settings, find_root, load_settings
 from taxi.errors import TaxiError
 
 if TYPE_CHECKING:
-    from taxi.operations.doctor import Finding
     from taxi.operations.maturity import Cell
 
 app = typer.Typer()
@@ -19,15 +18,15 @@ app = typer.Typer()
 COLOURS = {"ok": "green", "warn": "yellow", "broken": "red"}
 
 
-def find_flow_runs(settings: Settings) -> "Finding":
+def find_flow_runs(settings: Settings) -> "Diagnosis":
     """Look for flow runs that Prefect's server takes for under way and whose process is gone."""
-    from taxi.operations.doctor import Finding, why_unreachable
+    from taxi.operations.doctor import Diagnosis, why_unreachable
 
     if settings.prefect is None:
         said = (
             "not looked at, since no server is set: the next run that has work to do marks those whose process is gone"
         )
-        return Finding("flow-runs", "ok", said)
+        return Diagnosis("flow-runs", "ok", said)
     if reason := why_unreachable(settings.prefect, "/health"):
         raise TaxiError(reason)
     from pipelines.flow_runs import read_under_way  # imports Prefect
@@ -37,10 +36,10 @@ def find_flow_runs(settings: Settings) -> "Finding":
     unknown = sum(run.alive is None for run in found)
     more = f"; of {unknown} more that are under way nobody here can say" if unknown else ""
     if not gone:
-        return Finding("flow-runs", "ok", f"no flow run is under way in name only{more}")
+        return Diagnosis("flow-runs", "ok", f"no flow run is under way in name only{more}")
     said = f"{len(gone)} flow runs are under way in name only, their process is gone: {', '.join(gone[:5])}{more}"
     todo = "the next run that has work to do marks them as crashed, or `taxi doctor --repair` now"
-    return Finding("flow-runs", "warn", said, todo)
+    return Diagnosis("flow-runs", "warn", said, todo)
 
 
 def repair_flow_runs(settings: Settings) -> None:
@@ -50,7 +49,7 @@ def repair_flow_runs(settings: Settings) -> None:
     mark_crashed()
 
 
-def _show_doctor(findings: list["Finding"]) -> None:
+def _show_doctor(findings: list["Diagnosis"]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -70,11 +69,11 @@ def doctor(
 ) -> None:
     """Say what is wrong with this installation and what crashes left; exit 1 if something is broken."""
     from taxi.operations import doctor, leftovers
-    from taxi.operations.doctor import Check, as_answer, examine, worst
+    from taxi.operations.doctor import Probe, as_answer, examine, worst
 
     settings = load_settings()
     prepare_reading()
-    runs = Check("flow-runs", find_flow_runs, repair_flow_runs)
+    runs = Probe("flow-runs", find_flow_runs, repair_flow_runs)
     findings = examine([*doctor.CHECKS, *leftovers.CHECKS, runs], settings, repair)
     if json_:
         print(json.dumps(as_answer(findings), allow_nan=False), flush=True)

@@ -17,7 +17,7 @@ NewestMonth = Annotated[str | None, typer.Option(help="A month that was run. Def
 First = Annotated[str, typer.Option("--from", help="First month.", **_MONTH)]
 Last = Annotated[str, typer.Option("--to", help="Last month; included.", **_MONTH)]
 Shift = Annotated[str | None, typer.Option(help="The month from which roads are slower and demand is lower.", **_MONTH)]
-Source = Annotated[
+SourceOption = Annotated[
     str | None,
     typer.Option(help="https address, s3://…, file://… or a folder. Default: TAXI_SOURCE, or the TLC's site."),
 ]

@@ -126,9 +126,9 @@ def serve(
     prepare_server(settings.server(service) / "metrics")
     # whatever ends and is started again finds them imported
     import_before_forking("pipelines.cli", "taxi.serving.server", "taxi.serving.follower", "taxi.serving.log_writer")
-    from taxi.serving.middleware import Keys
+    from taxi.serving.middleware import ApiKeys
     from taxi.serving.supervisor import serve as run
 
     verbose = bool((context.parent or context).params.get("verbose"))
     prepare = partial(start_logging, verbose)
-    run(settings, service, (host, port, fd), workers, Keys(load_api_keys()), prepare)
+    run(settings, service, (host, port, fd), workers, ApiKeys(load_api_keys()), prepare)

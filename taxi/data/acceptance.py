@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field
 from typing_extensions import TypedDict
 
 from taxi.config import MonthPaths
-from taxi.data.month_rules import ALONE, BESIDE, FORMAT, Figures, Finding, month_figures, row_count, volume_jump
+from taxi.data.month_rules import ALONE, BESIDE, FORMAT, Figures, RuleFinding, month_figures, row_count, volume_jump
 from taxi.data.origin import read_origin
 from taxi.data.schema import check_trips, open_published, read_published, synthetic_mark, take_rows, to_arrow
 from taxi.data.trips import split_trips
@@ -59,7 +59,7 @@ class Acceptance(BaseModel):
     month: str
     status: Literal["accepted", "warned", "refused"]
     rows: Rows
-    findings: list[Finding]
+    findings: list[RuleFinding]
     raw_sha256: str | None
     address: str | None
     synthetic: dict[str, Any] | None
@@ -74,7 +74,7 @@ class Acceptance(BaseModel):
         return self.figures
 
     @property
-    def refusals(self) -> list[Finding]:
+    def refusals(self) -> list[RuleFinding]:
         """The findings that refuse the month."""
         return [finding for finding in self.findings if finding.level == "refuse"]
 
@@ -179,7 +179,7 @@ def split_ahead(paths: MonthPaths, params: Params) -> None:
         _LOG.warning("%s %s cannot be split: %s", paths.service, paths.month, error)
 
 
-def judge_month(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> list[Finding]:
+def apply_month_rules(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> list[RuleFinding]:
     """Return every rule's finding; ``history`` holds the figures of accepted months before, oldest first, or none."""
     found = [row_count(figures, history, accept)]
     if not figures["raw"]:
@@ -193,13 +193,13 @@ def judge_month(figures: Figures, history: Sequence[Figures], accept: AcceptPara
     return found
 
 
-def decide(findings: Sequence[Finding]) -> Literal["accepted", "warned", "refused"]:
+def decide(findings: Sequence[RuleFinding]) -> Literal["accepted", "warned", "refused"]:
     """Return what the findings amount to: accepted, warned (used, with warnings) or refused."""
     levels = {finding.level for finding in findings}
     return "refused" if "refuse" in levels else "warned" if "warn" in levels else "accepted"
 
 
-def _summary(paths: MonthPaths, findings: Sequence[Finding], **counted: Any) -> Acceptance:
+def _summary(paths: MonthPaths, findings: Sequence[RuleFinding], **counted: Any) -> Acceptance:
     origin = read_origin(paths.sidecar)
     summary = {
         "format": FORMAT,
@@ -224,7 +224,7 @@ def _refuse(paths: MonthPaths, summary: Acceptance) -> MonthRefused:
 
 def refuse_unreadable(paths: MonthPaths, error: BadFile) -> Acceptance:
     """Return the summary of bytes that cannot be read as a month; kept as evidence unless an earlier edition is on hand."""
-    summary = _summary(paths, [Finding(error.rule, "refuse", str(error))])
+    summary = _summary(paths, [RuleFinding(error.rule, "refuse", str(error))])
     if not paths.raw.is_file():
         write_model(paths.acceptance, summary)
     return summary
@@ -241,7 +241,7 @@ def clean_month(paths: MonthPaths, params: Params) -> Acceptance:
             split = ready_split(paths, params) or split_month(paths, params)
         except BadFile as error:
             remove(paths.quarantine)
-            raise _refuse(paths, _summary(paths, [Finding(error.rule, "refuse", str(error))])) from error
+            raise _refuse(paths, _summary(paths, [RuleFinding(error.rule, "refuse", str(error))])) from error
         return _judged(paths, params, split)
 
 
@@ -249,7 +249,7 @@ def _judged(paths: MonthPaths, params: Params, split: dict[str, Any]) -> Accepta
     rows, figures, columns = split["rows"], split["figures"], split["columns"]
     mark = {} if split["synthetic"] is None else {"synthetic": split["synthetic"]}
     history = read_history(paths, params.accept.history_months, synthetic=bool(mark))
-    findings = judge_month(figures | {"columns": columns}, history, params.accept)
+    findings = apply_month_rules(figures | {"columns": columns}, history, params.accept)
     summary = _summary(paths, findings, rows=rows, figures=figures, columns=columns, **mark)
     publish(paths.split / "quarantine.parquet", paths.quarantine)
     if summary.status == "refused":

@@ -69,7 +69,7 @@ Level = Literal["ok", "warn", "refuse"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class RuleFinding:
     """What one acceptance rule says of a month: its id, how grave it is, what came, and what was expected."""
 
     rule: str
@@ -88,23 +88,23 @@ class Finding:
         return f"{self.rule}: {self.message}"
 
 
-Judge = Callable[[Figures, Sequence[Figures], AcceptParams], Finding | list[Finding]]
+Judge = Callable[[Figures, Sequence[Figures], AcceptParams], RuleFinding | list[RuleFinding]]
 
 
-def above(rule: str, value: float, warn: float, refuse: float, got: str, unit: str = "{:g}") -> Finding:
+def above(rule: str, value: float, warn: float, refuse: float, got: str, unit: str = "{:g}") -> RuleFinding:
     """Grade a value that is low when all is well; a limit of infinity never refuses."""
     level: Level = "refuse" if value >= refuse < inf else "warn" if value >= warn else "ok"
     limit = f" (refused from {unit.format(refuse)})" if refuse < inf else ""
-    return Finding(rule, level, got, f"under {unit.format(warn)}{limit}")
+    return RuleFinding(rule, level, got, f"under {unit.format(warn)}{limit}")
 
 
-def below(rule: str, value: float, warn: float, refuse: float, got: str) -> Finding:
+def below(rule: str, value: float, warn: float, refuse: float, got: str) -> RuleFinding:
     """Grade a share that is high when all is well."""
     level: Level = "refuse" if value <= refuse else "warn" if value <= warn else "ok"
-    return Finding(rule, level, got, f"over {warn:.0%} (refused to {refuse:.0%})")
+    return RuleFinding(rule, level, got, f"over {warn:.0%} (refused to {refuse:.0%})")
 
 
-def reason_shares(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> list[Finding]:
+def reason_shares(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> list[RuleFinding]:
     """The share of rows that each row rule refused; a fault named here explains a low kept share."""
     limits = accept.reason_share_warn, accept.reason_share_refuse
     shares = figures["reason_shares"].items()
@@ -113,40 +113,40 @@ def reason_shares(figures: Figures, history: Sequence[Figures], accept: AcceptPa
     ]
 
 
-def kept_share(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> Finding:
+def kept_share(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> RuleFinding:
     """The share of rows that are kept."""
     share = figures["kept_share"]
     return below("kept-share", share, accept.kept_share_warn, accept.kept_share_refuse, f"{share:.1%} of rows are kept")
 
 
-def missing_days(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> Finding:
+def missing_days(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> RuleFinding:
     """Days of the month without a single kept trip."""
     missing = [day for day, trips in enumerate(figures["by_day"], 1) if not trips]
     got = f"{len(missing)} days without a trip" + (f": {missing}" if missing else "")
     return above("missing-days", len(missing), accept.missing_days_warn, accept.missing_days_refuse, got)
 
 
-def night_share(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> Finding:
+def night_share(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> RuleFinding:
     """The share of pickups between two and six at night: high when the clock is in another time zone."""
     share = sum(figures["by_hour"][2:6])
     got = f"{share:.1%} of pickups between 02:00 and 06:00"
     return above("night-share", share, accept.night_share_warn, accept.night_share_refuse, got, "{:.0%}")
 
 
-def quiet_hours(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> Finding:
+def quiet_hours(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> RuleFinding:
     """The hour at which the day's three quietest hours begin: after midnight, whatever the month."""
     hours, (low, high) = figures["by_hour"], accept.quiet_from
     quiet = min(range(24), key=lambda hour: sum(hours[(hour + step) % 24] for step in range(3)))
     level: Level = "ok" if low <= quiet <= high else "refuse"
-    return Finding("quiet-hours", level, f"the quietest three hours begin at {quiet}:00", f"{low}:00 to {high}:00")
+    return RuleFinding("quiet-hours", level, f"the quietest three hours begin at {quiet}:00", f"{low}:00 to {high}:00")
 
 
-def empty_columns(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> Finding:
+def empty_columns(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> RuleFinding:
     """Columns of every service that have hardly a value, whatever the months before had."""
     shares = figures["missing_shares"].items()
     empty = [name for name, share in shares if name != "trip_type" and share >= accept.missing_share_refuse]
     expected = f"each column missing in under {accept.missing_share_refuse:.0%} of trips"
-    return Finding("empty-columns", "refuse" if empty else "ok", ", ".join(empty) or "none", expected)
+    return RuleFinding("empty-columns", "refuse" if empty else "ok", ", ".join(empty) or "none", expected)
 
 
 def shown(value: float | None) -> str:
@@ -157,10 +157,10 @@ def shown(value: float | None) -> str:
 def median_in_range(name: str, rule: str, unit: str) -> Judge:
     """Return the rule that the median of a figure lies between two limits that hold for any month."""
 
-    def judge(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> Finding:
+    def judge(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> RuleFinding:
         value, (low, high) = figures[name], getattr(accept, name)
         level: Level = "ok" if value is not None and low <= value <= high else "refuse"
-        return Finding(rule, level, f"median {shown(value)} {unit}", f"{low:g} to {high:g}")
+        return RuleFinding(rule, level, f"median {shown(value)} {unit}", f"{low:g} to {high:g}")
 
     return judge
 
@@ -191,20 +191,20 @@ def _named(spread: dict[str, float] | list[float]) -> dict[str, float]:
     return spread if isinstance(spread, dict) else {str(hour): share for hour, share in enumerate(spread)}
 
 
-def row_count(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> Finding:
+def row_count(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> RuleFinding:
     """Rows against the median of the months before. Beside the month just before, ``volume_jump`` refuses instead."""
     raw = figures["raw"]
     if not raw:
-        return Finding("row-count", "refuse", "0 rows", "trips")
+        return RuleFinding("row-count", "refuse", "0 rows", "trips")
     if not history:
-        return Finding("row-count", "ok", f"{raw:,} rows", "any number, with no month before to compare with")
+        return RuleFinding("row-count", "ok", f"{raw:,} rows", "any number, with no month before to compare with")
     usual = float(np.median([month["raw"] for month in history]))
     got = f"{raw:,} rows, where the months before have {usual:,.0f}"
     limit = float("inf") if history[-1]["adjoins"] else accept.rows_ratio_refuse
     return above("row-count", _apart(raw, usual), accept.rows_ratio_warn, limit, got, "{:g} times more or fewer")
 
 
-def volume_jump(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> Finding:
+def volume_jump(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> RuleFinding:
     """Trips a day in the first week against the week before it: demand moves slowly (as in 2020), lost rows do not.
 
     A smaller jump is enough where the rows of the whole month moved as far the same way: then no holiday explains it.
@@ -218,7 +218,7 @@ def volume_jump(figures: Figures, history: Sequence[Figures], accept: AcceptPara
     return above("volume-jump", _apart(now, before), accept.week_ratio_warn, refuse, got, "{:g} times more or fewer")
 
 
-def null_share(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> Finding:
+def null_share(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> RuleFinding:
     """The null block's share of trips against the month before, either way."""
     now, before = figures["null_share"] or 0.0, history[-1]["null_share"] or 0.0
     got = f"the null block is {now:.1%} of trips, {before:.1%} in the month before"
@@ -226,7 +226,7 @@ def null_share(figures: Figures, history: Sequence[Figures], accept: AcceptParam
     return above("null-share", abs(now - before), *limits, got, "{:.0%} apart")
 
 
-def missing_values(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> list[Finding]:
+def missing_values(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> list[RuleFinding]:
     """Columns that lost their values since the month before."""
     limits, found = (accept.null_share_jump_warn, accept.null_share_jump_refuse), []
     for name, share in figures["missing_shares"].items():
@@ -239,7 +239,7 @@ def missing_values(figures: Figures, history: Sequence[Figures], accept: AcceptP
 def median_jump(name: str, rule: str, unit: str, limit: str) -> Judge:
     """Return the rule that the median of a figure has not jumped against the month before."""
 
-    def judge(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> Finding:
+    def judge(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> RuleFinding:
         value, before, refuse = figures[name], history[-1][name], getattr(accept, limit)
         got = f"median {shown(value)} {unit}, {shown(before)} in the month before"
         apart = _apart(value or 0.0, before or 0.0)
@@ -248,20 +248,20 @@ def median_jump(name: str, rule: str, unit: str, limit: str) -> Judge:
     return judge
 
 
-def hour_shift(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> Finding:
+def hour_shift(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> RuleFinding:
     """How many hours the day's profile must be moved to fit the months before best."""
     usual = np.mean([month["by_hour"] for month in history], axis=0)
     fits = {by: float(np.corrcoef(np.roll(figures["by_hour"], -by), usual)[0, 1]) for by in range(-11, 13)}
     best = max(fits, key=lambda by: fits[by])
     moved = abs(best) >= 2 and fits[best] - fits[0] > accept.hour_fit_gain
     got = f"the day fits the months before best when moved by {best} hours"
-    return Finding("hour-shift", "refuse" if moved else "ok", got, "1 or less")
+    return RuleFinding("hour-shift", "refuse" if moved else "ok", got, "1 or less")
 
 
 def spread_shared(name: str, rule: str, what: str, limits: str) -> Judge:
     """Return the rule that the trips are spread over values much as in the month before."""
 
-    def judge(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> Finding:
+    def judge(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> RuleFinding:
         shared = _shared(_named(figures[name]), _named(history[-1][name]))
         got = f"{shared:.1%} of the trips' spread over {what} is that of the month before"
         return below(rule, shared, getattr(accept, f"{limits}_warn"), getattr(accept, f"{limits}_refuse"), got)
@@ -269,13 +269,13 @@ def spread_shared(name: str, rule: str, what: str, limits: str) -> Judge:
     return judge
 
 
-def swapped_zones(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> Finding:
+def swapped_zones(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> RuleFinding:
     """Pickup zones that fit the earlier drop-offs better than the earlier pickups, and the other way about."""
     now, before = ([month["pickup_zones"], month["dropoff_zones"]] for month in (figures, history[-1]))
     straight = sum(_shared(one, other) for one, other in zip(now, before, strict=True)) / 2
     crossed = sum(_shared(one, other) for one, other in zip(now, reversed(before), strict=True)) / 2
     got = f"zones fit those of the month before by {straight:.1%}, and by {crossed:.1%} with the ends swapped"
-    return Finding(
+    return RuleFinding(
         "swapped-zones",
         "refuse" if crossed - straight > accept.zone_swap_gain else "ok",
         got,
@@ -283,14 +283,14 @@ def swapped_zones(figures: Figures, history: Sequence[Figures], accept: AcceptPa
     )
 
 
-def columns(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> list[Finding]:
+def columns(figures: Figures, history: Sequence[Figures], accept: AcceptParams) -> list[RuleFinding]:
     """Published columns that came or went since the month before; those that are needed are asked for when reading."""
     now, before = ({name.lower(): name for name in month["columns"]} for month in (figures, history[-1]))
     changes = {"new-columns": [now[name] for name in now if name not in before]}
     changes["lost-columns"] = [before[name] for name in before if name not in now]
     expected = "the columns of the month before"
     return [
-        Finding(rule, "warn" if names else "ok", ", ".join(names) or "none", expected)
+        RuleFinding(rule, "warn" if names else "ok", ", ".join(names) or "none", expected)
         for rule, names in changes.items()
     ]
 

@@ -42,7 +42,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ExperimentVerdict:
     """``name`` is one of the five verdicts; ``stop`` says that waiting for more trips cannot help."""
 
     name: str
@@ -68,30 +68,32 @@ def _said(look: Look, params: ExperimentParams) -> str:
     )
 
 
-def decide(look: Look, params: ExperimentParams) -> Verdict:
+def decide(look: Look, params: ExperimentParams) -> ExperimentVerdict:
     """Decide by one look; first whether the experiment is sound, then whether the interval excludes zero.
 
     The interval holds at all looks at once, so that stopping at the first that decides keeps the error rate ``alpha``. That
     the planned trips are through shows no difference only where the interval became as narrow as they were to make it.
     """
     if (broken := _broken(look, params)) is not None:
-        return Verdict(INVALID, broken, True)
+        return ExperimentVerdict(INVALID, broken, True)
     if look.fallback > params.fallback_limit:
         failed = f"the challenger failed on {look.fallback:.1%} of its trips (limit {params.fallback_limit:.0%})"
-        return Verdict(BETTER[False], failed, True)
+        return ExperimentVerdict(BETTER[False], failed, True)
     if look.days <= params.least_days:
         begun = f"day {look.days}; no verdict before {params.least_days} whole days"
-        return Verdict(UNDECIDED, begun, False)
+        return ExperimentVerdict(UNDECIDED, begun, False)
     said = _said(look, params)
     if look.high < 0 or look.low > 0:
-        return Verdict(BETTER[look.high < 0], said, True)
+        return ExperimentVerdict(BETTER[look.high < 0], said, True)
     if max(-look.low, look.high) < params.effect:
-        return Verdict(NO_DIFFERENCE, f"{said}: less than the {params.effect:.0%} that matters, either way", True)
+        return ExperimentVerdict(
+            NO_DIFFERENCE, f"{said}: less than the {params.effect:.0%} that matters, either way", True
+        )
     if look.trips < params.planned_trips:
-        return Verdict(UNDECIDED, f"{said} of {params.planned_trips:,} planned", False)
+        return ExperimentVerdict(UNDECIDED, f"{said} of {params.planned_trips:,} planned", False)
     if (look.high - look.low) / 2 < params.effect:
-        return Verdict(NO_DIFFERENCE, f"{said}: none was found in the {params.planned_trips:,} planned", True)
-    return Verdict(
+        return ExperimentVerdict(NO_DIFFERENCE, f"{said}: none was found in the {params.planned_trips:,} planned", True)
+    return ExperimentVerdict(
         UNDECIDED, f"{said}: too wide to find {params.effect:.0%}, trips vary more than was planned for", False
     )
 
@@ -111,8 +113,8 @@ class Judged:
     scores: pd.DataFrame
     changes: dict[str, pd.DataFrame]
     sizes: pd.DataFrame
-    verdict: Verdict
-    first: tuple[pd.Timestamp, Verdict] | None
+    verdict: ExperimentVerdict
+    first: tuple[pd.Timestamp, ExperimentVerdict] | None
     running: Running
     metric: str
 
@@ -223,7 +225,7 @@ def read_looks(changes: pd.DataFrame, mode: str, metric: str) -> list[Look]:
 
 def first_decision(
     changes: pd.DataFrame, mode: str, metric: str, params: ExperimentParams
-) -> tuple[pd.Timestamp, Verdict] | None:
+) -> tuple[pd.Timestamp, ExperimentVerdict] | None:
     """Return the first look (an hour of pickup) that decides, with its verdict: where who peeks every hour stops."""
     for when, look in zip(changes.index, read_looks(changes, mode, metric), strict=True):
         if (verdict := decide(look, params)).stop:

@@ -14,7 +14,7 @@ from taxi.data.acceptance import read_acceptance
 from taxi.files import from_json
 from taxi.fingerprint import Shelf, code_of, hash_path
 from taxi.models.model import DurationModel, load_model, save_model
-from taxi.monitoring.alarm_rules import judge_month
+from taxi.monitoring.alarm_rules import judge_result
 from taxi.monitoring.monitor import watch_champion
 from taxi.params import Params
 from taxi.registry.versions import Version, pick_champion
@@ -222,7 +222,7 @@ def play_month(
         compared, fits, made = _train(stage, plan, champion, len(versions))
     numbers = dict(zip(("challenger", "winner"), [one.number for one in made], strict=False))
     result = month_result(settings, plan, accepted, monitor, compared, numbers, decision)
-    found = judge_month({**earlier, month: result}, month, (), params.alarms)
+    found = judge_result({**earlier, month: result}, month, (), params.alarms)
     told = result.as_json() | {"findings": [one.as_dict() for one in found.values() if one]}
     told |= {"policy": params.retrain.policy, "reports": []}  # a backtest writes one page for all its months
     told |= _around(plan, trips, compared, champion, facts.age) | as_cost(fits)

@@ -31,7 +31,7 @@ def day_of_year(dates: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Keys:
+class HistoryKeys:
     """Integer keys of n trips, each of shape (n,): zones 0..265, minutes since 1970 and distance bin; the rest follows."""
 
     pickup: np.ndarray
@@ -111,14 +111,14 @@ def _by_fold(
     return sums
 
 
-def add_up(keys: Keys, minutes: np.ndarray, weight: np.ndarray, fold: np.ndarray, folds: int) -> list[Sums]:
+def add_up(keys: HistoryKeys, minutes: np.ndarray, weight: np.ndarray, fold: np.ndarray, folds: int) -> list[Sums]:
     """Return for each fold (0..folds - 1) and table the weighted sum of minutes and the sum of weights, cell by cell."""
     everywhere = {"all": np.zeros(len(minutes), dtype=np.int64)}
     return _by_fold(keys.cells | everywhere, weight * minutes, weight, fold, folds)
 
 
 def add_up_ways(
-    keys: Keys, minutes: np.ndarray, miles: np.ndarray, weight: np.ndarray, fold: np.ndarray, folds: int
+    keys: HistoryKeys, minutes: np.ndarray, miles: np.ndarray, weight: np.ndarray, fold: np.ndarray, folds: int
 ) -> list[Sums]:
     """Return for each fold and table of ``WAYS`` the weighted sums of minutes and of miles, of trips whose miles are known."""
     known = ~np.isnan(miles)
@@ -222,7 +222,7 @@ def stack(histories: Sequence[History]) -> dict[str, np.ndarray]:
 
 
 def look_up(
-    tables: dict[str, np.ndarray], keys: Keys, which: np.ndarray | int = 0, planned: bool = False
+    tables: dict[str, np.ndarray], keys: HistoryKeys, which: np.ndarray | int = 0, planned: bool = False
 ) -> Iterator[Found]:
     """Yield one of ``History.COLUMNS`` (or ``PACE_CELL``) after the other, as a table and the cell of every trip in it.
 

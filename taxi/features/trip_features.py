@@ -23,7 +23,7 @@ from taxi.features.history import (
     ZONES,
     Found,
     History,
-    Keys,
+    HistoryKeys,
     Sums,
     add_up,
     add_up_ways,
@@ -98,7 +98,7 @@ def _miles(trips: pd.DataFrame) -> np.ndarray:
     return trips["planned_distance"].to_numpy(dtype=float, na_value=np.nan)
 
 
-class Trip(NamedTuple):
+class TripAtPickup(NamedTuple):
     """One trip as it is known when it starts; ``pickup`` is New York wall-clock, ``planned_distance`` is in miles."""
 
     pickup: datetime
@@ -138,7 +138,7 @@ class TripFeatures(TransformerMixin, BaseEstimator):
         return self.look_back(trips, self._learn(trips, duration, sample_weight))
 
     def tally(
-        self, trips: pd.DataFrame, minutes: np.ndarray, weight: np.ndarray, keys: Keys | None = None
+        self, trips: pd.DataFrame, minutes: np.ndarray, weight: np.ndarray, keys: HistoryKeys | None = None
     ) -> list[Sums]:
         """Return what these trips add to history, one set of sums a fold; sums of several months ``merge``.
 
@@ -170,7 +170,7 @@ class TripFeatures(TransformerMixin, BaseEstimator):
         other.__dict__ |= {name: value for name, value in vars(self).items() if name.endswith("_")}
         return other
 
-    def look_back(self, trips: pd.DataFrame, keys: Keys | None = None) -> np.ndarray:
+    def look_back(self, trips: pd.DataFrame, keys: HistoryKeys | None = None) -> np.ndarray:
         """Return the matrix of trips that were learnt from, each without what its own fold of weeks taught."""
         if not getattr(self, "others_", {}):
             raise ValueError("expected features fitted here; those read from a model keep no folds")
@@ -183,7 +183,7 @@ class TripFeatures(TransformerMixin, BaseEstimator):
         keys = self._keys(trips)
         return self._assemble(trips, keys, self.history_.tables, 0)
 
-    def transform_one(self, trip: Trip) -> np.ndarray:
+    def transform_one(self, trip: TripAtPickup) -> np.ndarray:
         """Return what ``transform`` returns for one trip, shape (48 or 54,), without a frame."""
         pickup, dropoff = (zone if 0 < zone < ZONES else 0 for zone in (trip.PULocationID, trip.DOLocationID))
         pair, when = pickup * ZONES + dropoff, trip.pickup
@@ -205,7 +205,7 @@ class TripFeatures(TransformerMixin, BaseEstimator):
         """Return ``NAMES``, and ``PLANNED`` where the distance is planned."""
         return np.array([*NAMES, *(PLANNED if self.planned else ())], dtype=object)
 
-    def _learn(self, trips: pd.DataFrame, duration: pd.Series, sample_weight: np.ndarray | None) -> Keys:
+    def _learn(self, trips: pd.DataFrame, duration: pd.Series, sample_weight: np.ndarray | None) -> HistoryKeys:
         if not len(trips):
             raise ValueError("expected at least one trip to learn from; got none")
         self._set_places()
@@ -225,28 +225,28 @@ class TripFeatures(TransformerMixin, BaseEstimator):
         binned = np.clip(np.nan_to_num(miles / BIN_MILES, nan=MILES_BINS - 1), 0, MILES_BINS - 1)
         self.pair_bin_ = binned.astype(np.int64)
 
-    def _fold(self, keys: Keys) -> np.ndarray:
+    def _fold(self, keys: HistoryKeys) -> np.ndarray:
         return keys.date // 7 % self.folds
 
     def _assemble(
-        self, trips: pd.DataFrame, keys: Keys, tables: dict[str, np.ndarray], which: np.ndarray | int
+        self, trips: pd.DataFrame, keys: HistoryKeys, tables: dict[str, np.ndarray], which: np.ndarray | int
     ) -> np.ndarray:
         parts = chain(self._plain(trips, keys), look_up(tables, keys, which))
         if self.planned:
             parts = chain(parts, self._planned(_miles(trips), keys, look_up(tables, keys, which, planned=True)))
         return matrix_of(parts, len(trips), len(self.get_feature_names_out()))
 
-    def _planned(self, miles: np.ndarray, keys: Keys, paces: Iterator[Found]) -> Iterator[np.ndarray]:
+    def _planned(self, miles: np.ndarray, keys: HistoryKeys, paces: Iterator[Found]) -> Iterator[np.ndarray]:
         yield miles
         yield miles / self.least_miles_[keys.pair]
         yield from (miles * pace[cell] for pace, cell in paces)
 
-    def _keys(self, trips: pd.DataFrame) -> Keys:
+    def _keys(self, trips: pd.DataFrame) -> HistoryKeys:
         pickup, dropoff = _codes(trips["PULocationID"]), _codes(trips["DOLocationID"])
         miles = self.pair_bin_[zone_pair(pickup, dropoff)]
-        return Keys(pickup, dropoff, minutes_of(trips["pickup"]), miles)
+        return HistoryKeys(pickup, dropoff, minutes_of(trips["pickup"]), miles)
 
-    def _plain(self, trips: pd.DataFrame, keys: Keys) -> Iterator[np.ndarray | Found]:
+    def _plain(self, trips: pd.DataFrame, keys: HistoryKeys) -> Iterator[np.ndarray | Found]:
         yield keys.pickup
         yield keys.dropoff
         for table, cell in ((self.places_, keys.pickup), (self.places_, keys.dropoff), (self.pairs_, keys.pair)):

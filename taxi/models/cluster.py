@@ -35,7 +35,7 @@ from taxi.models.fitting import (
     assemble,
     boost_both,
     check_days,
-    describe,
+    describe_fit,
     draw_rows,
     maker_of,
     plan_draw,
@@ -284,5 +284,5 @@ def fit_months_on(
             return assemble(maker, gathered(client, "drawing trips", rows), tally.days, params, features)
         drawn = sum(gathered(client, "drawing trips", [client.submit(count, one) for one in rows]))
         _LOG.info("%s trips of %d months drawn on the workers at %s", f"{drawn:,}", len(parts), scheduler)
-        recipe = describe(tally.days, drawn, params, features) | {"engine": "dask"}
+        recipe = describe_fit(tally.days, drawn, params, features) | {"engine": "dask"}
         return boost_both(lambda columns, own: boost_parts(client, rows, columns, own), maker, recipe, params)

@@ -152,7 +152,7 @@ def assemble(
     maker: TripFeatures, rows: Sequence[Rows], days: pd.Series, params: ModelParams, features: FeatureParams
 ) -> DurationModel:
     """Fit the distributions on the drawn rows and put the model together."""
-    recipe = describe(days, sum(len(one.minutes) for one in rows), params, features)
+    recipe = describe_fit(days, sum(len(one.minutes) for one in rows), params, features)
     if params.kind != "xgboost":
         narrow = [one.narrow(len(NAMES)) for one in rows]
         seen, minutes, weight = (
@@ -165,7 +165,7 @@ def assemble(
     )
 
 
-def describe(days: pd.Series, boosted_on: int, params: ModelParams, features: FeatureParams) -> dict[str, Any]:
+def describe_fit(days: pd.Series, boosted_on: int, params: ModelParams, features: FeatureParams) -> dict[str, Any]:
     """Return the recipe that is kept with a model: parameters, columns, and on how many trips of which days."""
     return {
         "format": FORMAT,

@@ -24,7 +24,7 @@ from taxi.files import locked, sha256_file, sha256_json
 from taxi.models.boosted import XGBOOST
 from taxi.models.folds import Fold, FoldTrips, measure, read_fold, relative_loss, rolling_folds
 from taxi.models.model import FORMAT
-from taxi.models.search_result import describe
+from taxi.models.search_result import describe_search
 from taxi.params import ModelParams, Params
 
 RANGES: dict[
@@ -183,7 +183,7 @@ def search_recipe(
         trips = [read_fold(settings, service, fold, params.search) for fold in folds]
         seconds = run_trials(study, Task(params, trips, read_zones(settings.zones)))
     counts = {"tried": len(finished(study)) - 1, "pruned": len(study.get_trials(states=(TrialState.PRUNED,)))}
-    return describe(
+    return describe_search(
         service,
         month,
         trips,

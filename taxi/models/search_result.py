@@ -25,7 +25,7 @@ def fragment_file(paths: MonthPaths) -> Path:
     return paths.models / "search.yaml"
 
 
-def describe(
+def describe_search(
     service: str,
     month: str,
     folds: list[FoldTrips],

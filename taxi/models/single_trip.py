@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from taxi.errors import TaxiError
-from taxi.features.trip_features import Trip
+from taxi.features.trip_features import TripAtPickup
 from taxi.models.boosted import MISSING, PARTS, START, Boosted, Trees
 from taxi.models.calibration import HIGH, LOW, Calibration, group_one
 from taxi.models.model import DurationModel
@@ -93,5 +93,5 @@ class FastModel:
             if self.planned is None:
                 raise TaxiError("expected a trip without planned_distance; this version has no model for it")
             one = self.planned
-        trip = Trip(pickup, PULocationID, DOLocationID, passenger_count, trip_type, VendorID, planned_distance)
+        trip = TripAtPickup(pickup, PULocationID, DOLocationID, passenger_count, trip_type, VendorID, planned_distance)
         return one.forest.predict_one(one.features.transform_one(trip))

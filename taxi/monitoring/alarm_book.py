@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from taxi.config import Settings, load_alarm_channels
 from taxi.errors import TaxiError
 from taxi.files import append_json, locked, read_json, write_json
-from taxi.monitoring.alarm_rules import RANK, Checked, Finding, Json, Message, make_message
+from taxi.monitoring.alarm_rules import RANK, Alarm, Checked, Json, Message, make_message
 from taxi.monitoring.channels import Channel, Delivery, name_channels, send
 from taxi.params import AlarmParams, Params
 from taxi.training.step_result import current_rule
@@ -30,7 +30,7 @@ def empty_book() -> Json:
     return {"standing": {}, "checked": {}, "live_checked": {}, "waiting": []}
 
 
-def _kind(entry: Json | None, finding: Finding) -> str | None:
+def _kind(entry: Json | None, finding: Alarm) -> str | None:
     if entry is None:
         return "raised"
     return "worse" if RANK[finding.severity] > RANK[entry["severity"]] else None
@@ -62,7 +62,7 @@ def enter(
     return book | {"standing": standing, "checked": book["checked"] | marks}, told
 
 
-def _entry(entry: Json | None, finding: Finding, at: datetime) -> Json:
+def _entry(entry: Json | None, finding: Alarm, at: datetime) -> Json:
     since = {"since": at.isoformat(timespec="seconds"), "first_month": finding.month}
     return (since if entry is None else {name: entry[name] for name in since}) | finding.as_dict()
 
@@ -70,7 +70,7 @@ def _entry(entry: Json | None, finding: Finding, at: datetime) -> Json:
 def _recovery(entry: Json, service: str, month: str | None, at: datetime, alarms: AlarmParams) -> Message:
     said = f"{entry['rule']} has recovered; it stood since {entry['first_month'] or entry['since']}: {entry['said']}"
     known = {name: entry[name] for name in ("rule", "part", "report")}
-    return make_message("recovered", service, Finding(severity="info", said=said, month=month, **known), at, alarms)
+    return make_message("recovered", service, Alarm(severity="info", said=said, month=month, **known), at, alarms)
 
 
 def _upgrade(book: Json) -> Json:
@@ -119,7 +119,7 @@ def claim(book: Json, channels: Sequence[str], now: datetime, seconds: float) ->
     return book | {"waiting": waiting}, mine
 
 
-def settle(book: Json, delivered: dict[str, list[str]], tried: Sequence[str]) -> Json:
+def remove_delivered(book: Json, delivered: dict[str, list[str]], tried: Sequence[str]) -> Json:
     """Return the book without what was delivered (message ids by channel); what was tried in vain is free again."""
     waiting = []
     for one in book["waiting"]:
@@ -166,7 +166,7 @@ def _flush(settings: Settings, params: Params, channels: Sequence[Channel]) -> l
     came = send(channels, mine, limit)
     arrived = {one.channel: list(one.delivered) for one in came}
     tried = {message.id for messages in mine.values() for message in messages}
-    change_book(settings.alarm_book, lambda book: (settle(book, arrived, sorted(tried)), None))
+    change_book(settings.alarm_book, lambda book: (remove_delivered(book, arrived, sorted(tried)), None))
     return came
 
 
@@ -179,7 +179,7 @@ def judge_channels(came: Sequence[Delivery], standing: Mapping[str, Any], names:
             found[f"channel-dead/{part}"] = None
     for one in came:
         said = f"channel {one.channel} {one.fault}, after {one.seconds:.1f} s"
-        fault = Finding("channel-dead", "error", said, part=one.channel, numbers={"seconds": one.seconds})
+        fault = Alarm("channel-dead", "error", said, part=one.channel, numbers={"seconds": one.seconds})
         found[f"channel-dead/{one.channel}"] = fault if one.fault else None
     return found
 

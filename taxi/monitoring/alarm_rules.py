@@ -53,7 +53,7 @@ RULES: dict[str, Rule] = {rule.name: rule for rule in _RULES}
 
 
 @dataclass(frozen=True)
-class Finding:
+class Alarm:
     """That a rule goes off: how grave it is, a sentence with the numbers, and the report to read.
 
     ``part`` tells apart alarms of one rule in one service (an arm, a channel). ``month`` is None for live ones.
@@ -77,7 +77,7 @@ class Finding:
         return asdict(self) | {"numbers": dict(self.numbers)}
 
 
-Checked = dict[str, Finding | None]
+Checked = dict[str, Alarm | None]
 
 
 def grade(value: float, warn: float, error: float) -> Severity | None:
@@ -104,20 +104,20 @@ def _warnings(result: MonthResult, faults: bool) -> str:
     return "; ".join(str(one) for one in result.findings if one.level == "warn" and (one.rule in quality) is faults)
 
 
-def judge_quality(result: MonthResult) -> Finding | None:
+def judge_quality(result: MonthResult) -> Alarm | None:
     """An error where the month was refused; a warning where its records have more faults than usual."""
     if result.status == "refused":
-        return Finding("data-quality", "error", result.reason, result.month, report=_page(result, "refused"))
+        return Alarm("data-quality", "error", result.reason, result.month, report=_page(result, "refused"))
     if not (said := _warnings(result, faults=True)):
         return None
-    return Finding("data-quality", "warning", said, result.month, report=_page(result, "01-explore"))
+    return Alarm("data-quality", "warning", said, result.month, report=_page(result, "01-explore"))
 
 
-def judge_unlike(result: MonthResult) -> Finding | None:
+def judge_unlike(result: MonthResult) -> Alarm | None:
     """A warning where the month was accepted though it is unlike the months before."""
     if not (said := _warnings(result, faults=False)):
         return None
-    return Finding("unlike-before", "warning", said, result.month, report=_page(result, "01-explore"))
+    return Alarm("unlike-before", "warning", said, result.month, report=_page(result, "01-explore"))
 
 
 def _gravity(check: Check, alarms: AlarmParams) -> Severity:
@@ -134,7 +134,7 @@ def judge_monitor(result: MonthResult, alarms: AlarmParams) -> Checked:
     """Return what 03-monitor found, check by check: a warning from its limits on, an error from those of ``alarms`` on."""
     page = _page(result, "03-monitor")
     return {
-        check.rule: Finding(
+        check.rule: Alarm(
             check.rule,
             _gravity(check, alarms),
             check.sentence,
@@ -148,7 +148,7 @@ def judge_monitor(result: MonthResult, alarms: AlarmParams) -> Checked:
     }
 
 
-def judge_age(result: MonthResult, alarms: AlarmParams) -> Finding | None:
+def judge_age(result: MonthResult, alarms: AlarmParams) -> Alarm | None:
     """Say whether the champion, as the month leaves it, was trained too long ago."""
     incumbent = result.decision.facts.incumbent if result.decision and not result.promoted else None
     age = months_apart(incumbent["trained_to"], result.month) if incumbent else 0
@@ -157,10 +157,10 @@ def judge_age(result: MonthResult, alarms: AlarmParams) -> Finding | None:
         return None
     said = f"version {incumbent['version']} was trained to {incumbent['trained_to']}, {age} months ago; {result.reason}"
     page = _page(result, "05-compare") or _page(result, "03-monitor")
-    return Finding("champion-old", severity, said, result.month, numbers={"months": age}, report=page)
+    return Alarm("champion-old", severity, said, result.month, numbers={"months": age}, report=page)
 
 
-def judge_stalled(results: Sequence[MonthResult], alarms: AlarmParams) -> Finding | None:
+def judge_stalled(results: Sequence[MonthResult], alarms: AlarmParams) -> Alarm | None:
     """Say whether alarms that a retrain should mend have stood for so many months in which nothing was promoted."""
     last = results[-alarms.stalled_months :]
     standing = [sorted(LEARNABLE & set(one.alarms)) for one in last]
@@ -172,19 +172,19 @@ def judge_stalled(results: Sequence[MonthResult], alarms: AlarmParams) -> Findin
         f"({', '.join(standing[-1])} in the last); {tried} challengers were trained and none was promoted"
     )
     page = _page(last[-1], "05-compare") or _page(last[-1], "03-monitor")
-    return Finding("retraining-stalled", "warning", said, last[-1].month, report=page)
+    return Alarm("retraining-stalled", "warning", said, last[-1].month, report=page)
 
 
-def judge_check(result: MonthResult, unchecked: Sequence[str]) -> Finding | None:
+def judge_check(result: MonthResult, unchecked: Sequence[str]) -> Alarm | None:
     """Say whether a month was done and nobody looked: without the monitor's result, or before this one without a check."""
     missed = [*unchecked, *([result.month] if not result.checks else [])]
     if not missed:
         return None
     said = f"done and not watched: {', '.join(missed)}"
-    return Finding("check-did-not-run", "error", said, result.month, numbers={"months": len(missed)})
+    return Alarm("check-did-not-run", "error", said, result.month, numbers={"months": len(missed)})
 
 
-def judge_month(
+def judge_result(
     results: Mapping[str, MonthResult], month: str, unchecked: Sequence[str], alarms: AlarmParams
 ) -> Checked:
     """Return what each rule that could look found in the month; ``results`` are those of its service, by month.
@@ -215,7 +215,7 @@ def judge_overdue(months: Sequence[str], today: date, alarms: AlarmParams) -> Ch
     if severity is None:
         return {"month-overdue": None}
     said = f"{due} was not run, {days} days after its end (expected within {alarms.overdue_days[0]})"
-    return {"month-overdue": Finding("month-overdue", severity, said, due, numbers={"days": days})}
+    return {"month-overdue": Alarm("month-overdue", severity, said, due, numbers={"days": days})}
 
 
 Json = dict[str, Any]
@@ -255,7 +255,7 @@ class Message:
         return "\n".join([self.said, *(f"{name}: {value}" for name, value in told.items() if value)])
 
 
-def make_message(kind: str, service: str, finding: Finding, at: datetime, alarms: AlarmParams) -> Message:
+def make_message(kind: str, service: str, finding: Alarm, at: datetime, alarms: AlarmParams) -> Message:
     """Return the message about a finding, with its rule's owner, first step and runbook section."""
     known: Json = finding.as_dict() | explain(finding.rule, alarms)
     return Message(uuid.uuid4().hex, at.isoformat(timespec="seconds"), kind, service, **known)

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from taxi.config import Settings
 from taxi.data.acceptance import read_acceptance
 from taxi.monitoring.alarm_book import list_standing, read_book, tell
-from taxi.monitoring.alarm_rules import Checked, Finding, judge_month, judge_overdue
+from taxi.monitoring.alarm_rules import Alarm, Checked, judge_overdue, judge_result
 from taxi.monitoring.live_rules import WEEKS, judge_arms, judge_live_volume
 from taxi.months import days_in_month
 from taxi.params import Params
@@ -34,7 +34,7 @@ def check_month(settings: Settings, params: Params, service: str, month: str, at
     """Hold one month's result against the rules and tell what is new; a month before the newest checked one is only judged."""
     results = read_results(settings.reports, service)
     checked = read_book(settings.alarm_book)["checked"].get(service)
-    found = judge_month(results, month, _unchecked(results, checked, month), params.alarms)
+    found = judge_result(results, month, _unchecked(results, checked, month), params.alarms)
     return _answer(settings, service, found, {"month": month} | tell(settings, params, service, found, month, at))
 
 
@@ -47,7 +47,7 @@ def check_service(settings: Settings, params: Params, service: str, at: datetime
     found |= judge_live_check(settings, params, service, book["live_checked"].get(service), at)
     if month:
         unchecked = _unchecked(results, book["checked"].get(service), month)
-        found |= judge_month(results, month, unchecked, params.alarms)
+        found |= judge_result(results, month, unchecked, params.alarms)
     return _answer(settings, service, found, {"month": month} | tell(settings, params, service, found, month, at))
 
 
@@ -59,7 +59,7 @@ def judge_live_check(settings: Settings, params: Params, service: str, last: str
     if last and at - datetime.fromisoformat(last) <= longest:
         return {key: None}
     said = f"live traffic was last looked at {last or 'never'} (expected every {params.alarms.live_every_minutes:g} minutes)"
-    return {key: Finding("check-did-not-run", "error", said, part="live")}
+    return {key: Alarm("check-did-not-run", "error", said, part="live")}
 
 
 # --- The live check: reads the prediction log and the registry, and hands the rules what they judge.

@@ -6,7 +6,7 @@ from statistics import median
 import pandas as pd
 
 from taxi.models.evaluate import score
-from taxi.monitoring.alarm_rules import Checked, Finding, Severity, grade
+from taxi.monitoring.alarm_rules import Alarm, Checked, Severity, grade
 from taxi.outputs import OUTPUTS
 from taxi.params import AlarmParams, MonitorParams
 from taxi.predictions.arms import ARMS
@@ -20,7 +20,7 @@ def newest_of_arm(rows: pd.DataFrame, arm: str, most: int) -> pd.DataFrame:
     return own[own["version"] == own["version"].iloc[-1]].tail(most) if len(own) else own
 
 
-def judge_rmse(own: pd.DataFrame, arm: str, promoted: float, alarms: AlarmParams) -> Finding | None:
+def judge_arm_rmse(own: pd.DataFrame, arm: str, promoted: float, alarms: AlarmParams) -> Alarm | None:
     """Hold the arm's RMSE (minutes) on judged trips against the one that its version was registered with."""
     rmse = score(own["duration"], own[OUTPUTS])["rmse"]
     severity = grade(rmse / promoted, *alarms.live_rmse_ratio)
@@ -31,10 +31,10 @@ def judge_rmse(own: pd.DataFrame, arm: str, promoted: float, alarms: AlarmParams
         f"{rmse / promoted - 1:+.1%} against the {promoted:.2f} it was registered with"
     )
     numbers = {"rmse": rmse, "promoted": promoted, "trips": float(len(own))}
-    return Finding("live-rmse", severity, said, part=arm, numbers=numbers)
+    return Alarm("live-rmse", severity, said, part=arm, numbers=numbers)
 
 
-def judge_coverage(own: pd.DataFrame, arm: str, monitor: MonitorParams, alarms: AlarmParams) -> Finding | None:
+def judge_arm_coverage(own: pd.DataFrame, arm: str, monitor: MonitorParams, alarms: AlarmParams) -> Alarm | None:
     """Say whether the 80 % interval holds too few or too many of the arm's judged trips."""
     covered = score(own["duration"], own[OUTPUTS])["coverage80"]
     low, high = alarms.coverage_error
@@ -44,17 +44,17 @@ def judge_coverage(own: pd.DataFrame, arm: str, monitor: MonitorParams, alarms: 
     said = f"{covered:.1%} of its newest {len(own):,} judged trips inside the 80 % interval ({limits})"
     numbers = {"coverage": covered, "trips": float(len(own))}
     severity: Severity = "warning" if low <= covered <= high else "error"
-    return Finding("live-coverage", severity, said, part=arm, numbers=numbers)
+    return Alarm("live-coverage", severity, said, part=arm, numbers=numbers)
 
 
-def judge_latency(own: pd.DataFrame, arm: str, alarms: AlarmParams) -> Finding | None:
+def judge_arm_latency(own: pd.DataFrame, arm: str, alarms: AlarmParams) -> Alarm | None:
     """Hold the 99th percentile of the arm's latency (milliseconds) against its limits."""
     p99 = float(own["latency_ms"].quantile(0.99))
     severity = grade(p99, *alarms.live_p99_ms)
     if severity is None:
         return None
     said = f"p99 of the newest {len(own):,} predictions is {p99:.0f} ms (limit {alarms.live_p99_ms[0]:g})"
-    return Finding("live-latency", severity, said, part=arm, numbers={"p99_ms": p99, "trips": float(len(own))})
+    return Alarm("live-latency", severity, said, part=arm, numbers={"p99_ms": p99, "trips": float(len(own))})
 
 
 def judge_arms(
@@ -77,13 +77,13 @@ def judge_arms(
             continue
         timed = latest.dropna(subset=["latency_ms"])
         if len(timed) >= alarms.live_least:
-            found[f"live-latency/{arm}"] = judge_latency(timed, arm, alarms)
+            found[f"live-latency/{arm}"] = judge_arm_latency(timed, arm, alarms)
         known = known[known["version"] == latest["version"].iloc[-1]]
         if len(known) >= alarms.live_least:
             version = int(known["version"].iloc[-1])
             if version in promoted:
-                found[f"live-rmse/{arm}"] = judge_rmse(known, arm, promoted[version], alarms)
-            found[f"live-coverage/{arm}"] = judge_coverage(known, arm, monitor, alarms)
+                found[f"live-rmse/{arm}"] = judge_arm_rmse(known, arm, promoted[version], alarms)
+            found[f"live-coverage/{arm}"] = judge_arm_coverage(known, arm, monitor, alarms)
     return found
 
 
@@ -106,4 +106,4 @@ def judge_live_volume(now: int, weeks: Sequence[int], of_month: float | None, al
     said = f"{now:,} predictions in the last hour, {share:.0%} of the {usual:,.0f} that {by} had"
     severity: Severity = "error" if share <= error else "warning"
     numbers = {"predictions": float(now), "usual": usual}
-    return {"live-volume": Finding("live-volume", severity, said, numbers=numbers)}
+    return {"live-volume": Alarm("live-volume", severity, said, numbers=numbers)}

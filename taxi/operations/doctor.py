@@ -29,7 +29,7 @@ LEVELS: tuple[Level, ...] = ("ok", "warn", "broken")
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """What one check found: ``ok``, ``warn`` (works, but look) or ``broken`` (does not work), a sentence, and what to do."""
 
     name: str
@@ -40,23 +40,23 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Check:
+class Probe:
     """One check by name; ``find`` changes nothing, ``repair`` (where there is one) may be done at any time, and again."""
 
     name: str
-    find: Callable[[Settings], Finding]
+    find: Callable[[Settings], Diagnosis]
     repair: Callable[[Settings], object] | None = None
 
 
-def _find(check: Check, settings: Settings) -> Finding:
+def _find(check: Probe, settings: Settings) -> Diagnosis:
     """Return what the check finds; that it could not look is a finding too."""
     try:
         return check.find(settings)
     except (TaxiError, OSError) as error:
-        return Finding(check.name, "broken", f"could not be checked: {error}", "mend what the message names")
+        return Diagnosis(check.name, "broken", f"could not be checked: {error}", "mend what the message names")
 
 
-def _mend(check: Check, settings: Settings, before: Finding) -> Finding:
+def _mend(check: Probe, settings: Settings, before: Diagnosis) -> Diagnosis:
     """Repair and look again; what was found before is said, so that it is known what was repaired."""
     assert check.repair is not None
     try:
@@ -65,11 +65,11 @@ def _mend(check: Check, settings: Settings, before: Finding) -> Finding:
         return replace(before, says=f"{before.says}; the repair failed: {error}")
     after = _find(check, settings)
     if after.level == "ok":
-        return Finding(check.name, "ok", f"repaired: {before.says}", repaired=True)
+        return Diagnosis(check.name, "ok", f"repaired: {before.says}", repaired=True)
     return after
 
 
-def examine(checks: Sequence[Check], settings: Settings, repair: bool = False) -> list[Finding]:
+def examine(checks: Sequence[Probe], settings: Settings, repair: bool = False) -> list[Diagnosis]:
     """Return one finding a check, in their order; with ``repair`` what can be repaired safely is, and looked at again."""
     found = []
     for check in checks:
@@ -80,12 +80,12 @@ def examine(checks: Sequence[Check], settings: Settings, repair: bool = False) -
     return found
 
 
-def worst(findings: Sequence[Finding]) -> Level:
+def worst(findings: Sequence[Diagnosis]) -> Level:
     """Return the worst level among the findings; ok if there is none."""
     return max((one.level for one in findings), key=LEVELS.index, default="ok")
 
 
-def as_answer(findings: Sequence[Finding]) -> dict[str, Any]:
+def as_answer(findings: Sequence[Diagnosis]) -> dict[str, Any]:
     """Return the findings as ``taxi doctor --json`` prints them."""
     return {"level": worst(findings), "findings": [asdict(one) for one in findings]}
 
@@ -161,21 +161,21 @@ def differing_packages(lock: str) -> list[str]:
     return said
 
 
-def find_packages(settings: Settings) -> Finding:
+def find_packages(settings: Settings) -> Diagnosis:
     """Hold the installed packages against requirements.lock."""
     lock = settings.root / "requirements.lock"
     if not lock.is_file():
-        return Finding("packages", "warn", f"there is no {lock} to hold them against", "restore it from git")
+        return Diagnosis("packages", "warn", f"there is no {lock} to hold them against", "restore it from git")
     text = lock.read_text(encoding="utf-8")
     if differ := differing_packages(text):
         said = f"{len(differ)} packages are not as locked: {', '.join(differ[:5])}{' …' * (len(differ) > 5)}"
-        return Finding("packages", "broken", said, "make setup (it installs what is locked)")
-    return Finding(
+        return Diagnosis("packages", "broken", said, "make setup (it installs what is locked)")
+    return Diagnosis(
         "packages", "ok", f"the {len(_PINNED.findall(text))} locked packages that belong here are installed so"
     )
 
 
-def find_source(settings: Settings) -> Finding:
+def find_source(settings: Settings) -> Diagnosis:
     """Ask the publisher for the zone table's size."""
     from taxi.data.download import Patience
     from taxi.data.source import open_source
@@ -184,42 +184,42 @@ def find_source(settings: Settings) -> Finding:
     try:
         open_source(settings.source, patience).ask("misc/taxi_zone_lookup.csv")
     except (UsageError, NotPublished) as error:
-        return Finding("source", "broken", str(error), "set TAXI_SOURCE or --source")
+        return Diagnosis("source", "broken", str(error), "set TAXI_SOURCE or --source")
     except TaxiError as error:
-        return Finding(
+        return Diagnosis(
             "source", "warn", f"{error}", "months on hand can be run; new ones need the network, or another TAXI_SOURCE"
         )
     default = " (the TLC's site)" if settings.source == TLC_SITE else ""
-    return Finding("source", "ok", f"{shown(settings.source)}{default} answers")
+    return Diagnosis("source", "ok", f"{shown(settings.source)}{default} answers")
 
 
-def _reach(name: str, address: str, health: str, variable: str) -> Finding:
+def _reach(name: str, address: str, health: str, variable: str) -> Diagnosis:
     if reason := why_unreachable(address, health):
-        return Finding(name, "broken", reason, f"start it, or set {variable}")
+        return Diagnosis(name, "broken", reason, f"start it, or set {variable}")
     file = sqlite_file(address)
     said = f"{address} is made by the first run" if file and not file.is_file() else f"{shown(address)} answers"
-    return Finding(name, "ok", said)
+    return Diagnosis(name, "ok", said)
 
 
-def find_registry(settings: Settings) -> Finding:
+def find_registry(settings: Settings) -> Diagnosis:
     """Ask MLflow."""
     return _reach("registry", settings.tracking_uri, "/health", "MLFLOW_TRACKING_URI")
 
 
-def find_prefect(settings: Settings) -> Finding:
+def find_prefect(settings: Settings) -> Diagnosis:
     """Ask Prefect's server, where one is set."""
     if settings.prefect is None:
-        return Finding("prefect", "ok", "no server is set: every run starts its own")
+        return Diagnosis("prefect", "ok", "no server is set: every run starts its own")
     return _reach("prefect", settings.prefect, "/health", "PREFECT_API_URL")
 
 
-def find_stores(settings: Settings) -> Finding:
+def find_stores(settings: Settings) -> Diagnosis:
     """Ask the databases of predictions and of metrics."""
     for address, variable in ((settings.predictions, "TAXI_PREDICTIONS"), (settings.metrics, "TAXI_METRICS")):
         found = _reach("databases", address, "", variable)
         if found.level != "ok":
             return found
-    return Finding(
+    return Diagnosis(
         "databases", "ok", f"{shown(settings.predictions)} and {shown(settings.metrics)}: nothing against them"
     )
 
@@ -228,13 +228,13 @@ def _nearest(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
-def find_disk(settings: Settings) -> Finding:
+def find_disk(settings: Settings) -> Diagnosis:
     """Look at the room left where data and reports lie."""
     free = {folder: shutil.disk_usage(_nearest(folder)).free / GIBIBYTE for folder in (settings.data, settings.reports)}
     folder, least = min(free.items(), key=lambda one: one[1])
     said, todo = f"{least:.1f} GiB are free at {folder}", "free some, or set TAXI_DATA and TAXI_REPORTS elsewhere"
     level = "broken" if least < LEAST_FREE else "warn" if least < LITTLE_FREE else "ok"
-    return Finding("disk", level, said, "" if level == "ok" else todo)  # type: ignore[arg-type]
+    return Diagnosis("disk", level, said, "" if level == "ok" else todo)  # type: ignore[arg-type]
 
 
 def damaged_files(settings: Settings) -> list[str]:
@@ -264,20 +264,20 @@ def damaged_files(settings: Settings) -> list[str]:
     return faults
 
 
-def find_results(settings: Settings) -> Finding:
+def find_results(settings: Settings) -> Diagnosis:
     """Read every month's result, plan and sidecars."""
     if not (faults := damaged_files(settings)):
-        return Finding("results", "ok", "every month's result, plan and sidecars can be read")
+        return Diagnosis("results", "ok", "every month's result, plan and sidecars can be read")
     said = f"{len(faults)} files cannot be read: {faults[0]}{' …' * (len(faults) > 1)}"
-    return Finding("results", "broken", said, "do what the message says; `dvc checkout` has the versioned ones")
+    return Diagnosis("results", "broken", said, "do what the message says; `dvc checkout` has the versioned ones")
 
 
 CHECKS = (
-    Check("packages", find_packages),
-    Check("disk", find_disk),
-    Check("results", find_results),
-    Check("source", find_source),
-    Check("registry", find_registry),
-    Check("prefect", find_prefect),
-    Check("databases", find_stores),
+    Probe("packages", find_packages),
+    Probe("disk", find_disk),
+    Probe("results", find_results),
+    Probe("source", find_source),
+    Probe("registry", find_registry),
+    Probe("prefect", find_prefect),
+    Probe("databases", find_stores),
 )

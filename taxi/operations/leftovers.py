@@ -6,7 +6,7 @@ from pathlib import Path
 from taxi.config import SERVICES, Settings, sqlite_file
 from taxi.errors import TaxiError
 from taxi.files import STAGING_MARK, left_staging, lock_is_held, remove, remove_staging
-from taxi.operations.doctor import Check, Finding
+from taxi.operations.doctor import Diagnosis, Probe
 from taxi.predictions.spool import REFUSED, Spool, waiting_folders
 from taxi.processes import end_orphans, left_sockets, orphans
 
@@ -25,12 +25,12 @@ def _registry_folder(settings: Settings) -> Path | None:
     return database.parent if database and database.is_file() else None
 
 
-def find_staging(settings: Settings) -> Finding:
+def find_staging(settings: Settings) -> Diagnosis:
     """Look for half-written files and folders of processes that ended."""
     left = [path for folder in (settings.data, settings.reports) for path in left_staging(folder)]
     if not left:
-        return Finding("staging", "ok", "nothing half-written lies under data or reports")
-    return Finding("staging", "warn", f"{len(left)} half-written files or folders were left: {_some(left)}", RERUN)
+        return Diagnosis("staging", "ok", "nothing half-written lies under data or reports")
+    return Diagnosis("staging", "warn", f"{len(left)} half-written files or folders were left: {_some(left)}", RERUN)
 
 
 def clear_staging(settings: Settings) -> None:
@@ -40,21 +40,21 @@ def clear_staging(settings: Settings) -> None:
             _LOG.info("removed %s, left by a run that was killed", path)
 
 
-def find_orphans(settings: Settings) -> Finding:
+def find_orphans(settings: Settings) -> Diagnosis:
     """Look for kernels and embedded servers that outlived their run."""
     left = [process.pid for process in orphans()]
     if not left:
-        return Finding("processes", "ok", "no kernel or embedded server has outlived its run")
+        return Diagnosis("processes", "ok", "no kernel or embedded server has outlived its run")
     said = f"{len(left)} kernels or embedded servers outlived their run: {', '.join(map(str, left))}"
-    return Finding("processes", "warn", said, RERUN)
+    return Diagnosis("processes", "warn", said, RERUN)
 
 
-def find_sockets(settings: Settings) -> Finding:
+def find_sockets(settings: Settings) -> Diagnosis:
     """Look for folders of sockets whose kernels are gone."""
     left = left_sockets()
     if not left:
-        return Finding("sockets", "ok", "no kernel's sockets were left")
-    return Finding("sockets", "warn", f"sockets of {len(left)} kernels were left: {_some(left)}", RERUN)
+        return Diagnosis("sockets", "ok", "no kernel's sockets were left")
+    return Diagnosis("sockets", "warn", f"sockets of {len(left)} kernels were left: {_some(left)}", RERUN)
 
 
 def clear_sockets(settings: Settings) -> None:
@@ -71,13 +71,13 @@ def _locks(settings: Settings) -> list[Path]:
     return sorted({*inside, *(path for path in more if path.is_file())})
 
 
-def find_locks(settings: Settings) -> Finding:
+def find_locks(settings: Settings) -> Diagnosis:
     """Tell locks that are held from files that merely bear a lock's name; neither is ever deleted."""
     there = _locks(settings)
     held = [path for path in there if lock_is_held(path)]
     free = f"{len(there) - len(held)} lock files without a holder (harmless: the system let go of them)"
     said = f"{len(held)} held by living processes and left alone{': ' * bool(held)}{_some(held)}"
-    return Finding("locks", "ok", f"{free}; {said}")
+    return Diagnosis("locks", "ok", f"{free}; {said}")
 
 
 def _half_done(settings: Settings) -> list[tuple[str, str, str]]:
@@ -100,13 +100,13 @@ def _half_done(settings: Settings) -> list[tuple[str, str, str]]:
     return found
 
 
-def find_moves(settings: Settings) -> Finding:
+def find_moves(settings: Settings) -> Diagnosis:
     """Look for promotions and rollbacks that were killed halfway."""
     left = _half_done(settings)
     if not left:
-        return Finding("promotions", "ok", "no promotion or rollback stands half done")
+        return Diagnosis("promotions", "ok", "no promotion or rollback stands half done")
     said = f"{len(left)} moves of aliases stand half done: {'; '.join(words for *_, words in left)}"
-    return Finding("promotions", "broken", said, RERUN)
+    return Diagnosis("promotions", "broken", said, RERUN)
 
 
 def settle_moves(settings: Settings) -> None:
@@ -117,14 +117,14 @@ def settle_moves(settings: Settings) -> None:
         settle(settings.tracking_uri, service, environment)
 
 
-def find_spool(settings: Settings) -> Finding:
+def find_spool(settings: Settings) -> Diagnosis:
     """Look for predictions on disk that no living service carries into the store."""
     folders = waiting_folders(settings.spool)
     if not folders:
-        return Finding("spool", "ok", "no predictions wait for a service that is gone")
+        return Diagnosis("spool", "ok", "no predictions wait for a service that is gone")
     size = sum(path.stat().st_size for folder in folders for path in folder.iterdir())
     said = f"{size:,} bytes of predictions of {len(folders)} ended processes are not in the store"
-    return Finding("spool", "warn", said, "start the service, or `taxi doctor --repair` writes them")
+    return Diagnosis("spool", "warn", said, "start the service, or `taxi doctor --repair` writes them")
 
 
 def carry_spool(settings: Settings) -> None:
@@ -142,37 +142,37 @@ def carry_spool(settings: Settings) -> None:
         raise TaxiError(f"{queued:,} rows still wait: the prediction store at {store.address} did not take them")
 
 
-def find_refused(settings: Settings) -> Finding:
+def find_refused(settings: Settings) -> Diagnosis:
     """Look for predictions that the database will never take."""
     aside = settings.spool / REFUSED
     if not aside.is_file():
-        return Finding("refused-rows", "ok", "the prediction store refused no row")
+        return Diagnosis("refused-rows", "ok", "the prediction store refused no row")
     lines = len(aside.read_text(encoding="utf-8", errors="replace").splitlines())
-    return Finding(
+    return Diagnosis(
         "refused-rows", "warn", f"the store refused {lines:,} rows, kept in {aside}", "read them, then remove it"
     )
 
 
-def find_unfinished(settings: Settings) -> Finding:
+def find_unfinished(settings: Settings) -> Diagnosis:
     """Look for months that were begun and not ended: nothing is wrong with them, but they are not done."""
     begun = [path for path in settings.reports.glob("*/????-??") if path.parent.name in SERVICES]
     left = [path for path in begun if not (path / "month.json").is_file() and any(path.iterdir())]
     left += [path for path in (settings.data / "split").glob("*/????-??") if STAGING_MARK not in path.name]
     names = sorted({f"{path.parent.name} {path.name}" for path in left})
     if not names:
-        return Finding("months", "ok", "no month stands half run")
-    return Finding(
+        return Diagnosis("months", "ok", "no month stands half run")
+    return Diagnosis(
         "months", "warn", f"not run to the end: {', '.join(names)}", "run them again: each goes on where it stopped"
     )
 
 
 CHECKS = (
-    Check("processes", find_orphans, lambda settings: end_orphans()),
-    Check("staging", find_staging, clear_staging),
-    Check("sockets", find_sockets, clear_sockets),
-    Check("locks", find_locks),
-    Check("promotions", find_moves, settle_moves),
-    Check("spool", find_spool, carry_spool),
-    Check("refused-rows", find_refused),
-    Check("months", find_unfinished),
+    Probe("processes", find_orphans, lambda settings: end_orphans()),
+    Probe("staging", find_staging, clear_staging),
+    Probe("sockets", find_sockets, clear_sockets),
+    Probe("locks", find_locks),
+    Probe("promotions", find_moves, settle_moves),
+    Probe("spool", find_spool, carry_spool),
+    Probe("refused-rows", find_refused),
+    Probe("months", find_unfinished),
 )

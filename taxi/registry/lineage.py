@@ -66,7 +66,7 @@ _AWAY = "is not on hand: it was published anew since, or is kept elsewhere"
 
 
 @dataclass(frozen=True)
-class Finding:
+class Comparison:
     """What recomputing one thing found: ``status`` is same, differs or away (not on this machine, so not checked)."""
 
     what: str
@@ -75,13 +75,13 @@ class Finding:
     reason: str = ""
 
 
-def compare(what: str, name: str, expected: str, found: str | None, away: str = "is not on hand") -> Finding:
+def compare(what: str, name: str, expected: str, found: str | None, away: str = "is not on hand") -> Comparison:
     """Return whether a digest is the one recorded; ``found`` is None where there is nothing to hash."""
     if found is None:
-        return Finding(what, name, "away", away)
+        return Comparison(what, name, "away", away)
     if found == expected:
-        return Finding(what, name, "same")
-    return Finding(what, name, "differs", f"has sha256 {found}; {expected} was recorded")
+        return Comparison(what, name, "same")
+    return Comparison(what, name, "differs", f"has sha256 {found}; {expected} was recorded")
 
 
 def hash_file(path: Path) -> str | None:
@@ -89,7 +89,7 @@ def hash_file(path: Path) -> str | None:
     return sha256_file(path) if path.is_file() else None
 
 
-def check_raw(found: Version, month: str, settings: Settings) -> Finding:
+def check_raw(found: Version, month: str, settings: Settings) -> Comparison:
     """Compare the published bytes of a month; an edition that was replaced since is looked for among those kept."""
     paths, expected = settings.month(found.service, month), found.tags[f"data.{month}"]
     here, edition = hash_file(paths.raw), f"{month}-{expected[:12]}.parquet"
@@ -105,7 +105,7 @@ def _earlier(sidecar: Path) -> set[str]:
     return {edition.sha256 for edition in origin.previous} if origin else set()
 
 
-def check_kept(found: Version, month: str, settings: Settings) -> Finding:
+def check_kept(found: Version, month: str, settings: Settings) -> Comparison:
     """Compare the kept trips of a month; those made anew from a later edition of it are not the ones that trained."""
     paths, expected = settings.month(found.service, month), found.tags[f"trips.{month}"]
     here = hash_file(paths.trips)
@@ -114,18 +114,18 @@ def check_kept(found: Version, month: str, settings: Settings) -> Finding:
     return compare("kept month", f"trips/{found.service}/{month}.parquet", expected, here, _AWAY)
 
 
-def check_origin(found: Version, month: str, settings: Settings) -> Finding | None:
+def check_origin(found: Version, month: str, settings: Settings) -> Comparison | None:
     """Compare the address in the month's sidecar with the one recorded; None where the sidecar is of another edition."""
     origin = read_origin(settings.month(found.service, month).sidecar)
     if origin is None or origin.sha256 != found.tags[f"data.{month}"]:
         return None
     expected, name = found.tags[f"address.{month}"], f"raw/{found.service}/{month}.json"
     if origin.address == expected:
-        return Finding("origin", name, "same")
-    return Finding("origin", name, "differs", f"names the address {origin.address}; {expected} was recorded")
+        return Comparison("origin", name, "same")
+    return Comparison("origin", name, "differs", f"names the address {origin.address}; {expected} was recorded")
 
 
-def check_months(found: Version, settings: Settings) -> list[Finding]:
+def check_months(found: Version, settings: Settings) -> list[Comparison]:
     """Compare raw bytes, their origin and kept trips of all months that trained the version."""
     months = found.tags["months"].split(",")
     origins = [check_origin(found, month, settings) for month in months]
@@ -151,14 +151,14 @@ def made_by_the_same_run(found: Version, settings: Settings) -> bool:
     return kept.fingerprint == found.tags["fingerprint"]
 
 
-def check_folder(what: str, folder: Path, shown: str, expected: Mapping[str, str], away: str) -> list[Finding]:
+def check_folder(what: str, folder: Path, shown: str, expected: Mapping[str, str], away: str) -> list[Comparison]:
     """Compare each expected file (by name, with its SHA-256) in a folder."""
     return [
         compare(what, f"{shown}/{name}", sha256, hash_file(folder / name), away) for name, sha256 in expected.items()
     ]
 
 
-def check_published(found: Version, settings: Settings, manifest: Manifest) -> list[Finding]:
+def check_published(found: Version, settings: Settings, manifest: Manifest) -> list[Comparison]:
     """Compare the copies that people open: the month's reports and the model's folder beside its data.
 
     Where a later run made the month anew, they are that run's, and nothing is said of them.
@@ -173,25 +173,25 @@ def check_published(found: Version, settings: Settings, manifest: Manifest) -> l
     return [*reports, *check_folder("local model file", paths.models / role, place, marks, "is not on hand")]
 
 
-def check_code(found: Version, root: Path) -> list[Finding]:
+def check_code(found: Version, root: Path) -> list[Comparison]:
     """Compare the lock in the version's commit, and the one in this checkout unless a later commit changed it."""
     commit, expected = found.tags["git_commit"], found.tags["lock_sha256"]
     committed, here = committed_sha256(root, commit, LOCK), hash_file(root / LOCK)
     findings = [compare("lock", f"{LOCK} in commit {commit[:12]}", expected, committed, "that commit is not on hand")]
     if findings[0].status == "differs" and found.tags["git_dirty"] == "true":
-        findings = [Finding("lock", findings[0].name, "away", "the lock that was used was in no commit")]
+        findings = [Comparison("lock", findings[0].name, "away", "the lock that was used was in no commit")]
     if here != expected and here is not None and here == committed_sha256(root, "HEAD", LOCK):
-        return [*findings, Finding("lock", LOCK, "away", "a later commit changed it")]
+        return [*findings, Comparison("lock", LOCK, "away", "a later commit changed it")]
     return [*findings, compare("lock", LOCK, expected, here)]
 
 
-def describe_faults(findings: list[Finding]) -> str | None:
+def describe_faults(findings: list[Comparison]) -> str | None:
     """Return what differs, in one line; None if nothing does."""
     faults = [f"{one.what} {one.name} {one.reason}" for one in findings if one.status == "differs"]
     return "; ".join(faults) or None
 
 
-def count_findings(findings: list[Finding]) -> dict[str, Any]:
+def count_findings(findings: list[Comparison]) -> dict[str, Any]:
     """Return how many findings have each status."""
     return {status: sum(one.status == status for one in findings) for status in ("same", "differs", "away")}
 
@@ -223,14 +223,14 @@ def predict_again(model: DurationModel, row: Json) -> pd.Series:
     return model.planned.predict(frame.assign(planned_distance=float(miles))).iloc[0]
 
 
-def check_prediction(model: DurationModel, row: Json) -> Finding:
+def check_prediction(model: DurationModel, row: Json) -> Comparison:
     """Predict again with the version's model and compare with what was answered."""
     again = predict_again(model, row)
     for name in OUTPUTS:
         if not abs(again[name] - float(row[name])) <= TOLERANCE:
             said = f"{name} was answered as {row[name]} minutes; the model says {again[name]:.4f}"
-            return Finding("prediction", row["prediction_id"], "differs", said)
-    return Finding("prediction", row["prediction_id"], "same")
+            return Comparison("prediction", row["prediction_id"], "differs", said)
+    return Comparison("prediction", row["prediction_id"], "same")
 
 
 # --- The whole way back from a prediction or a version, recomputed: model, run, reports, parameters, months, code.
@@ -238,7 +238,7 @@ def check_prediction(model: DurationModel, row: Json) -> Finding:
 RUN_TAGS = ("fingerprint", "git_commit", "git_dirty", "lock_sha256", "synthetic")
 
 
-def check_model(tracking_uri: str, found: Version, prediction: Json | None) -> list[Finding]:
+def check_model(tracking_uri: str, found: Version, prediction: Json | None) -> list[Comparison]:
     """Fetch the version's files and compare every byte; then let the model answer its golden trips, and ``prediction``."""
     try:
         manifest = recorded_manifest(found)
@@ -251,12 +251,12 @@ def check_model(tracking_uri: str, found: Version, prediction: Json | None) -> l
             model = load_model(got / model_part(manifest)[0])
         check_golden(model, read_golden(found.tags.get("golden")))
     except UnsafeModel as error:
-        return [Finding("model", found.label, "differs", str(error))]
-    checked = [*same, Finding("golden trips", found.label, "same")]
+        return [Comparison("model", found.label, "differs", str(error))]
+    checked = [*same, Comparison("golden trips", found.label, "same")]
     return [*checked, check_prediction(model, prediction)] if prediction else checked
 
 
-def check_run(tracking_uri: str, found: Version) -> tuple[list[Finding], Json]:
+def check_run(tracking_uri: str, found: Version) -> tuple[list[Comparison], Json]:
     """Compare the run's parameters and its executed notebooks and reports; also return the parameters."""
     with reaching(tracking_uri), TemporaryDirectory() as place:
         client = connect(tracking_uri)
@@ -265,20 +265,21 @@ def check_run(tracking_uri: str, found: Version) -> tuple[list[Finding], Json]:
         got = Path(client.download_artifacts(found.run_id, "reports", place)) if some else Path(place)
         kept = check_folder("report", got, "run", found.recorded_reports, "gone")
     reports = [
-        Finding(one.what, one.name, "differs", "is gone from the run") if one.status == "away" else one for one in kept
+        Comparison(one.what, one.name, "differs", "is gone from the run") if one.status == "away" else one
+        for one in kept
     ]
     expected = found.tags.get("params_sha256", "nothing")
     parameters = compare("parameters", f"of run {found.run_id}", expected, sha256_json(dict(data.params)))
     return [check_run_tags(found, dict(data.tags)), *reports, parameters], dict(data.params)
 
 
-def check_run_tags(found: Version, tags: dict[str, str]) -> Finding:
+def check_run_tags(found: Version, tags: dict[str, str]) -> Comparison:
     """Compare what the run says of its fingerprint, code, lock and raw bytes with what the version says of them."""
     months = [f"data.{month}" for month in found.tags["months"].split(",")]
     odd = [name for name in (*RUN_TAGS, *months) if tags.get(name) != found.tags.get(name)]
     if not odd:
-        return Finding("run", found.run_id, "same")
-    return Finding("run", found.run_id, "differs", f"says otherwise than {found.label} of {', '.join(odd)}")
+        return Comparison("run", found.run_id, "same")
+    return Comparison("run", found.run_id, "differs", f"says otherwise than {found.label} of {', '.join(odd)}")
 
 
 def verify_version(settings: Settings, found: Version, prediction: Json | None = None) -> Json:

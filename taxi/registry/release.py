@@ -21,7 +21,7 @@ from taxi.registry.versions import (
 
 
 @dataclass(frozen=True)
-class Check:
+class Condition:
     """One condition of a gate: whether it is met, and why or why not."""
 
     name: str
@@ -38,59 +38,61 @@ def environment_before(environment: str) -> str:
     return ENVIRONMENTS[ENVIRONMENTS.index(environment) - 1]
 
 
-def check_champion(one: Version, champion: Version | None) -> Check:
+def check_champion(one: Version, champion: Version | None) -> Condition:
     """Only the champion of the environment before may go on."""
     met = champion is not None and champion.number == one.number
-    return Check("champion", met, f"{champion.label if champion else 'none'} is the champion of {one.environment}")
+    return Condition("champion", met, f"{champion.label if champion else 'none'} is the champion of {one.environment}")
 
 
-def check_newer(one: Version, target: str, there: Sequence[Version]) -> Check:
+def check_newer(one: Version, target: str, there: Sequence[Version]) -> Condition:
     """It must not be there already, and not be trained to an earlier month than the champion there."""
     source = f"models:/{model_name(one.service, one.environment)}/{one.number}"
     if copies := [copy for copy in there if copy.source == source]:
-        return Check(
+        return Condition(
             "newer", False, f"{one.label} is in {target} already, as {copies[-1].label}; see taxi rollback --to"
         )
     champion = pick_champion(there)
     if champion and champion.trained_to > one.trained_to:
         said = f"{champion.label} was trained to {champion.trained_to}, {one.label} to {one.trained_to}: roll {target} back first"
-        return Check("newer", False, said)
-    return Check(
+        return Condition("newer", False, said)
+    return Condition(
         "newer", True, f"trained to {one.trained_to}; in {target}: {champion.trained_to if champion else 'none'}"
     )
 
 
-def check_coverage(one: Version, monitor: MonitorParams) -> Check:
+def check_coverage(one: Version, monitor: MonitorParams) -> Condition:
     """The 80 % interval must have held on the month that judged the version."""
     share = one.metrics.get("coverage80")
     met = share is not None and monitor.coverage_low <= share <= monitor.coverage_high
     shown = "unknown" if share is None else f"{share:.1%}"
     limits = f"{monitor.coverage_low:.0%} to {monitor.coverage_high:.0%}"
-    return Check("coverage", met, f"coverage of the 80 % interval was {shown} (limits {limits})")
+    return Condition("coverage", met, f"coverage of the 80 % interval was {shown} (limits {limits})")
 
 
-def check_origin(one: Version, release: ReleaseParams) -> Check:
+def check_origin(one: Version, release: ReleaseParams) -> Condition:
     """Synthetic trips and code that is in no commit do not make a model for prod, unless params.yaml lets them."""
     if one.tags["synthetic"] == "true" and not release.synthetic:
-        return Check("origin", False, "trained on synthetic trips (release.synthetic)")
+        return Condition("origin", False, "trained on synthetic trips (release.synthetic)")
     commit, dirty = one.tags["git_commit"], one.tags["git_dirty"] == "true"
     if (dirty or commit == "none") and not release.uncommitted:
-        return Check("origin", False, f"made by code that is in no commit (release.uncommitted); nearest is {commit}")
-    return Check("origin", True, f"made by commit {commit}")
+        return Condition(
+            "origin", False, f"made by code that is in no commit (release.uncommitted); nearest is {commit}"
+        )
+    return Condition("origin", True, f"made by commit {commit}")
 
 
-def check_approval(one: Version, target: str, release: ReleaseParams) -> Check:
+def check_approval(one: Version, target: str, release: ReleaseParams) -> Condition:
     """A person must have approved it where params.yaml asks for that."""
     if target not in release.approval:
-        return Check("approval", True, f"params.yaml asks for none in {target}")
+        return Condition("approval", True, f"params.yaml asks for none in {target}")
     note = one.tags.get(f"approved.{target}")
     command = f"taxi approve {one.service}/{one.number} --environment {one.environment} --for {target} --report …"
-    return Check("approval", bool(note), note or f"none yet: {command}")
+    return Condition("approval", bool(note), note or f"none yet: {command}")
 
 
-def check_evidence(name: str, fault: str | None) -> Check:
+def check_evidence(name: str, fault: str | None) -> Condition:
     """Whether what had to be recomputed (files and golden trips, or all of the lineage) agrees with what is recorded."""
-    return Check(name, fault is None, fault or "recomputed; agrees")
+    return Condition(name, fault is None, fault or "recomputed; agrees")
 
 
 def open_gate(
@@ -100,7 +102,7 @@ def open_gate(
     there: Sequence[Version],
     params: Params,
     faults: dict[str, str | None],
-) -> list[Check]:
+) -> list[Condition]:
     """Return all conditions of ``target``'s gate for ``one``: staging asks whether it is good, prod also where it is from.
 
     ``champion`` is that of the environment before, ``there`` the versions in ``target``; ``faults`` are what recomputing found.
@@ -114,7 +116,7 @@ def open_gate(
 
 def promote(
     tracking_uri: str, one: Version, target: str, params: Params, faults: dict[str, str | None], by: str
-) -> tuple[Version, list[Check]]:
+) -> tuple[Version, list[Condition]]:
     """Copy the version into ``target`` and make it champion there, if the gate is open; raise Refused with what is not met.
 
     The copy and the move of the alias are one event: a crash between them is finished at the next start.

@@ -7,12 +7,12 @@ from pydantic import BaseModel, ConfigDict, computed_field, model_validator
 
 from taxi.config import NOTEBOOKS, MonthPaths, Settings
 from taxi.data.acceptance import NO_ROWS, Acceptance, Rows, read_acceptance
-from taxi.data.month_rules import Finding
+from taxi.data.month_rules import RuleFinding
 from taxi.errors import UsageError
 from taxi.files import as_json, read_model, write_model
 from taxi.months import shift_month
 from taxi.params import Params, load_params
-from taxi.training.policy import Decision, Facts, decide_training, find_faults
+from taxi.training.policy import Facts, TrainingDecision, decide_training, find_faults
 from taxi.training.step_result import (
     Check,
     CompareResult,
@@ -58,14 +58,14 @@ class MonthResult(BaseModel):
     status: Literal["done", "refused", "not-published"]
     reason: str
     rows: Rows = NO_ROWS
-    findings: list[Finding] = []
+    findings: list[RuleFinding] = []
     synthetic: dict[str, Any] | None = None
     champion: JudgedModel | None = None
     challenger: JudgedModel | None = None
     winner: int | None = None
     trained: bool = False
     trained_because: str | None = None
-    decision: Decision | None = None
+    decision: TrainingDecision | None = None
     promoted: bool = False
     verdict: Verdict | None = None
     checks: list[Check] = []
@@ -172,7 +172,7 @@ def month_result(
     monitor: MonitorResult,
     compare: CompareResult | None,
     versions: dict[str, int],
-    decision: Decision,
+    decision: TrainingDecision,
 ) -> MonthResult:
     """Return the result of a month that was run; ``versions`` are the numbers of those that it registered, by role."""
     paths, incumbent = settings.month(plan.service, plan.month), plan.incumbent

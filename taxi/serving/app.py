@@ -20,10 +20,10 @@ from taxi.params import load_params
 from taxi.predictions.log import PredictionLog
 from taxi.serving.local_store import Place
 from taxi.serving.metrics import CONTENT_TYPE, LOST, QUEUED, exposition
-from taxi.serving.middleware import Gate, Keys, Rules, read_body
+from taxi.serving.middleware import ApiKeys, Gate, Rules, read_body
 from taxi.serving.page import page_of
 from taxi.serving.predictor import NoModel, Predictor, Shadow
-from taxi.serving.reloader import Watch, settle
+from taxi.serving.reloader import Watch, freeze_garbage
 from taxi.serving.responses import (
     ENDING,
     FAILED,
@@ -127,7 +127,7 @@ class Service:
     async def start(self) -> asyncio.Task[None]:
         """Load the last good versions from disk, and keep watch from then on."""
         sys.setswitchinterval(SWITCH_SECONDS)
-        settle()
+        freeze_garbage()
         await self.watch.look()
         return asyncio.create_task(self.watch.run())
 
@@ -142,7 +142,7 @@ class Service:
 def make_service(settings: Settings, name: str, spool: Path) -> Service:
     """Put the parts of a worker together, whose predictions go to the folder ``spool``; nothing is loaded yet."""
     params = load_params(settings.root / "params.yaml")
-    rules = Rules(params.serve, Keys(load_api_keys()))
+    rules = Rules(params.serve, ApiKeys(load_api_keys()))
     log = PredictionLog(spool)
     shadow = Shadow(name, log)
     predictor, place = Predictor(name, log, shadow.add), Place(settings.server(name))

@@ -45,7 +45,7 @@ class Unreachable(TaxiError):
 
 
 @dataclass(frozen=True)
-class Source:
+class VersionSource:
     """Where versions come from; ``wanted`` and ``fetch`` raise Unreachable, ``fetch`` and ``examine`` anything that is wrong."""
 
     wanted: Callable[[str], Version | None]
@@ -72,7 +72,7 @@ def _known_bad(state: State, version: Version) -> bool:
 class Follower:
     """Keeps a server's place up to date with ``source``."""
 
-    def __init__(self, place: Place, source: Source) -> None:
+    def __init__(self, place: Place, source: VersionSource) -> None:
         self.place, self.source = place, source
 
     def start(self) -> None:
@@ -208,10 +208,10 @@ def examine(service: str, version: Version, folder: Path) -> None:
     check_golden(load_slot(folder, version.number).model, read_golden(version.tags.get("golden")))
 
 
-def registry_source(settings: Settings, service: str) -> Source:
+def registry_source(settings: Settings, service: str) -> VersionSource:
     """Return the registry at ``settings.tracking_uri`` as a source of versions."""
     uri = settings.tracking_uri
-    return Source(
+    return VersionSource(
         wanted=lambda arm: _asking(lambda: aliased_version(uri, service, arm)),
         fetch=lambda version, folder: _asking(lambda: download_model(uri, version, folder)),
         examine=lambda version, folder: examine(service, version, folder),

@@ -29,7 +29,7 @@ def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-class Keys:
+class ApiKeys:
     """The keys that are accepted, kept as SHA-256 only. Several at a time: rotation is adding one, then removing one."""
 
     def __init__(self, keys: Iterable[str]) -> None:
@@ -68,7 +68,7 @@ def is_local(host: str) -> bool:
     return host in LOCAL
 
 
-def require_keys(host: str, keys: Keys) -> None:
+def require_keys(host: str, keys: ApiKeys) -> None:
     """Raise UsageError if the service would be open to a network without keys."""
     if not len(keys) and not is_local(host):
         raise UsageError(
@@ -115,7 +115,7 @@ class Rules:
     """What the gate goes by; replaced while the service runs when ``params.yaml`` or the keys change."""
 
     params: ServeParams
-    keys: Keys
+    keys: ApiKeys
     closing: bool = False
     rate: RateLimit = field(init=False)
 
@@ -123,7 +123,7 @@ class Rules:
         """Make the buckets."""
         self.rate = RateLimit(self.params.rate_per_second, self.params.burst)
 
-    def renew(self, params: ServeParams, keys: Keys) -> None:
+    def renew(self, params: ServeParams, keys: ApiKeys) -> None:
         """Take new limits and keys; the buckets go on."""
         self.params, self.keys = params, keys
         self.rate.rate, self.rate.burst = params.rate_per_second, params.burst

@@ -35,7 +35,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Source:
+class ServingVersion:
     """Who answered: an arm's version of a service's model; ``fallback`` where it stands in for a challenger that failed."""
 
     service: str
@@ -63,7 +63,7 @@ class RandomIds:
             return taken
 
 
-def answer(task: Task, minutes: Minutes, source: Source) -> Prediction:
+def answer(task: Task, minutes: Minutes, source: ServingVersion) -> Prediction:
     """Return what the caller gets."""
     mean, median, low, high = minutes
     return Prediction(
@@ -79,7 +79,7 @@ def answer(task: Task, minutes: Minutes, source: Source) -> Prediction:
     )
 
 
-def prediction_row(task: Task, minutes: Minutes, source: Source, made_at: datetime, latency_ms: float) -> Row:
+def prediction_row(task: Task, minutes: Minutes, source: ServingVersion, made_at: datetime, latency_ms: float) -> Row:
     """Return what is kept: what was asked, what was predicted (minutes), by whom, when (UTC) and in how long.
 
     A prediction in the shadow has an id of its own, the answered one's with ``-shadow``.
@@ -188,18 +188,18 @@ class Predictor:
             try:
                 minutes = compute(challenger, tasks)
                 return self._finish(
-                    slots, tasks, minutes, Source(self.service, "challenger", challenger.version), began
+                    slots, tasks, minutes, ServingVersion(self.service, "challenger", challenger.version), began
                 )
             except Exception as error:  # whatever a model on trial does wrong, the caller gets the champion's answer
                 _LOG.error("the challenger failed on %d trips, the champion answers: %r", len(tasks), error)
                 FALLBACKS.inc(len(tasks))
                 fallback = True
         minutes = compute(champion, tasks)
-        source = Source(self.service, "champion", champion.version, fallback)
+        source = ServingVersion(self.service, "champion", champion.version, fallback)
         return self._finish(slots, tasks, minutes, source, began)
 
     def _finish(
-        self, slots: Slots, tasks: list[Task], minutes: list[Minutes], source: Source, began: float
+        self, slots: Slots, tasks: list[Task], minutes: list[Minutes], source: ServingVersion, began: float
     ) -> list[Prediction]:
         latency, made_at = 1000 * (time.perf_counter() - began), datetime.now(UTC)
         pairs = list(zip(tasks, minutes, strict=True))
@@ -264,7 +264,7 @@ class Shadow:
         began = time.perf_counter()
         minutes = challenger.many([task.trip for task in tasks], [task.pickup for task in tasks])
         latency, made_at = 1000 * (time.perf_counter() - began) / len(tasks), datetime.now(UTC)
-        source = Source(self._service, "challenger", challenger.version, shadow=True)
+        source = ServingVersion(self._service, "challenger", challenger.version, shadow=True)
         for task, one in zip(tasks, minutes, strict=True):
             self._log.put(prediction_row(task, one, source, made_at, latency))
         SHADOWS.inc(len(tasks))

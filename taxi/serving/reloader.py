@@ -14,7 +14,7 @@ from taxi.params import load_params
 from taxi.serving.loader import ARMS, Loaded, give_back, load_slot
 from taxi.serving.local_store import Entry, Place, State
 from taxi.serving.metrics import AGE, DEGRADED, REFUSED, SWAPS, VERSION
-from taxi.serving.middleware import Keys, Rules
+from taxi.serving.middleware import ApiKeys, Rules
 from taxi.serving.predictor import Predictor
 
 _LOG = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Watch:
 
     def _renew_rules(self) -> None:
         try:
-            params, keys = load_params(self._params), Keys(load_api_keys())
+            params, keys = load_params(self._params), ApiKeys(load_api_keys())
         except (UsageError, OSError) as error:
             _LOG.error("the rules stay as they were: %s", error)
             return
@@ -127,7 +127,7 @@ class Watch:
         REFUSED.set(len(self.state.refused))
 
 
-def settle() -> None:
+def freeze_garbage() -> None:
     """Take what was imported out of the garbage collector's sight: its full rounds would stop every request for as long."""
     gc.collect()
     gc.freeze()

@@ -20,7 +20,7 @@ from taxi.predictions.spool import Spool
 from taxi.predictions.store import open_store
 from taxi.processes import FORKING, end_with_parent
 from taxi.serving.metrics import forget_process
-from taxi.serving.middleware import Keys, require_keys
+from taxi.serving.middleware import ApiKeys, require_keys
 from taxi.serving.server import listen
 
 _LOG = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ def serve(
     service: str,
     address: tuple[str, int, int | None],
     workers: int,
-    keys: Keys,
+    keys: ApiKeys,
     prepare: Callable[[], None],
 ) -> None:
     """Serve until SIGTERM or SIGINT at ``address`` (host, port, and the descriptor of a socket to be used instead).

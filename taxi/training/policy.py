@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from taxi.data.month_rules import Finding
+from taxi.data.month_rules import RuleFinding
 from taxi.files import as_json, from_json
 from taxi.months import months_apart
 from taxi.params import RetrainParams
@@ -41,7 +41,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Decision:
+class TrainingDecision:
     """Train or not, why in words, and what set it off; with the facts and the parameters that it was made from."""
 
     train: bool
@@ -55,12 +55,12 @@ class Decision:
         return dict(as_json(self))
 
     @classmethod
-    def of(cls, record: Mapping[str, Any]) -> "Decision":
+    def of(cls, record: Mapping[str, Any]) -> "TrainingDecision":
         """Return a recorded decision (``as_dict``)."""
         return from_json(record, cls)
 
 
-def find_faults(findings: Sequence[Finding]) -> tuple[str, ...]:
+def find_faults(findings: Sequence[RuleFinding]) -> tuple[str, ...]:
     """Return the acceptance rules that refused the month, or that warned of faults in its records.
 
     Warnings that say that the month is unlike the ones before (fewer trips, other zones) are not among them: in 2020-04
@@ -76,7 +76,7 @@ def find_faults(findings: Sequence[Finding]) -> tuple[str, ...]:
 def gather_facts(
     month: str,
     alarms: Sequence[str],
-    findings: Sequence[Finding],
+    findings: Sequence[RuleFinding],
     incumbent: Mapping[str, Any] | None,
     trained: Iterable[str],
 ) -> Facts:
@@ -125,15 +125,15 @@ def _months(count: int) -> str:
     return f"{count} month{'' if count == 1 else 's'}"
 
 
-def decide_training(facts: Facts, retrain: RetrainParams) -> Decision:
+def decide_training(facts: Facts, retrain: RetrainParams) -> TrainingDecision:
     """Decide whether a challenger is trained: never on records in doubt, else when one is due, on an alarm, or by age.
 
     A champion trained to the month before is only replaced on schedule: a challenger would learn from the same months.
     """
     trigger, reason = _ruling(facts, retrain)
-    return Decision(trigger not in ("none", "held"), reason, trigger, facts, retrain)
+    return TrainingDecision(trigger not in ("none", "held"), reason, trigger, facts, retrain)
 
 
-def replay(decision: Decision) -> Decision:
+def replay(decision: TrainingDecision) -> TrainingDecision:
     """Decide again from the inputs of a decision; the same code decides the same."""
     return decide_training(decision.facts, decision.retrain)

@@ -19,7 +19,7 @@ LEAST_DAYS = 3
 
 
 @dataclass(frozen=True)
-class Decision:
+class PromotionDecision:
     """Promote or not, and why; ``gain``, ``interval`` and the bootstrap's ``draws`` are shares of the old RMSE."""
 
     promote: bool
@@ -97,7 +97,7 @@ def decide_promotion(
     params: PromoteParams,
     against: str = "the champion",
     by_slice: bool = True,
-) -> Decision:
+) -> PromotionDecision:
     """Decide by the same trips, which neither model has seen: ``before`` are the champion's predictions.
 
     For a first model they are the floor's, with ``against="the floor"`` and ``by_slice=False``. Promoted only if the
@@ -108,16 +108,18 @@ def decide_promotion(
     day = trips["pickup"].dt.normalize()
     if not len(day):
         none = compare_slices({}, old_error, new_error, params)
-        return Decision(False, "not promoted: there are no trips to judge by", 0.0, (0.0, 0.0), none, np.zeros(0))
+        return PromotionDecision(
+            False, "not promoted: there are no trips to judge by", 0.0, (0.0, 0.0), none, np.zeros(0)
+        )
     gain, (low, high), draws = bootstrap_gain(day, old_error, new_error, params)
     slices = compare_slices(masks, old_error, new_error, params)
     way = "lower" if gain > 0 else "higher"
     said = f"RMSE {abs(gain):.1%} {way} than {against}'s, {params.confidence:.0%} interval {low:.1%} to {high:.1%}"
     objection = _objection(day.nunique(), low, slices if by_slice else slices[:0], params)
     if objection:
-        return Decision(False, f"{said}; not promoted: {objection}", gain, (low, high), slices, draws)
+        return PromotionDecision(False, f"{said}; not promoted: {objection}", gain, (low, high), slices, draws)
     held = f"; no slice is more than {params.slice_loss:.0%} worse" if by_slice else ""
-    return Decision(True, said + held, gain, (low, high), slices, draws)
+    return PromotionDecision(True, said + held, gain, (low, high), slices, draws)
 
 
 # --- Champion and challenger on the same trips: everything that the comparison's notebook shows.
@@ -129,7 +131,7 @@ class Compared:
 
     note: str
     scores: pd.DataFrame
-    decision: Decision
+    decision: PromotionDecision
     disagreement: pd.DataFrame
 
     @property

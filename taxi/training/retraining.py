@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from taxi.config import Settings
-from taxi.data.month_rules import Finding
+from taxi.data.month_rules import RuleFinding
 from taxi.files import append_json, from_json
 from taxi.fingerprint import kept_result
 from taxi.months import shift_month
@@ -18,7 +18,7 @@ from taxi.params import RetrainParams
 from taxi.registry.events import now
 from taxi.registry.versions import Version, pick_champion
 from taxi.training.plan import Plan
-from taxi.training.policy import Decision, Facts, decide_training, gather_facts
+from taxi.training.policy import Facts, TrainingDecision, decide_training, gather_facts
 from taxi.training.step_result import MEASURES, CompareResult, current_rule
 
 MENDABLE = {rule: rule for rule in MEASURES} | {"live-rmse": "rmse", "live-coverage": "coverage"}
@@ -38,12 +38,12 @@ class Call:
     withdrawn: tuple[int, ...] = ()
 
 
-def record_call(decision: Decision, call: Call) -> dict[str, Any]:
+def record_call(decision: TrainingDecision, call: Call) -> dict[str, Any]:
     """Return the decision with its inputs, the call among them: what ``replay_retrain`` takes."""
     return decision.as_dict() | {"call": asdict(call) | {"withdrawn": list(call.withdrawn)}}
 
 
-def decide_retrain(call: Call, facts: Facts, retrain: RetrainParams) -> Decision:
+def decide_retrain(call: Call, facts: Facts, retrain: RetrainParams) -> TrainingDecision:
     """Decide whether to train now: on an alarm that training can mend, and only where there is something new to learn.
 
     ``facts`` are of the month that is running: what the policy says of a month's run holds, but that the month before it,
@@ -51,22 +51,22 @@ def decide_retrain(call: Call, facts: Facts, retrain: RetrainParams) -> Decision
     """
     newest = shift_month(facts.month, -1)
     if call.rule not in MENDABLE:
-        return Decision(False, f"{call.rule} is no alarm that training mends", "held", facts, retrain)
+        return TrainingDecision(False, f"{call.rule} is no alarm that training mends", "held", facts, retrain)
     if call.withdrawn:
         numbers = ", ".join(map(str, call.withdrawn))
         said = f"a version trained to {newest} was rolled back ({numbers}); whether to try again is for a person"
-        return Decision(False, said, "held", facts, retrain)
+        return TrainingDecision(False, said, "held", facts, retrain)
     trained_to = (facts.incumbent or {}).get("trained_to", "")
     if trained_to >= newest:
         said = f"the champion has learnt from {trained_to}, and no later month is published yet"
-        return Decision(False, said, "none", facts, retrain)
+        return TrainingDecision(False, said, "none", facts, retrain)
     return decide_training(facts, retrain)
 
 
 def gather_call(
     call: Call,
     month: str,
-    findings: Sequence[Finding],
+    findings: Sequence[RuleFinding],
     there: Sequence[Version],
     trained: Iterable[str],
 ) -> tuple[Call, Facts]:
@@ -99,7 +99,7 @@ def finished_attempt(settings: Settings, service: str, month: str, fingerprint: 
     return result and result | {"finished_before": True}
 
 
-def held_result(service: str, decision: Decision, call: Call) -> dict[str, Any]:
+def held_result(service: str, decision: TrainingDecision, call: Call) -> dict[str, Any]:
     """Return the result of a retrain that was not begun."""
     said = {"status": "held", "promoted": False, "reason": decision.reason, "verdict": None}
     month = shift_month(decision.facts.month, -1)
@@ -107,7 +107,12 @@ def held_result(service: str, decision: Decision, call: Call) -> dict[str, Any]:
 
 
 def retrain_result(
-    settings: Settings, plan: Plan, decision: Decision, call: Call, compare: CompareResult, made: Mapping[str, int]
+    settings: Settings,
+    plan: Plan,
+    decision: TrainingDecision,
+    call: Call,
+    compare: CompareResult,
+    made: Mapping[str, int],
 ) -> dict[str, Any]:
     """Return the result of a retrain: versions by role, errors before and after (minutes) on the days that judged, pages."""
     pages = sorted(settings.month(plan.service, plan.month).reports.glob("0*.html"))
@@ -128,9 +133,9 @@ def retrain_result(
     }
 
 
-def replay_retrain(record: Mapping[str, Any]) -> Decision:
+def replay_retrain(record: Mapping[str, Any]) -> TrainingDecision:
     """Decide again from the inputs of a recorded decision (``record_call``); the same code decides the same."""
-    decision = Decision.of(record)
+    decision = TrainingDecision.of(record)
     call = from_json(record["call"], Call)
     return decide_retrain(replace(call, rule=current_rule(call.rule)), decision.facts, decision.retrain)
 

@@ -7,8 +7,8 @@ import pyarrow.parquet as parquet
 import pytest
 
 from taxi.config import MonthPaths
-from taxi.data.acceptance import Acceptance, clean_month, decide, judge_month, read_acceptance, read_history
-from taxi.data.month_rules import Finding, missing_days, row_count, volume_jump
+from taxi.data.acceptance import Acceptance, apply_month_rules, clean_month, decide, read_acceptance, read_history
+from taxi.data.month_rules import RuleFinding, missing_days, row_count, volume_jump
 from taxi.data.schema import read_trips
 from taxi.errors import MonthRefused
 from taxi.files import sha256_file
@@ -167,7 +167,7 @@ def test_days_without_a_trip_are_counted(lost, level):
 
 
 def test_no_rows_are_refused_and_judged_no_further():
-    findings = judge_month(figures(raw=0), [], ACCEPT)
+    findings = apply_month_rules(figures(raw=0), [], ACCEPT)
 
     assert [(one.rule, one.level) for one in findings] == [("row-count", "refuse")]
 
@@ -176,7 +176,7 @@ def test_no_rows_are_refused_and_judged_no_further():
     ("levels", "status"), [([], "accepted"), (["ok", "warn"], "warned"), (["warn", "refuse", "ok"], "refused")]
 )
 def test_the_gravest_finding_decides(levels, status):
-    assert decide([Finding("some-rule", level, "came") for level in levels]) == status
+    assert decide([RuleFinding("some-rule", level, "came") for level in levels]) == status
 
 
 def clean_real(path, data) -> Acceptance:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from taxi.config import MonthPaths
-from taxi.monitoring.alarm_rules import judge_month
+from taxi.monitoring.alarm_rules import judge_result
 from taxi.params import load_params
 from taxi.runs.month_result import refused_result
 from taxi.training.policy import decide_training, gather_facts, replay
@@ -52,7 +52,7 @@ def test_a_broken_month_is_refused_raises_an_error_and_is_never_trained_on(mutat
     assert (decision.train, decision.trigger) == (False, "held")
     assert mutation.rule in decision.facts.quality
     assert (result.promoted, result.challenger) == (False, None)
-    found = judge_month({MONTH: result}, MONTH, (), PARAMS.alarms)
+    found = judge_result({MONTH: result}, MONTH, (), PARAMS.alarms)
     assert [(one.rule, one.severity) for one in found.values()] == [("data-quality", "error")]
 
 
@@ -69,7 +69,7 @@ def test_a_fault_that_has_only_begun_to_grow_is_accepted_and_warned_of_and_not_l
     assert (decision.train, decision.trigger) == (False, "held")
     assert "share-collapsed-clock" in decision.reason
     result = make_result(MONTH, warnings=summary.warnings, decision=decision)
-    found = judge_month({MONTH: result}, MONTH, (), PARAMS.alarms)
+    found = judge_result({MONTH: result}, MONTH, (), PARAMS.alarms)
     assert found["data-quality"].severity == "warning"
 
 
@@ -89,6 +89,6 @@ def test_a_month_that_is_only_unlike_those_before_is_warned_of_and_may_be_learnt
     assert summary.status == "warned"
     assert decision.trigger == "alarm"
     result = make_result(MONTH, warnings=summary.warnings, decision=decision)
-    found = judge_month({MONTH: result}, MONTH, (), PARAMS.alarms)
+    found = judge_result({MONTH: result}, MONTH, (), PARAMS.alarms)
     assert found["data-quality"] is None
     assert found["unlike-before"].severity == "warning"

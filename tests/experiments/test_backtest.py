@@ -23,7 +23,7 @@ from taxi.experiments.backtest_tables import Standings, read_backtest, served_by
 from taxi.files import STAGING_MARK, read_json
 from taxi.fingerprint import Shelf, code_of, modules_of
 from taxi.params import load_params, override, parse_overrides
-from taxi.training.policy import Decision, replay
+from taxi.training.policy import TrainingDecision, replay
 
 pytestmark = pytest.mark.slow
 
@@ -92,7 +92,7 @@ def test_every_policy_meets_every_month_and_decides_for_itself(played: dict[str,
 
 def test_every_decision_can_be_replayed_from_what_was_recorded(played: dict[str, Any]) -> None:
     for one in played["months"]:
-        assert replay(Decision.of(one["decision"])).as_dict() == one["decision"]
+        assert replay(TrainingDecision.of(one["decision"])).as_dict() == one["decision"]
 
 
 def test_no_champion_has_seen_its_month(played: dict[str, Any]) -> None:

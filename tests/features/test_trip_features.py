@@ -8,7 +8,7 @@ import pytest
 
 from taxi.data.schema import AT_PICKUP
 from taxi.features.lookups import holiday_flags
-from taxi.features.trip_features import MANY, NAMES, Trip, TripFeatures, at_pickup
+from taxi.features.trip_features import MANY, NAMES, TripAtPickup, TripFeatures, at_pickup
 
 Trips = Callable[..., pd.DataFrame]
 KNOWN_AT_DROPOFF = ["dropoff", "duration", "trip_distance", "RatecodeID", "payment_type", "total_amount"]
@@ -65,7 +65,7 @@ def test_the_day_of_the_year_is_told_only_where_a_whole_year_was_learnt(
     assert np.isnan(column(fitted.transform(trips), "day_of_year")).all()
     assert column(told, "day_of_year").tolist() == asked["pickup"].dt.dayofyear.tolist()
     for row, trip in zip(told, asked[AT_PICKUP].itertuples(index=False), strict=True):
-        one = year_round.transform_one(Trip(trip.pickup.to_pydatetime(), *map(_number, trip[1:])))
+        one = year_round.transform_one(TripAtPickup(trip.pickup.to_pydatetime(), *map(_number, trip[1:])))
         np.testing.assert_array_equal(one, row)
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from taxi.errors import TaxiError
-from taxi.monitoring.alarm_book import change_book, claim, empty_book, enter, queue, read_book, settle
-from taxi.monitoring.alarm_rules import Checked, Finding, Message, make_message
+from taxi.monitoring.alarm_book import change_book, claim, empty_book, enter, queue, read_book, remove_delivered
+from taxi.monitoring.alarm_rules import Alarm, Checked, Message, make_message
 from taxi.params import load_params
 
 ALARMS = load_params().alarms
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
-ERROR = Finding("rmse", "warning", "RMSE 5.60 minutes", "2023-03", report="reports/green/2023-03/03-monitor.html")
+ERROR = Alarm("rmse", "warning", "RMSE 5.60 minutes", "2023-03", report="reports/green/2023-03/03-monitor.html")
 
 
 def told(steps: list[tuple[Checked, str | None]], service: str = "green") -> list[list[tuple[str, str]]]:
@@ -48,7 +48,7 @@ def test_a_worse_alarm_is_told_again_and_a_better_one_is_not():
 
 
 def test_a_rule_that_could_not_look_leaves_its_alarm_standing():
-    refused: Checked = {"data-quality": Finding("data-quality", "error", "truncated", "2023-04")}
+    refused: Checked = {"data-quality": Alarm("data-quality", "error", "truncated", "2023-04")}
 
     said = told([({"rmse": ERROR}, "2023-03"), (refused, "2023-04"), ({"rmse": None}, "2023-05")])
 
@@ -68,7 +68,7 @@ def test_a_month_published_anew_recovers_within_the_month():
 
 
 def test_arms_and_services_are_told_apart():
-    live = Finding("live-rmse", "error", "RMSE", part="champion")
+    live = Alarm("live-rmse", "error", "RMSE", part="champion")
     book, _ = enter(empty_book(), "green", {live.key: live}, None, NOON, ALARMS)
 
     book, other = enter(book, "yellow", {live.key: live}, None, NOON, ALARMS)
@@ -118,10 +118,10 @@ def test_what_was_delivered_is_gone_and_what_was_not_waits_for_the_next_check():
     book, message = waiting("1-json", "2-mailto")
     book, _ = claim(book, ["1-json", "2-mailto"], NOON, 30)
 
-    book = settle(book, {"1-json": [message.id]}, [message.id])
+    book = remove_delivered(book, {"1-json": [message.id]}, [message.id])
 
     assert claim(book, ["1-json", "2-mailto"], NOON, 30)[1] == {"2-mailto": [message]}
-    assert settle(book, {"2-mailto": [message.id]}, [message.id])["waiting"] == []
+    assert remove_delivered(book, {"2-mailto": [message.id]}, [message.id])["waiting"] == []
 
 
 def raise_alarm(path: Path) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from taxi.monitoring.alarm_rules import LEARNABLE, RULES, explain, judge_month, judge_overdue
+from taxi.monitoring.alarm_rules import LEARNABLE, RULES, explain, judge_overdue, judge_result
 from taxi.monitoring.live_rules import judge_arms, judge_live_volume
 from taxi.runs.month_result import MonthResult
 from taxi.training.step_result import MEASURES
@@ -20,7 +20,7 @@ ALARMS = PARAMS.alarms
 def found(result: MonthResult, *before: MonthResult, unchecked=()) -> dict[str, tuple[str, str]]:
     """Return what goes off, by rule: its severity and sentence."""
     results = {one.month: one for one in (*before, result)}
-    judged = judge_month(results, result.month, unchecked, ALARMS)
+    judged = judge_result(results, result.month, unchecked, ALARMS)
     return {key: (one.severity, one.said) for key, one in judged.items() if one}
 
 
@@ -62,7 +62,7 @@ def test_a_month_raises_just_the_alarms_that_its_numbers_call_for(fields, expect
 
 
 def test_a_refused_month_says_nothing_of_the_champion_so_its_alarms_stand():
-    judged = judge_month({"2023-03": make_result(status="refused")}, "2023-03", (), ALARMS)
+    judged = judge_result({"2023-03": make_result(status="refused")}, "2023-03", (), ALARMS)
 
     assert set(judged) == {"data-quality"}
 

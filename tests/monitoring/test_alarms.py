@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from pipelines.cli import app
 from taxi.config import Settings
 from taxi.monitoring.alarm_book import list_standing, tell
-from taxi.monitoring.alarm_rules import Finding
+from taxi.monitoring.alarm_rules import Alarm
 from taxi.monitoring.alarms import check_month, check_service
 from taxi.params import Params, load_params
 from taxi.runs.month_result import MonthResult, write_result
@@ -22,7 +22,7 @@ from tests.support.receivers import closed_port, mail_sink, silent, webhook
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 TOKEN = "canary-5f2c81"
 VARIABLE = "TAXI_ALARM_CHANNELS"
-ERROR = Finding("rmse", "error", "RMSE 9.10 minutes", "2023-03", report="reports/green/2023-03/03-monitor.html")
+ERROR = Alarm("rmse", "error", "RMSE 9.10 minutes", "2023-03", report="reports/green/2023-03/03-monitor.html")
 Json = dict[str, Any]
 
 

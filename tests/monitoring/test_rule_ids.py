@@ -30,7 +30,7 @@ def heard_by_the_server() -> set[str]:
 def test_params_checks_rules_events_and_the_runbook_say_the_same_ids():
     runbook = re.findall(r"^## (.+)$", (ROOT / "docs/runbook.md").read_text(encoding="utf-8"), re.MULTILINE)
 
-    assert set(get_args(params.Check)) == set(MEASURES)
+    assert set(get_args(params.MonitorRule)) == set(MEASURES)
     assert set(MEASURES) | LEARNABLE | set(MENDABLE) <= set(RULES)
     assert runbook == list(RULES)
     assert heard_by_the_server() == set(load_params().retrain.on_alarm) | {"live-rmse", "live-coverage"}

@@ -18,7 +18,7 @@ from taxi.config import Settings, shown
 from taxi.errors import TaxiError
 from taxi.files import locked
 from taxi.operations import doctor, leftovers
-from taxi.operations.doctor import Check, Finding, as_answer, examine, why_unreachable, worst
+from taxi.operations.doctor import Diagnosis, Probe, as_answer, examine, why_unreachable, worst
 from taxi.predictions.spool import Spool, add_segment, encode_rows
 from taxi.predictions.store import open_store
 from taxi.processes import PARENT_MARK, SOCKETS, lives, lives_here, machine_mark, mark_of
@@ -52,7 +52,7 @@ def ended() -> int:
     return process.pid
 
 
-def check(name: str, settings: Settings, repair: bool = False) -> Finding:
+def check(name: str, settings: Settings, repair: bool = False) -> Diagnosis:
     """What the check of that name finds."""
     checks = [one for one in (*doctor.CHECKS, *leftovers.CHECKS) if one.name == name]
     return examine(checks, settings, repair)[0]
@@ -145,16 +145,16 @@ def test_a_repair_that_fails_leaves_the_finding_and_says_why(
     def fail(settings: Settings) -> None:
         raise TaxiError("no store today")
 
-    broken = Check("spool", lambda settings: Finding("spool", "warn", "rows wait"), fail)
+    broken = Probe("spool", lambda settings: Diagnosis("spool", "warn", "rows wait"), fail)
 
     assert examine([broken], settings, repair=True)[0].says == "rows wait; the repair failed: no store today"
 
 
 def test_a_check_that_cannot_look_is_itself_a_finding(settings: Settings) -> None:
-    def look(settings: Settings) -> Finding:
+    def look(settings: Settings) -> Diagnosis:
         raise PermissionError(13, "Permission denied")
 
-    found = examine([Check("disk", look)], settings)
+    found = examine([Probe("disk", look)], settings)
 
     assert (found[0].level, worst(found)) == ("broken", "broken")
     assert as_answer(found)["findings"][0]["name"] == "disk"
@@ -229,7 +229,7 @@ def test_flow_runs_are_not_known_where_the_server_is_silent(
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
 
-    (found,) = examine([Check("flow-runs", operations.find_flow_runs)], settings)
+    (found,) = examine([Probe("flow-runs", operations.find_flow_runs)], settings)
 
     assert found.level == "broken" and "did not answer" in found.says
 

@@ -13,7 +13,7 @@ import pytest
 from taxi.config import NOTEBOOKS
 from taxi.data.synthetic import write_sample
 from taxi.files import read_json, sha256_file
-from taxi.training.policy import Decision, replay
+from taxi.training.policy import TrainingDecision, replay
 from tests.support.automation import SMALL, make_checkout
 from tests.support.campaign import at_scale
 from tests.support.prefect_server import flow_runs
@@ -63,7 +63,7 @@ def test_a_backfill_runs_every_month_and_keeps_the_contract(results: list[dict[s
         done = NOTEBOOKS if result["trained"] else NOTEBOOKS[:3]
         assert {Path(page).stem for page in result["reports"]} == set(done)
         assert {"fetch", "clean", *done, "register"} <= set(result["seconds"])
-        assert replay(Decision.of(result["decision"])).as_dict() == result["decision"]
+        assert replay(TrainingDecision.of(result["decision"])).as_dict() == result["decision"]
     assert [one["decision"]["trigger"] for one in results] == ["first", "none", "alarm"]
     assert [one["alarm_check"]["failed"] for one in results] == [None] * 3
     assert "rmse" in {told["rule"] for told in results[2]["alarm_check"]["told"] if told["kind"] == "raised"}

@@ -9,7 +9,7 @@ from pipelines.cli import app
 from taxi.errors import Refused, UsageError
 from taxi.params import Params
 from taxi.registry.mlflow_client import connect
-from taxi.registry.release import Check, environment_before, open_gate, promote
+from taxi.registry.release import Condition, environment_before, open_gate, promote
 from taxi.registry.versions import Version, aliased_version, find_version, model_name, versions
 from tests.support.aliased import PARAMS, aliases, register
 
@@ -26,13 +26,13 @@ def make_params(**release: object) -> Params:
     return PARAMS.model_copy(update={"release": PARAMS.release.model_copy(update=release)})
 
 
-def closed(checks: list[Check]) -> list[str]:
+def closed(checks: list[Condition]) -> list[str]:
     return [check.name for check in checks if not check.met]
 
 
 def gate(
     one: Version, target: str = "staging", there=(), params: Params = PARAMS, champion=None, **faults
-) -> list[Check]:
+) -> list[Condition]:
     return open_gate(one, target, champion or one, list(there), params, faults)
 
 

@@ -13,7 +13,7 @@ import pytest
 from taxi.errors import TaxiError
 from taxi.files import sha256_tree, write_json
 from taxi.registry.versions import Version
-from taxi.serving.follower import ENDED, Follower, Source, Unreachable
+from taxi.serving.follower import ENDED, Follower, Unreachable, VersionSource
 from taxi.serving.local_store import Entry, Place, State
 
 
@@ -60,7 +60,7 @@ def shelf() -> Shelf:
 
 @pytest.fixture
 def follower(tmp_path: Path, shelf: Shelf) -> Follower:
-    made = Follower(Place(tmp_path / "serving"), Source(shelf.wanted, shelf.fetch, shelf.examine))
+    made = Follower(Place(tmp_path / "serving"), VersionSource(shelf.wanted, shelf.fetch, shelf.examine))
     made.start()
     return made
 
@@ -173,12 +173,12 @@ def test_the_same_number_with_other_bytes_is_another_version(follower: Follower,
 KILLER = """
 import os, signal, sys
 from pathlib import Path
-from taxi.serving.follower import Follower, Source
+from taxi.serving.follower import Follower, VersionSource
 from taxi.registry.versions import Version
 from taxi.serving.local_store import Place
 one = Version("green", 9, "2024-01", "2024-02", None, {}, {"model_sha256": "9" * 64}, "", "")
 die = lambda version, folder: os.kill(os.getpid(), signal.SIGSEGV)
-follower = Follower(Place(Path(sys.argv[1])), Source(lambda arm: one if arm == "champion" else None, lambda version, folder: None, die))
+follower = Follower(Place(Path(sys.argv[1])), VersionSource(lambda arm: one if arm == "champion" else None, lambda version, folder: None, die))
 follower.start()
 follower.look()
 """

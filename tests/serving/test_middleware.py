@@ -3,20 +3,20 @@
 import pytest
 
 from taxi.errors import UsageError
-from taxi.serving.middleware import MOST_CALLERS, Keys, RateLimit, names_local_host, offered_key, require_keys
+from taxi.serving.middleware import MOST_CALLERS, ApiKeys, RateLimit, names_local_host, offered_key, require_keys
 
 OLD, NEW = "old-key-0123456789abcdef", "new-key-0123456789abcdef"
 
 
 def test_each_of_several_keys_opens_and_nothing_else_does() -> None:
-    keys = Keys([OLD, NEW])
+    keys = ApiKeys([OLD, NEW])
 
     assert keys.find(OLD.encode()) and keys.find(NEW.encode())
     assert keys.find(OLD.encode()) != keys.find(NEW.encode())
     assert [
         keys.find(one) for one in (b"", OLD[:-1].encode(), OLD.encode() + b"x", OLD.upper().encode(), b"\xff\x00")
     ] == [None] * 5
-    assert Keys([]).find(b"") is None
+    assert ApiKeys([]).find(b"") is None
 
 
 def test_every_key_is_compared_whichever_fits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,18 +26,18 @@ def test_every_key_is_compared_whichever_fits(monkeypatch: pytest.MonkeyPatch) -
     )
 
     for offered in (OLD, NEW, "neither"):
-        Keys([OLD, NEW]).find(offered.encode())
+        ApiKeys([OLD, NEW]).find(offered.encode())
 
     assert len(compared) == 6
 
 
 def test_keys_are_not_kept_in_clear() -> None:
-    assert OLD not in repr(vars(Keys([OLD])))
+    assert OLD not in repr(vars(ApiKeys([OLD])))
 
 
 def test_a_short_key_is_refused_without_being_shown() -> None:
     with pytest.raises(UsageError, match="16 or more") as refusal:
-        Keys(["hunter2"])
+        ApiKeys(["hunter2"])
     assert "hunter2" not in str(refusal.value)
 
 
@@ -50,9 +50,9 @@ def test_a_key_comes_in_either_header() -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
 def test_only_localhost_is_served_without_keys(host: str) -> None:
     with pytest.raises(UsageError, match="TAXI_API_KEYS"):
-        require_keys(host, Keys([]))
-    require_keys(host, Keys([OLD]))
-    require_keys("127.0.0.1", Keys([]))
+        require_keys(host, ApiKeys([]))
+    require_keys(host, ApiKeys([OLD]))
+    require_keys("127.0.0.1", ApiKeys([]))
 
 
 def test_a_name_that_was_rebound_to_this_machine_is_not_local() -> None:

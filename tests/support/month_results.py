@@ -4,7 +4,7 @@ from typing import Any
 
 from taxi.config import MonthPaths
 from taxi.data.acceptance import Acceptance
-from taxi.data.month_rules import Finding
+from taxi.data.month_rules import RuleFinding
 from taxi.data.origin import Edition, Origin
 from taxi.files import write_model
 from taxi.params import Params, load_params
@@ -26,10 +26,10 @@ def make_check(rule: str, alarms=(), numbers=NUMBERS) -> Check:
     return Check(rule=rule, severity=severity, sentence=f"said of {rule}", numbers=kept)
 
 
-def make_warning(line: str) -> Finding:
+def make_warning(line: str) -> RuleFinding:
     """Return an acceptance rule's warning from ``rule: message``."""
     rule, message = line.split(": ", 1)
-    return Finding(rule, "warn", message)
+    return RuleFinding(rule, "warn", message)
 
 
 def make_result(

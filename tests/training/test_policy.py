@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taxi.data.month_rules import Finding
+from taxi.data.month_rules import RuleFinding
 from taxi.params import RetrainParams, load_params
-from taxi.training.policy import Decision, Facts, decide_training, find_faults, gather_facts, replay
+from taxi.training.policy import Facts, TrainingDecision, decide_training, find_faults, gather_facts, replay
 
 AUTO = load_params().retrain
 CHECKS = ["volume", "null-block", "rmse", "coverage", "slice-rmse", "input-drift", "prediction-drift"]
@@ -18,7 +18,7 @@ def change(**fields) -> RetrainParams:
     return RetrainParams.model_validate(AUTO.model_dump() | fields)
 
 
-def decide(retrain=AUTO, alarms=(), trained_to="2023-02", quality=(), last_trained=None) -> Decision:
+def decide(retrain=AUTO, alarms=(), trained_to="2023-02", quality=(), last_trained=None) -> TrainingDecision:
     incumbent = trained_to and {"version": 3, "trained_to": trained_to}
     return decide_training(Facts("2023-03", tuple(alarms), tuple(quality), incumbent, last_trained), retrain)
 
@@ -74,13 +74,13 @@ def test_nothing_is_learnt_from_records_in_doubt_whatever_else_calls_for_it(poli
 def test_a_month_that_is_only_unlike_the_months_before_is_not_in_doubt():
     found = [("row-count", "warn"), ("null-share", "warn"), ("speed-jump", "warn"), ("share-void", "ok")]
 
-    assert find_faults([Finding(rule, level, "said") for rule, level in found]) == ()
+    assert find_faults([RuleFinding(rule, level, "said") for rule, level in found]) == ()
 
 
 def test_rules_that_refuse_and_faults_in_the_records_are_doubts():
     found = [("hour-shift", "refuse"), ("share-duplicate", "warn"), ("night-share", "warn"), ("kept-share", "ok")]
 
-    faults = find_faults([Finding(rule, level, "said") for rule, level in found])
+    faults = find_faults([RuleFinding(rule, level, "said") for rule, level in found])
 
     assert faults == ("hour-shift", "share-duplicate", "night-share")
 
@@ -117,7 +117,7 @@ facts = st.builds(
 def test_any_decision_replayed_from_its_record_is_the_same(known, retrain):
     decision = decide_training(known, retrain)
 
-    again = replay(Decision.of(json.loads(json.dumps(decision.as_dict()))))
+    again = replay(TrainingDecision.of(json.loads(json.dumps(decision.as_dict()))))
 
     assert again == decision
     assert not (known.quality and decision.train)

@@ -10,7 +10,7 @@ from prefect.events.schemas.deployment_triggers import DeploymentEventTrigger
 
 from pipelines.alarms import emit_alarms, resource_of
 from taxi.config import load_settings
-from taxi.data.month_rules import Finding
+from taxi.data.month_rules import RuleFinding
 from taxi.params import RetrainParams, load_params
 from taxi.registry.versions import Version
 from taxi.training.plan import HOLDOUT_DAYS, make_plan, make_retrain_plan
@@ -38,7 +38,7 @@ def version(number: int, trained_to: str, **tags: str) -> Version:
 def decide(
     rule: str = "live-rmse", *there: Version, quality: str = "", retrain: RetrainParams = AUTO
 ) -> dict[str, Any]:
-    findings = [Finding(quality, "warn", "said")] if quality else []
+    findings = [RuleFinding(quality, "warn", "said")] if quality else []
     call, facts = gather_call(Call(rule, "error", "said", "event"), "2023-03", findings, there, ())
     return record_call(decide_retrain(call, facts, retrain), call)
 
