@@ -11,6 +11,7 @@ from taxi.config import Settings, find_root, load_settings
 from taxi.errors import TaxiError
 
 if TYPE_CHECKING:
+    from taxi.operations.doctor import Diagnosis
     from taxi.operations.maturity import Cell
 
 app = typer.Typer()
