@@ -1,9 +1,30 @@
-"""Who may ask, and how often."""
+"""Who may ask, and how often; what is said and counted when an answer fails."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from taxi.errors import UsageError
-from taxi.serving.middleware import MOST_CALLERS, ApiKeys, RateLimit, names_local_host, offered_key, require_keys
+from taxi.serving.app import FAULTS
+from taxi.serving.metrics import REGISTRY
+from taxi.serving.middleware import (
+    MOST_CALLERS,
+    ApiKeys,
+    Gate,
+    RateLimit,
+    Rules,
+    names_local_host,
+    offered_key,
+    read_body,
+    require_keys,
+)
 
 OLD, NEW = "old-key-0123456789abcdef", "new-key-0123456789abcdef"
 
@@ -84,3 +105,50 @@ def test_callers_are_forgotten_before_they_fill_the_memory() -> None:
         rate.wait(str(number))
 
     assert len(rate._buckets) == MOST_CALLERS
+
+
+def ask(endpoint: Callable[[Request], Awaitable[Response]], *received: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what a service whose ``POST /outcomes`` is ``endpoint`` sends to a client that sends ``received``."""
+    app = Starlette(routes=[Route("/outcomes", endpoint, methods=["POST"])], exception_handlers=FAULTS)
+    rules: Any = SimpleNamespace(rate_per_second=1000, burst=1000)
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/outcomes", "headers": headers, "query_string": b""}
+    messages, sent = iter(received), []
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(Gate(app, Rules(rules, ApiKeys([])))(scope, receive, send))
+    return sent
+
+
+def counted(status: int) -> float:
+    return REGISTRY.get_sample_value("taxi_requests_total", {"route": "/outcomes", "status": str(status)}) or 0
+
+
+def test_whatever_fails_is_answered_in_json_without_its_reason_and_written_to_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail(request: Request) -> Response:
+        raise ZeroDivisionError("a secret reason")
+
+    before = counted(500)
+    start, body = ask(fail)
+
+    assert (start["status"], counted(500) - before) == (500, 1)
+    assert (b"x-content-type-options", b"nosniff") in start["headers"]
+    assert b'"code":"failed"' in body["body"] and b"secret" not in body["body"]
+    assert "a secret reason" in caplog.text
+
+
+def test_a_client_that_goes_away_before_its_body_is_whole_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    async def read(request: Request) -> Response:
+        return Response(await read_body(request, 1000))
+
+    before, part = counted(499), {"type": "http.request", "body": b"{", "more_body": True}
+    ask(read, part, {"type": "http.disconnect"})
+
+    assert counted(499) - before == 1 and not caplog.text
