@@ -1,4 +1,4 @@
-"""The alarms' check as the last step of a flow: it fails no flow, and that it failed is said and becomes an alarm later."""
+"""Flows and events of alarms: the check as the last step of a flow, the scheduled live check, and alarms as Prefect events."""
 
 import logging
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The daily question: is the next month out? If it is, it is run; if not, that is no failure."""
+"""Daily flow: is the next month out? If it is, it is run; if not, that is no failure."""
 
 import logging
 from typing import Any

@@ -1,4 +1,4 @@
-"""Many months of one service, oldest first, so that each is judged by a champion trained before it."""
+"""Backfill flow: many months of one service, oldest first, so that each is judged by a champion trained before it."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Step 1 as a flow: fetch what was published, keep its bytes, split it into kept trips and quarantine."""
+"""Ingest flow, step 1: fetch what was published, keep its bytes, split it into kept trips and quarantine."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""A month from the publisher to its reports: the order of the steps, each a Prefect task that leaves files."""
+"""Monthly flow, from the publisher to the reports: the order of the steps, each a Prefect task that leaves files."""
 
 import logging
 import time

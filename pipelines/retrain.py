@@ -1,4 +1,4 @@
-"""A retrain now: newest window, same gate, same promotion as a month's; started by an alarm's event (``prefect.yaml``)."""
+"""Retrain flow: newest window, same gate, same promotion as a month's; started by an alarm's event (``prefect.yaml``)."""
 
 import logging
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a process that runs flows needs before Prefect is imported: its home, quiet telemetry, no orphans of the dead."""
+"""Runtime of a process that runs flows: Prefect's home, quiet telemetry, no orphans of the dead, before Prefect is imported."""
 
 import logging
 import os

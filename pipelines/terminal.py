@@ -1,4 +1,4 @@
-"""What a person at a terminal, or a log, sees of a run: log lines on stderr, and the table at its end."""
+"""Terminal output of a run: log lines on stderr, and the table at its end."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""Where things lie: places and addresses, from the environment's settings and the root, as absolute ones."""
+"""Settings: where data, reports and registry lie, as absolute places, from the environment and the root."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""How our databases are reached: SQLite files and PostgreSQL, with limits on waiting, and errors that say which it was."""
+"""Database engines for SQLite and PostgreSQL: time limits, retries while busy, and errors that say which store it was."""
 
 import sqlite3
 from collections.abc import Callable, Iterator

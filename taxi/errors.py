@@ -1,4 +1,4 @@
-"""What can go wrong with a month, as exceptions; the command line turns each into its exit code."""
+"""Exceptions, each with the exit code that the command line gives it."""
 
 
 class TaxiError(Exception):

@@ -1,4 +1,4 @@
-"""Files that are either there whole or not there: staged beside their place, synced, renamed; locks; hashes."""
+"""Atomic file writes (staged, synced, renamed), file locks between processes, and SHA-256 hashes."""
 
 import hashlib
 import json

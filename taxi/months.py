@@ -1,4 +1,4 @@
-"""Months as the publisher names them: ``"2023-03"``, the month of pickup."""
+"""Month arithmetic on the publisher's names: ``"2023-03"``, the month of pickup."""
 
 import re
 from collections.abc import Iterator

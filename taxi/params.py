@@ -1,4 +1,4 @@
-"""What ``params.yaml`` may say: every number that decides something, typed and checked."""
+"""Parameters: the schema of ``params.yaml``, every number that decides something, typed and checked."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime

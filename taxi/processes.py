@@ -1,4 +1,4 @@
-"""Which process started what: a mark that children inherit and flow runs carry, so that what outlived its process can be told."""
+"""Processes: which one started what (a mark that children inherit), orphans, and forking from one that has the imports behind it."""
 
 import atexit
 import logging

@@ -1,4 +1,4 @@
-"""How MLflow loads a registered model: our own files, no pickle."""
+"""MLflow pyfunc loader of a registered model: our own files, no pickle."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""``taxi experiment``: what live trips say about a challenger, and how many of them it takes."""
+"""Commands ``taxi experiment``, ``backtest`` and ``search``."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``taxi metrics``: all numbers in one store, for Prometheus, for Grafana, and as a page."""
+"""Commands ``taxi metrics`` and ``taxi alarms``."""
 
 import json
 import signal

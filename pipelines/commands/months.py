@@ -1,4 +1,4 @@
-"""The months: run, backfill, ingest, clean, notebook, sample, retrain, status."""
+"""Commands on months: ``taxi run``, ``backfill``, ``ingest``, ``clean``, ``notebook``, ``sample``, ``retrain``, ``status``."""
 
 import json
 from pathlib import Path

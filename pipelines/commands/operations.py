@@ -1,4 +1,4 @@
-"""``taxi doctor``: what is wrong here, and what crashes have left."""
+"""Commands ``taxi doctor`` and ``taxi maturity``."""
 
 import json
 from typing import TYPE_CHECKING, Annotated

@@ -1,4 +1,4 @@
-"""Commands on registered versions: rollback, approve, promote, lineage."""
+"""Commands on registered versions: ``taxi rollback``, ``approve``, ``promote``, ``lineage``."""
 
 import getpass
 import json

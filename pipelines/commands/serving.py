@@ -1,4 +1,4 @@
-"""The commands about traffic: replay a month to a service, take the publisher's month as outcomes, score a batch."""
+"""Commands on traffic: ``taxi serve``, ``replay``, ``outcomes``, ``score``."""
 
 import json
 from functools import partial

@@ -1,4 +1,4 @@
-"""Whether a month as a whole may be used: it is read, split, judged by the month rules, and kept or refused."""
+"""Acceptance of a month: it is read, split into kept and refused rows, judged by the month rules, and kept or refused as a whole."""
 
 import logging
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The recorders' clocks: the hours that New York's clock changes add and take, and clocks that have collapsed."""
+"""Clock rules: daylight-saving hours that are added and taken, and recorders' clocks that have collapsed onto few values."""
 
 from datetime import datetime, timedelta
 

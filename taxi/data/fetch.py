@@ -1,4 +1,4 @@
-"""Fetching: the publisher's months and zone files come to disk whole, checked, and with their origin beside them."""
+"""Fetch of the publisher's months and zone files: whole, checked, and with a sidecar that says where they came from."""
 
 import csv
 import logging

@@ -1,4 +1,4 @@
-"""The rules that look at a month beside the accepted months before it; each is a pure function of their figures."""
+"""Month rules: a month's figures beside those of the accepted months before it; pure functions that warn or refuse."""
 
 from collections.abc import Callable, Sequence
 from math import inf

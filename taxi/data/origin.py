@@ -1,4 +1,4 @@
-"""The sidecar of a published file: where its bytes came from, and which editions they replaced."""
+"""Sidecar of a published file: where its bytes came from, and which editions they replaced."""
 
 from pathlib import Path
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""One schema for the trips of every service and edition: how published files are read, what kept trips look like."""
+"""Schema of trips, one for every service and edition: how published files are read, what kept trips look like."""
 
 import json
 from collections.abc import Iterator, Sequence

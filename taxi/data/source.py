@@ -1,4 +1,4 @@
-"""Where months come from: the publisher's site, a folder, or S3, all in the publisher's layout."""
+"""Sources of months: the publisher's site, a folder, or S3, all in the publisher's layout."""
 
 import errno
 import shutil

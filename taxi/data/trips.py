@@ -1,4 +1,4 @@
-"""Which published rows are trips to learn from: each refused row gets the first rule that refuses it."""
+"""Row rules: which published rows are trips to learn from; each refused row gets the first rule that refuses it."""
 
 from collections.abc import Callable
 

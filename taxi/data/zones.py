@@ -1,4 +1,4 @@
-"""The publisher's taxi zones: names, boroughs, centroids, areas and shapes, in miles."""
+"""Taxi zones of the publisher: names, boroughs, centroids, areas and shapes, in miles."""
 
 import io
 import zipfile

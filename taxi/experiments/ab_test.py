@@ -1,4 +1,4 @@
-"""An experiment on live trips, judged: errors by arm, the change over time, the arms' sizes, the verdict and its reason."""
+"""A/B test on live trips, judged: errors by arm, the change over time, the arms' sizes, the verdict and its reason."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Months played again in the order in which they came, under each policy: what would have been, had it been in force."""
+"""Backtest: months played again in the order in which they came, under each retraining policy."""
 
 import logging
 import multiprocessing

@@ -1,4 +1,4 @@
-"""What a backtest is asked for, checked before anything heavy is imported."""
+"""Request of a backtest, checked before anything heavy is imported."""
 
 from dataclasses import dataclass, field
 from typing import Any

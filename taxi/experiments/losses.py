@@ -1,4 +1,4 @@
-"""From the prediction log to what each arm lost, hour by hour."""
+"""Losses by arm and hour, from the prediction log."""
 
 from dataclasses import dataclass
 from datetime import datetime

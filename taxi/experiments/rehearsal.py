@@ -1,4 +1,4 @@
-"""The trips that an experiment is judged by: those of the prediction log, or a rehearsal on a month's recorded trips."""
+"""Trips that an experiment is judged by: those of the prediction log, or a rehearsal on a month's recorded trips."""
 
 import numpy as np
 import pandas as pd

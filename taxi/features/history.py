@@ -1,4 +1,4 @@
-"""What earlier trips tell of a new one: smoothed averages by zone pair and time, from sums and counts that add up."""
+"""Target encoding: what earlier trips tell of a new one, smoothed averages by zone pair and time, from sums and counts that add up."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Where zones lie, and how their pairs lie to each other: tables from which features are looked up."""
+"""Lookup tables of features: where zones lie, how their pairs lie to each other, and public holidays."""
 
 from datetime import date
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""What the model sees of a trip: only what is known when it starts, and what earlier trips taught."""
+"""Features of a trip: only what is known when it starts, and what earlier trips taught."""
 
 import math
 import os

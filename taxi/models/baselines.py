@@ -1,4 +1,4 @@
-"""The simple regressors that the model is measured against, as scikit-learn estimators over the feature matrix."""
+"""Baselines, simple regressors that the model is measured against, as scikit-learn estimators over the feature matrix."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How the trunk and its three heads learn.
+"""Gradient boosting: how the trunk and its three heads learn.
 
 The trunk learns the logarithm of the minutes by squared loss. The mean (squared loss) and the median (absolute loss) start
 from it; the 10 % and 90 % quantiles start from history, do not see the newest weeks, and are calibrated on them.

@@ -1,4 +1,4 @@
-"""The interval's calibration: by how much its edges must move, group by group, to hold eight trips in ten.
+"""Calibration of the interval: by how much its edges must move, group by group, to hold eight trips in ten.
 
 Source: Romano, Patterson & Candès, "Conformalized quantile regression" (2019), each edge on its own, in log minutes.
 """

@@ -1,4 +1,4 @@
-"""How good predictions are: errors in minutes, overall and by slice."""
+"""Evaluation metrics: errors in minutes, overall and by slice."""
 
 from collections.abc import Mapping
 

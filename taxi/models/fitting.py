@@ -1,4 +1,4 @@
-"""From kept trips, month by month, to a fitted model: tally history, draw the rows to boost on, fit. No month is read whole twice.
+"""Training: from kept trips, month by month, to a fitted model; history is tallied, rows are drawn, no month is read whole twice.
 
 Memory does not grow with history: of each month only sums by fold, and the rows drawn from it, stay.
 """

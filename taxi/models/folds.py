@@ -1,4 +1,4 @@
-"""Folds in time for trying recipes: months before the month, each judging what was learnt from the months before it."""
+"""Cross-validation folds in time for trying recipes: months before the month, each judging what was learnt from those before it."""
 
 from dataclasses import dataclass
 

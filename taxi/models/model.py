@@ -1,4 +1,4 @@
-"""The model of a trip's duration: features and a distribution, in files without pickle."""
+"""Model of a trip's duration: features and a distribution, saved in files without pickle."""
 
 from pathlib import Path
 from typing import Any, Protocol

@@ -1,4 +1,4 @@
-"""Searches for a better recipe on folds in time, and goes on where it stopped. The only module that knows Optuna.
+"""Hyperparameter search on folds in time, resumable. The only module that knows Optuna.
 
 A trial depends on the trials before it and on the seed, not on the process: a stopped search finds what an unbroken one finds.
 """

@@ -1,4 +1,4 @@
-"""What a search for a better recipe found: as a file, as lines to paste into params.yaml, and in words."""
+"""Result of a hyperparameter search: as a file, as lines to paste into params.yaml, and in words."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Boosted trees for one trip at a time, without XGBoost's overhead: the trees of all parts walked together, level by level.
+"""Fast inference for one trip, without XGBoost's overhead: the trees of all parts walked together, level by level.
 
 Indexing by ``[]`` and not by ``take``: on a few hundred trees it keeps the interpreter, where ``take`` lets go of it at every
 step, so that a version being loaded beside the requests would make one request wait dozens of times.

@@ -1,4 +1,4 @@
-"""Which alarms stand, and which messages still have to go where: told once, recovered once, whoever asks how often.
+"""Alarm state: which alarms stand, and which messages wait for which channel; each alarm is sent once, and so is its recovery.
 
 All is one JSON file, changed under a lock. ``enter`` is the pure part: the book before and what was found give the book
 after and what is to be told.

@@ -1,4 +1,4 @@
-"""What a month's result says to the alarms' rules; pure functions. A rule that could not look says nothing at all."""
+"""Alarm rules for a month's result; pure functions. A rule that could not look says nothing at all."""
 
 import uuid
 from collections.abc import Mapping, Sequence

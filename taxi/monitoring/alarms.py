@@ -1,4 +1,4 @@
-"""Watching: what months and live traffic say is held against the alarm book; what is new is told, once, to every channel."""
+"""Alarm checks: months and live traffic are held against the rules, and what is new is sent, once, to every channel."""
 
 import logging
 from collections.abc import Mapping

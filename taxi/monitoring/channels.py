@@ -1,4 +1,4 @@
-"""Where messages go, through Apprise: each channel in a thread of its own with a time limit, its address never shown."""
+"""Alarm channels, through Apprise: each in a thread of its own with a time limit, its address never shown."""
 
 import logging
 import socket

@@ -1,4 +1,4 @@
-"""Brings numbers together in the metrics store: from months' results and from the prediction log, as often as one likes."""
+"""Collection of metrics into the metric store: from months' results and from the prediction log, as often as one likes."""
 
 import json
 import logging

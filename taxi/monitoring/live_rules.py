@@ -1,4 +1,4 @@
-"""What live traffic says to the alarms' rules: RMSE, coverage and latency of each arm, and how many predictions came."""
+"""Alarm rules for live traffic: RMSE, coverage and latency of each arm, and how many predictions came."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median

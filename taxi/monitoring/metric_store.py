@@ -1,4 +1,4 @@
-"""The metrics store in Prometheus' text format: the pipeline's part, beside what the service itself says at ``/metrics``."""
+"""Metric store, and its numbers in Prometheus' text format, beside what the service itself says at ``/metrics``."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""How the champion did in a month it never saw: scores, drift, volume, and a verdict with reasons."""
+"""Monitor of the champion on a month it never saw: scores, drift, volume, and a verdict with reasons."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

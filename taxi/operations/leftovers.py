@@ -1,4 +1,4 @@
-"""What crashes leave behind, found and, apart from that, cleared away: nothing that a living process holds is touched."""
+"""Clean-up of what crashes leave behind: found and, apart from that, cleared away; nothing that a living process holds is touched."""
 
 import logging
 from pathlib import Path

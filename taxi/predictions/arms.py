@@ -1,4 +1,4 @@
-"""Which arm answers a trip: decided by a hash of its id, so that no table is kept and a restart changes nothing."""
+"""Assignment of a trip to an experiment's arm by a hash of its id, so that no table is kept and a restart changes nothing."""
 
 import hashlib
 

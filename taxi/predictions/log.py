@@ -1,4 +1,4 @@
-"""The prediction log: ``put`` costs a request nothing, and a database that is down costs no row.
+"""Prediction log: ``put`` costs a request nothing, and a database that is down costs no row.
 
 A process that predicts takes what was put to files of the spool, at least every ``every`` seconds: that is all that kill -9 can
 lose. One process a service carries the files of all into the store, oldest first, again and again until it takes them.

@@ -1,4 +1,4 @@
-"""The publisher's month as outcomes: what became of the trips that were predicted in a replay of it."""
+"""Outcomes (ground truth): the publisher's month joined to the trips that were predicted in a replay of it."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What was predicted and what became of it: the store, SQLite by default and PostgreSQL in production."""
+"""Prediction store: tables of predictions and outcomes, SQLite by default and PostgreSQL in production."""
 
 import math
 from collections.abc import Callable, Sequence

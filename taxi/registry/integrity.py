@@ -1,4 +1,4 @@
-"""Nothing executable in a model: which files it may have, what these must hold, and the digests recorded of them."""
+"""Integrity of model files: which a model may have, what these must hold (nothing executable), and the digests recorded of them."""
 
 import json
 import os

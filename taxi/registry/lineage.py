@@ -1,4 +1,4 @@
-"""Recomputing what a version's tags claim of files on this machine: each file is the same, differs, or is not here."""
+"""Lineage verification: recomputes what a version's tags claim of files here; each is the same, differs, or is not here."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""How MLflow is reached: its address, its SQLite file made ready once, and an error where it does not answer."""
+"""MLflow client: its address, its SQLite file made ready once, and an error where it does not answer."""
 
 import logging
 import sqlite3

@@ -1,4 +1,4 @@
-"""What a model was made of: code, lock and the publisher's bytes."""
+"""Provenance of a model: code, lock and the publisher's bytes."""
 
 import hashlib
 import subprocess

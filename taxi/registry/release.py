@@ -1,4 +1,4 @@
-"""From dev over staging to prod: each environment is a registered model of its own, and each has its gate."""
+"""Promotion between environments, from dev over staging to prod: each is a registered model of its own, and each has its gate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

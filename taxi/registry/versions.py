@@ -1,4 +1,4 @@
-"""Versions and their files in the registry. "No champion yet" is None; a registry without an answer is an error."""
+"""Registered versions and their files. "No champion yet" is None; a registry without an answer is an error."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Why a model says what it says: each feature's own contribution, of many trips on average and of one trip."""
+"""Feature explanation: contributions of many trips and of one, relations to the duration, ablation by group."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor

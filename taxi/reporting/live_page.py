@@ -1,4 +1,4 @@
-"""``reports/live.html``: the metrics store as one page that needs no Grafana and no network."""
+"""Live dashboard, ``reports/live.html``: the metric store as one page that needs no Grafana and no network."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Tables and sentences of the exploration: what came, what was refused, how the month looks beside others."""
+"""Exploration tables and sentences: what came, what was refused, how the month looks beside others."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The pages that are not notebooks: the gallery over all months, and the evidence of a refused month."""
+"""HTML pages that are not notebooks: the gallery over all months, the evidence of a refused month, the lineage page."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The reports' pictures: titled with what they show, axes with units, safe for colour-blind eyes."""
+"""Plots of the reports: titled with what they show, axes with units, safe for colour-blind eyes."""
 
 import io
 import re

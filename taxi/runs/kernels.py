@@ -1,4 +1,4 @@
-"""Kernels forked from one process that has the packages imported already, so that imports are paid once a run, not once a notebook."""
+"""Jupyter kernels forked from one process that has the packages imported already: imports are paid once a run."""
 
 import atexit
 import os

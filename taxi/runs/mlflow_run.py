@@ -1,4 +1,4 @@
-"""A month's run, its models and their versions, written to MLflow: nothing twice, whatever was interrupted."""
+"""MLflow run of a month: parameters, metrics, models and their versions, nothing twice, whatever was interrupted."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""The month's result (``month.json``): what a run prints, the gallery reads and a later run compares with; versioned."""
+"""Result of a month (``month.json``): what a run prints, the gallery reads and a later run compares with; versioned."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal

@@ -1,4 +1,4 @@
-"""Runs notebooks: parameters checked first, executed by papermill, kept whole or not at all, rendered as one HTML file."""
+"""Notebook execution: parameters checked first, executed by papermill, kept whole or not at all, rendered as one HTML file."""
 
 import ast
 import json

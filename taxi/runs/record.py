@@ -1,4 +1,4 @@
-"""How a notebook hands on its result: as an output of its own kind, which the runner writes to a JSON file."""
+"""Recorded result of a notebook: an output of its own kind, which the runner writes to a JSON file."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which steps of a month are done already: a step is done when what it was made from is what there is now."""
+"""Cache of a month's steps: one is done when what it was made from is what there is now."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The service: a Starlette application, what it answers to which route, and how it starts and ends."""
+"""Starlette application of the service: what it answers to which route, and how it starts and ends."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""Follows the registry's aliases in a process of its own, and puts what passes its examination on the server's disk.
+"""Follower of the registry's aliases, in a process of its own: what passes its examination comes to the server's disk.
 
 Only here is a version fetched and looked at for the first time: a malformed file that ends a process ends this one, the
 supervisor starts it again, and the version that did it is refused.

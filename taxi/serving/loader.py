@@ -1,4 +1,4 @@
-"""The versions that answer: a champion, perhaps a challenger, each loaded, warmed and tried before it takes over."""
+"""Loader of the versions that answer: a champion, perhaps a challenger, each loaded, warmed and tried before it takes over."""
 
 import ctypes
 import math

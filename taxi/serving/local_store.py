@@ -1,4 +1,4 @@
-"""What a service keeps on its own disk: checked versions, which of them serves, what was refused, and why."""
+"""Local model store of a service, on its own disk: checked versions, which of them serves, what was refused, and why."""
 
 import os
 import shutil

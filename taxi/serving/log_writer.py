@@ -1,4 +1,4 @@
-"""The prediction log's writer: the one process of a service that carries its workers' predictions from the spool into the store.
+"""Writer of the prediction log: the one process of a service that carries its workers' predictions from the spool into the store.
 
 It is a process of its own because writing a row costs more CPU than answering it, and would do so in the requests' time.
 """

@@ -1,4 +1,4 @@
-"""The service's numbers for Prometheus; with several workers they are added up over files in PROMETHEUS_MULTIPROC_DIR."""
+"""Prometheus metrics of the service; with several workers they are added up over files in PROMETHEUS_MULTIPROC_DIR."""
 
 from functools import lru_cache
 from typing import Literal

@@ -1,4 +1,4 @@
-"""The page for people: two zones by name or on the map, a time, and the estimate with its interval. It loads nothing else."""
+"""Web page for people: two zones by name or on the map, a time, and the estimate with its interval. It loads nothing else."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""A trip that is being answered, the answer that its caller gets, and the row that is kept of it."""
+"""Predictor of a request's trips: the answer that its caller gets, and the row that is kept of it."""
 
 import logging
 import os

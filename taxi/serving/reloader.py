@@ -1,4 +1,4 @@
-"""A worker's eyes: files on its own disk that say which versions serve and by which rules; looked at five times a second."""
+"""Hot reload in a worker: files on its own disk say which versions serve and by which rules; looked at five times a second."""
 
 import asyncio
 import gc

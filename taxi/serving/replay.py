@@ -1,4 +1,4 @@
-"""Sends a replay to the service over HTTP: predictions when trips begin, outcomes when they end."""
+"""Replay of a month as live traffic over HTTP: predictions when trips begin, outcomes when they end."""
 
 import asyncio
 import logging

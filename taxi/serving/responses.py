@@ -1,4 +1,4 @@
-"""Answers: one shape of JSON for every failure, headers that a browser can rely on, and the routes as OpenAPI describes them."""
+"""HTTP responses: one shape of JSON for every failure, headers that a browser can rely on, and the routes as OpenAPI describes them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What callers may send and what they get: strict shapes without coercion, and complaints that never repeat what was sent."""
+"""Request and answer schemas: strict shapes without coercion, and complaints that never repeat what was sent."""
 
 import re
 from collections.abc import Sequence

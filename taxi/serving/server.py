@@ -1,4 +1,4 @@
-"""One worker: a uvicorn server behind a socket that its siblings share, and an end that answers all that it accepted."""
+"""Worker: a uvicorn server behind a socket that its siblings share, and an end that answers all that it accepted."""
 
 import asyncio
 import ctypes

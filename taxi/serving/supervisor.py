@@ -1,4 +1,4 @@
-"""The server's supervisor: workers that share a socket, the follower and the log's writer beside them; what ends or hangs is replaced."""
+"""Supervisor of a server's processes: workers that share a socket, the follower, the log's writer; what ends or hangs is replaced."""
 
 import ctypes
 import faulthandler

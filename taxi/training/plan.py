@@ -1,4 +1,4 @@
-"""What a month's run is going to do, decided once at its start and kept as a file that every later step reads."""
+"""Plan of a month's run: training window and incumbent, decided once at its start, in a file that every later step reads."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""When a challenger is trained: a pure decision, recorded with all that it was made from, so that it can be replayed."""
+"""Retraining policy: when a challenger is trained, a pure decision, recorded with all that it was made from, so that it can be replayed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Whether to promote: pure functions that return their reason."""
+"""Promotion gate: champion and challenger on the same trips, pure functions that return their reason."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A retrain between months: whether an alarm calls for one, what it may learn from, and what it leaves.
+"""Retrain between months: whether an alarm calls for one, what it may learn from, and what it leaves.
 
 The monthly run never trains on the month that judges, so it mends a change one month late. A retrain takes the newest month
 on hand too, but for its last days, which judge by the same gate.

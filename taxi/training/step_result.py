@@ -1,4 +1,4 @@
-"""What a step's notebook recorded (``NN-name.json`` beside its page) as typed results: the monitor's checks, the comparison."""
+"""Results of a step's notebook (``NN-name.json`` beside its page), typed: the monitor's checks, the comparison."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

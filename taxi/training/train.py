@@ -1,4 +1,4 @@
-"""The month's models: which trips train and judge them, and where they are kept."""
+"""Training of the month's models: which trips train and judge them, and where they are kept."""
 
 from collections.abc import Sequence
 from functools import partial
