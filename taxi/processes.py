@@ -124,14 +124,14 @@ QUIET = (signal.SIGINT, signal.SIGTERM)
 GRACE_SECONDS = 60.0
 
 
-def end_with_parent() -> None:
-    """Send SIGTERM to this process (started by multiprocessing) as soon as its parent is gone; a minute later, kill it."""
+def end_with_parent(by: signal.Signals = signal.SIGTERM) -> None:
+    """Send ``by`` to this process (started by multiprocessing) as soon as its parent is gone; a minute later, kill it."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
         if parent is not None:
             parent.join()
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), by)
             time.sleep(GRACE_SECONDS)
             os.kill(os.getpid(), signal.SIGKILL)  # its main thread hangs
 

@@ -162,7 +162,9 @@ class Carrier:
 
     def _segments(self, last: bool) -> list[Path]:
         old = [segment for folder in self._spool.folders for segment in segments_of(folder, unfinished=True)]
-        return [*old, *(segments_of(self._folder, last) if self._folder not in (None, *self._spool.folders) else [])]
+        if self._folder is None or self._folder in self._spool.folders:
+            return old
+        return [*old, *segments_of(self._folder, last)]
 
     def _carry_one(self, segment: Path) -> None:
         carried = self._store.write_segment(segment)
