@@ -162,8 +162,9 @@ class Carrier:
 
     def _segments(self, last: bool) -> list[Path]:
         old = [segment for folder in self._spool.folders for segment in segments_of(folder, unfinished=True)]
-        new = self._folder if self._folder not in self._spool.folders else None
-        return [*old, *(segments_of(new, last) if new else [])]
+        if self._folder is None or self._folder in self._spool.folders:
+            return old
+        return [*old, *segments_of(self._folder, last)]
 
     def _carry_one(self, segment: Path) -> None:
         carried = self._store.write_segment(segment)
