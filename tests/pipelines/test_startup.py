@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from taxi.files import write_json
+from tests.support.month_results import make_result
+
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("dvc", "evidently", "mlflow", "pandas", "prefect", "scipy", "sklearn", "sqlalchemy", "xgboost")
 SHOW = (
@@ -15,6 +18,17 @@ SHOW = (
     "try: main()\n"
     "finally: print('imported:', *sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
 )
+AGAIN = """
+import json, sys
+from pathlib import Path
+from pipelines import finished
+from taxi.config import load_settings
+settings = load_settings()
+result = json.loads((settings.reports / "green/2024-01/month.json").read_text()) | {"finished_before": True}
+finished.finished_month = lambda *which: result
+print(json.dumps(finished.publish_finished(settings, "green", ["2024-01"], True)[0]["alarm_check"]))
+print("imported:", *sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
+"""
 ONE = ("--service", "green", "--month", "2024-01")
 SOME = ("--service", "green", "--from", "2024-01", "--to", "2024-03")
 CHECKED = (
@@ -29,13 +43,13 @@ CHECKED = (
 )
 
 
-def taxi(root: Path, *words: str, **more: str) -> tuple[int, str, set[str]]:
+def taxi(root: Path, *words: str, script: str = SHOW) -> tuple[int, str, set[str]]:
     """Run a command in the checkout at ``root``; return its exit code, all that it said, and the packages it imported."""
     places = {"TAXI_DATA": str(root / "data"), "TAXI_REPORTS": str(root / "reports"), "TAXI_SOURCE": str(root)}
     registry = {"MLFLOW_TRACKING_URI": f"sqlite:///{root}/mlflow.db", "PYTHONPATH": str(ROOT)}
-    environment = {**os.environ, **places, **registry, **more}
+    environment = {**os.environ, **places, **registry}
     done = subprocess.run(
-        [sys.executable, "-c", SHOW, *words], cwd=root, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", script, *words], cwd=root, env=environment, capture_output=True, text=True, check=False
     )
     said, _, imported = done.stderr.rpartition("imported:")
     return done.returncode, done.stdout + said, set(imported.split())
@@ -113,3 +127,16 @@ def test_any_other_wrong_argument_too(checkout: Path, words: tuple[str, ...], wr
     assert code == 2
     assert wrong in said and "Traceback" not in said
     assert imported.isdisjoint(HEAVY)
+
+
+def test_a_finished_month_is_published_again_without_prefect_mlflow_or_models(checkout: Path) -> None:
+    rows = {"raw": 10, "kept": 9, "quarantined": 1, "reasons": {"void": 1}}
+    more = {"rows": rows, "verdict": "calm", "champion": None, "challenger": None, "seconds": {}, "winner": None}
+    write_json(checkout / "reports/green/2024-01/month.json", make_result("2024-01", **more))
+
+    code, said, imported = taxi(checkout, script=AGAIN)
+
+    assert code == 0, said
+    assert '"failed": null' in said
+    assert (checkout / "reports/index.html").is_file() and (checkout / "reports/live.html").is_file()
+    assert imported.isdisjoint({"mlflow", "prefect", "evidently", "ipykernel", "papermill"})
