@@ -1,4 +1,7 @@
-"""Environment variables: the settings that an installation is given from outside, each declared once."""
+"""Environment variables: the settings that an installation is given from outside, each declared once.
+
+Secrets (``TAXI_API_KEYS``, the alarm channels) are not among them: ``taxi.config`` reads each where it is used.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""Retraining policy: when a challenger is trained, a pure decision, recorded with all that it was made from, so that it can be replayed."""
+"""Retraining policy: when a challenger is trained, a pure decision, recorded with all that it was made from, so that it can be replayed.
+
+A retrain between months is asked for by ``taxi.training.retraining``, which decides by the same policy.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
