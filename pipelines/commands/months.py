@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +24,9 @@ from pipelines.terminal import show_summary
 from taxi.config import NOTEBOOKS, SERVICES, Settings, load_settings, sqlite_file
 from taxi.errors import MonthRefused, NotPublished, UsageError
 from taxi.months import iterate_months
+
+if TYPE_CHECKING:
+    from taxi.runs.month_result import MonthResult
 
 app = typer.Typer()
 
@@ -215,16 +218,23 @@ def _champion(settings: Settings, service: str) -> str:
     return f"champion {champion.label}, trained to {champion.trained_to}" if champion else "no champion yet"
 
 
+def _last_results(settings: Settings, service: str) -> list["MonthResult"]:
+    """Return the results of the newest months; where none was run, nothing is imported to read them."""
+    if not any((settings.reports / service).glob("????-??/month.json")):
+        return []
+    from taxi.runs.month_result import read_results
+
+    return list(read_results(settings.reports, service).values())[-6:]
+
+
 @app.command()
 def status(service: AnyService = None) -> None:
     """Show the months on hand, the champion, and the last verdicts."""
-    from taxi.runs.month_result import read_results
-
     settings = load_settings()
     for one in [service] if service else SERVICES:
         on_hand = settings.months_on_hand(one)
         held = f"{len(on_hand)} months on hand, {on_hand[0]} to {on_hand[-1]}" if on_hand else "no months on hand"
         print(f"{one}: {held}; {_champion(settings, one)}")
-        for result in list(read_results(settings.reports, one).values())[-6:]:
+        for result in _last_results(settings, one):
             words = ", ".join([result.verdict or "–", *result.alarms])
             print(f"  {result.month}  {result.status:8}  {words:32}  {result.reason}")

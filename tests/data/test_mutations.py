@@ -10,8 +10,8 @@ from tests.support.mutations import document, is_caught, judge, mutate
 def test_the_month_itself_is_accepted_without_a_warning(data_with_history, made_months):
     outcome = judge(mutate(Mutation("none", ""), made_months[MONTH])[0], data_with_history)
 
-    assert outcome.summary["status"] == "accepted"
-    assert outcome.summary["rows"]["quarantined"] <= 2
+    assert outcome.summary.status == "accepted"
+    assert outcome.summary.rows["quarantined"] <= 2
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda one: one.name)
@@ -24,7 +24,7 @@ def test_a_month_that_is_wrong_is_refused_or_quarantined_by_the_rule_that_names_
 
     assert touched.any() or not len(touched)
     assert is_caught(mutation, outcome, touched), outcome.summary.findings
-    assert (outcome.summary["status"] == "refused") == (mutation.rows is None)
+    assert (outcome.summary.status == "refused") == (mutation.rows is None)
 
 
 def test_the_catalogue_has_at_least_fifty_different_mutations():

@@ -22,7 +22,11 @@ pytestmark = pytest.mark.slow
 
 def run(*words: str, cwd: Path, **more: str) -> str:
     """Run a command to its good end, in an environment that names no place of this project; return what it answers."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("TAXI_", "PYTHONPATH"))}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("TAXI_", "PYTHONPATH", "MLFLOW_TRACKING"))
+    }
     done = subprocess.run(words, cwd=cwd, env=environment | more, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -84,7 +84,7 @@ def test_webhook_and_mail_get_each_alarm_and_its_recovery_once_over_three_reruns
         for _ in range(3):
             recover(settings)
 
-        titles = ["[error] green 2023-03: error", "[recovered] green 2023-04: error"]
+        titles = ["[error] green 2023-03: rmse", "[recovered] green 2023-04: rmse"]
         assert [one["title"] for one in hook.got] == titles
         assert [one["Subject"] for one in mail.got] == titles
         assert "docs/runbook.md#rmse" in hook.got[0]["message"]
@@ -103,7 +103,7 @@ def test_a_dead_channel_holds_up_no_other_and_is_itself_an_alarm_told_to_the_oth
 
         name = "1-json" if dead in ports else "1-unreadable"
         titles = [one["title"] for one in hook.got]
-    assert titles == ["[error] green 2023-03: error", f"[error] alarms {name}: channel-dead"]
+    assert titles == ["[error] green 2023-03: rmse", f"[error] alarms {name}: channel-dead"]
     assert [one["fault"] is None for one in came["channels"]] == [False, True, True]
     assert [one["rule"] for one in list_standing(settings, "green")] == ["channel-dead", "rmse"]
 
@@ -118,7 +118,7 @@ def test_what_a_dead_channel_missed_reaches_it_once_when_it_is_mended(settings, 
             raise_error(settings)
 
         titles = [one["title"] for one in hook.got]
-    assert titles == ["[error] green 2023-03: error", "[recovered] alarms 1-json: channel-dead"]
+    assert titles == ["[error] green 2023-03: rmse", "[recovered] alarms 1-json: channel-dead"]
 
 
 def test_a_channel_that_was_taken_away_is_no_longer_dead(settings, channels):

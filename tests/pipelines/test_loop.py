@@ -23,7 +23,7 @@ from tests.support.serving_worlds import ROOT, Registry, train, wait_for
 pytestmark = pytest.mark.slow
 TINY = SMALL | {"rounds": 30, "head_rounds": 10, "interval_rounds": 10, "threads": 1}
 EMIT = """
-from pipelines.events import emit_alarms
+from pipelines.alarms import emit_alarms
 from taxi.config import load_settings
 told = {"kind": "raised", "service": "green", "severity": "error", "month": None, "part": "champion", "said": "RMSE has risen"}
 emit_alarms(load_settings(), [told | {"id": f"{n:032x}", "rule": rule} for n, rule in enumerate(["data-quality", "live-rmse"], 1)])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from taxi.files import write_json
+from taxi.files import write_model
 from tests.support.month_results import make_result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,7 +132,7 @@ def test_any_other_wrong_argument_too(checkout: Path, words: tuple[str, ...], wr
 def test_a_finished_month_is_published_again_without_prefect_mlflow_or_models(checkout: Path) -> None:
     rows = {"raw": 10, "kept": 9, "quarantined": 1, "reasons": {"void": 1}}
     more = {"rows": rows, "verdict": "calm", "champion": None, "challenger": None, "seconds": {}, "winner": None}
-    write_json(checkout / "reports/green/2024-01/month.json", make_result("2024-01", **more))
+    write_model(checkout / "reports/green/2024-01/month.json", make_result("2024-01", **more))
 
     code, said, imported = taxi(checkout, script=AGAIN)
 

@@ -14,8 +14,8 @@ from sqlalchemy import create_engine, text
 from taxi.config import Settings
 from taxi.database import BadRows, StoreDown
 from taxi.errors import UsageError
-from taxi.predictions.log import PredictionLog
 from taxi.predictions.store import Store, open_store
+from tests.support.logs import CarriedLog
 from tests.support.postgres import Postgres, free_port
 from tests.support.prediction_rows import make_row, wait_for
 
@@ -223,7 +223,7 @@ def test_a_store_that_was_made_anew_is_filled_again(store: Store, address: str) 
 @pytest.mark.slow
 def test_nothing_is_lost_while_postgresql_is_down(postgres: Postgres, tmp_path: Path) -> None:
     store = open_store(emptied(postgres.address))
-    log = PredictionLog(store, tmp_path / "spool", every=0.02)
+    log = CarriedLog(store, tmp_path / "spool", every=0.02)
     log.put(make_row(0))
     wait_for(lambda: log.written == 1)
 

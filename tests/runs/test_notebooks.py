@@ -82,7 +82,7 @@ def test_a_run_leaves_page_notebook_and_result(tmp_path: Path) -> None:
 
     result = json.loads(run.result_path.read_text(encoding="utf-8"))
     page = run.page.read_text(encoding="utf-8")
-    assert result == {"notebook": "n", "parameters": {"rows": 21}, "fingerprint": "abc", "twice": 42}
+    assert result == {"format": 2, "notebook": "n", "parameters": {"rows": 21}, "fingerprint": "abc", "twice": 42}
     assert "42" in page
     assert "Mind &lt;this&gt;." in page
     assert not re.findall(r"(?:src|href)=[\"']https?:", page)
