@@ -221,7 +221,7 @@ def test_the_page_shows_months_live_traffic_and_decisions_and_needs_no_network(s
 
     page = write_live_page(open_metrics(settings.metrics), settings).read_text(encoding="utf-8")
 
-    assert page.count("<svg") == 10 and "on alarm: rmse" in page and "rmse, volume" in page
+    assert page.count("<svg") == 10 and "alarm: rmse" in page and "rmse, volume" in page
     assert "2024-06" in page  # a month that is not there is a gap
     assert "Synthetic trips" in page
     assert not re.findall(r"(?:src|href)=[\"']https?:", page)

@@ -20,11 +20,11 @@ SHOW = (
 )
 AGAIN = """
 import json, sys
-from pathlib import Path
 from pipelines import finished
 from taxi.config import load_settings
+from taxi.runs.month_result import read_result
 settings = load_settings()
-result = json.loads((settings.reports / "green/2024-01/month.json").read_text()) | {"finished_before": True}
+result = read_result(settings.reports / "green/2024-01/month.json")
 finished.finished_month = lambda *which: result
 print(json.dumps(finished.publish_finished(settings, "green", ["2024-01"], True)[0]["alarm_check"]))
 print("imported:", *sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
