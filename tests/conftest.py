@@ -16,7 +16,7 @@ from taxi.files import locked, staged
 from tests.support.builders import build_published, build_sample_trips, build_trips
 from tests.support.changes import HISTORY, MONTH
 from tests.support.postgres import Postgres, running_postgres, why_not
-from tests.support.prefect_server import running_prefect
+from tests.support.prefect_server import shared_prefect
 from tests.support.skips import describe, forbidden_in_ci
 
 REAL_SOURCE = Path(__file__).resolve().parents[2] / "shared/data/tlc"
@@ -161,7 +161,6 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture(scope="session")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The API address of a real Prefect server; runs that should start their own do not use it."""
-    with running_prefect(tmp_path_factory.mktemp("prefect")) as address:
-        yield address
+def prefect(shared: Path) -> str:
+    """The API address of a real Prefect server that all workers share; runs that should start their own do not use it."""
+    return shared_prefect(shared / "prefect", os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid())

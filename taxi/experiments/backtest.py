@@ -1,7 +1,6 @@
 """Backtest: months played again in the order in which they came, under each retraining policy."""
 
 import logging
-import multiprocessing
 import signal
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -20,7 +19,7 @@ from taxi.files import remove_staging, write_json
 from taxi.fingerprint import Shelf
 from taxi.months import iterate_months, shift_month
 from taxi.params import Params, override
-from taxi.processes import end_with_parent
+from taxi.processes import FORKING, end_with_parent, import_before_forking
 from taxi.runs.month_result import MonthResult
 from taxi.training.plan import make_plan
 from taxi.training.policy import find_faults
@@ -130,8 +129,8 @@ def _wait(futures: Sequence["Future[Any]"], what: str) -> list[Any]:
 
 def play_beside(jobs: int, stages: dict[str, Stage], service: str, months: Sequence[str]) -> list[list[Json]]:
     """Play the policies in ``jobs`` processes; what retrains every month needs every fit, so these come first, side by side."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, end_with_parent, (signal.SIGKILL,)) as pool:
+    import_before_forking("taxi.experiments.backtest_month")
+    with ProcessPoolExecutor(jobs, FORKING, end_with_parent, (signal.SIGKILL,)) as pool:
         if stage := stages.get("always"):
             sound = [month for month in months if _sound(stage.settings, service, month)]
             _wait([pool.submit(_fit_challenger, stage, service, month) for month in sound], "fits")

@@ -148,7 +148,7 @@ def test_kill_9_leaves_no_process_and_the_next_call_goes_on_with_other_jobs(
     workers = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
-    gone, alive = psutil.wait_procs(workers, 10)
+    gone, alive = psutil.wait_procs(workers, 60)
     had = {path: path.stat().st_ino for path in fits.glob("*.json")}
 
     result = play(again, ASKED, load_params(), jobs=2)

@@ -199,7 +199,7 @@ def test_a_month_split_by_a_worker_is_the_month_split_here(address: str, tmp_pat
 
 
 def test_a_backfill_on_a_cluster_keeps_the_same_trips(address: str, tmp_path: Path, prefect: str) -> None:
-    checkout = make_checkout(tmp_path / "checkout", {"model": SMALL | {"planned": False}})
+    checkout = make_checkout(tmp_path / "checkout", {"model": SMALL | {"planned": False}}, lean=True)
     world = World(tmp_path, {"PREFECT_API_URL": prefect}, checkout)
     write_sample(tmp_path / "source", "green", MONTHS[:2], rows=1500)
     words = ("--from", MONTHS[0], "--to", MONTHS[1], "--no-version", "--engine", "dask", "--scheduler", address)

@@ -14,8 +14,7 @@ import pytest
 from taxi.data.synthetic import write_sample
 from tests.support import faults
 from tests.support.automation import SMALL, make_checkout
-from tests.support.postgres import Postgres, running_postgres, why_not
-from tests.support.prefect_server import running_prefect
+from tests.support.postgres import Postgres, why_not
 from tests.support.receivers import closed_port, webhook
 from tests.support.serving_worlds import TRIP, make_world, wait_for
 from tests.support.worlds import ROOT, World
@@ -69,16 +68,14 @@ def finders(folder: Path, written: str) -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[int]]:
+def ran(tmp_path_factory: pytest.TempPathFactory, prefect: str, postgres: Postgres) -> tuple[Path, str, list[int]]:
     """Run the months; return where all lies that they left, what they wrote, and how they ended."""
     place, outside = tmp_path_factory.mktemp("secrets"), tmp_path_factory.mktemp("outside")
     write_sample(outside / "published", "green", ["2024-01", "2024-02", "2024-03"], rows=1500)
     refused = outside / "published/trip-data/green_tripdata_2024-02.parquet"
     refused.write_bytes(refused.read_bytes()[:-300])
     published = {f"/{path.relative_to(outside / 'published')}": path.read_bytes() for path in outside.rglob("*.*")}
-    root = make_checkout(place / "checkout", {"model": SMALL | {"planned": False}})
-    (root / "notebooks").unlink()
-    shutil.copytree(ROOT / "notebooks", root / "notebooks")
+    root = make_checkout(place / "checkout", {"model": SMALL | {"planned": False}}, lean=True)
     (root / "taxi").symlink_to(ROOT / "taxi")
     (root / ".dvc").mkdir()
     for name in (".dvc/config", ".dvcignore", "dvc.yaml"):
@@ -86,12 +83,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[int]]
     subprocess.run(["git", "init", "-q", str(root)], check=True)
     (root / ".env").write_text(f"TAXI_UNKNOWN={CANARIES['dot-env']}\n", encoding="utf-8")
     secret = {name: quote(one, safe="") for name, one in CANARIES.items()}
-    with (
-        running_postgres() as postgres,
-        running_prefect(place / "prefect") as prefect,
-        faults.serve(published) as site,
-        webhook() as hook,
-    ):
+    with faults.serve(published) as site, webhook() as hook:
         channels = [
             f"json://user:{secret['webhook']}@127.0.0.1:{hook.port}",
             f"json://127.0.0.1:{closed_port()}/{secret['dead-webhook']}",
@@ -135,8 +127,9 @@ def test_the_month_that_ended_well_was_versioned(ran: tuple[Path, str, list[int]
     assert len(list((ran[0] / "checkout/.dvc/cache").rglob("*"))) > 20
 
 
-def test_no_secret_is_kept_or_shown(ran: tuple[Path, str, list[int]]) -> None:
+def test_no_secret_is_kept_or_shown(ran: tuple[Path, str, list[int]], shared: Path) -> None:
     assert finders(ran[0], ran[1]) == []
+    assert finders(shared / "prefect", "") == [], "in the home of Prefect's server"
 
 
 def test_a_service_keeps_and_shows_no_secret(tmp_path: Path, small_models: dict[int, Path], postgres: Postgres) -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tests.support.campaign import at_scale
 from tests.support.prefect_server import flow_runs
 from tests.support.worlds import World
 
-MONTHS = ["2024-01", "2024-02", "2024-03"]
+MONTHS = ["2025-01", "2025-02", "2025-03"]  # of no other test: all share a Prefect server
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
@@ -51,6 +52,12 @@ def copy(world: World, results: list[dict[str, Any]], tmp_path: Path) -> World:
     for side in (tmp_path / "data" / "raw" / "green").glob("*.json"):
         side.write_text(side.read_text().replace(str(world.place), str(tmp_path)))
     return World(tmp_path, world.more, world.root)
+
+
+@pytest.fixture
+def lean(copy: World, tmp_path: Path) -> World:
+    """The same, with notebooks that draw nothing from now on."""
+    return replace(copy, root=make_checkout(tmp_path / "lean", {"model": SMALL}, lean=True))
 
 
 def test_a_backfill_runs_every_month_and_keeps_the_contract(results: list[dict[str, Any]]) -> None:
@@ -88,10 +95,10 @@ def test_reports_need_no_network_and_say_that_trips_are_synthetic(world: World, 
 
 
 def test_a_finished_month_does_no_work_and_says_so(world: World, results: list[dict[str, Any]]) -> None:
-    page = world.place / "reports/green/2024-03/04-train.html"
+    page = world.place / "reports/green/2025-03/04-train.html"
     before = page.stat().st_mtime_ns
 
-    code, again = world.month("2024-03")
+    code, again = world.month("2025-03")
 
     assert code == 0
     assert again["finished_before"] is True
@@ -104,19 +111,19 @@ def test_a_finished_month_publishes_what_is_missing_again_without_a_flow_run(cop
     missing = [copy.place / name for name in ("reports/index.html", "reports/live.html", "data/metrics.db")]
     for path in missing:
         path.unlink()
-    before = flow_runs(prefect)
+    before = flow_runs(prefect, "green-2025")
 
-    code, again = copy.month("2024-02")
-    months = copy.answer("backfill", "--service", "green", "--from", "2024-01", "--to", "2024-03", "--no-version")[1]
+    code, again = copy.month("2025-02")
+    months = copy.answer("backfill", "--service", "green", "--from", "2025-01", "--to", "2025-03", "--no-version")[1]
 
     assert (code, again["finished_before"], again["alarm_check"]["failed"]) == (0, True, None)
     assert [one["finished_before"] for one in months["months"]] == [True] * 3
     assert [path for path in missing if not path.is_file()] == []
-    assert flow_runs(prefect) == before
+    assert before and flow_runs(prefect, "green-2025") == before
 
 
 def test_a_month_that_is_not_published_is_code_3(world: World) -> None:
-    code, answer = world.month("2024-12")
+    code, answer = world.month("2025-12")
 
     assert (code, answer["status"]) == (3, "not-published")
     assert answer["champion"] is None
@@ -125,13 +132,13 @@ def test_a_month_that_is_not_published_is_code_3(world: World) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["run", "--service", "blue", "--month", "2024-01"], "expected a service, one of green, yellow; got 'blue'"),
-        (["run", "--service", "green", "--month", "2024-13"], "expected a month"),
-        (["run", "--service", "green", "--month", "2024-01", "--source", "nowhere"], "expected a source as https"),
-        (["backfill", "--service", "green", "--from", "2024-03", "--to", "2024-01"], "2024-03"),
-        (["notebook", "06-none", "--service", "green", "--month", "2024-01"], "there are 01-explore, 02-features"),
+        (["run", "--service", "blue", "--month", "2025-01"], "expected a service, one of green, yellow; got 'blue'"),
+        (["run", "--service", "green", "--month", "2025-13"], "expected a month"),
+        (["run", "--service", "green", "--month", "2025-01", "--source", "nowhere"], "expected a source as https"),
+        (["backfill", "--service", "green", "--from", "2025-03", "--to", "2025-01"], "2025-03"),
+        (["notebook", "06-none", "--service", "green", "--month", "2025-01"], "there are 01-explore, 02-features"),
         (
-            ["notebook", "01-explore", "--service", "green", "--month", "2024-01", "-p", "colour='red'"],
+            ["notebook", "01-explore", "--service", "green", "--month", "2025-01", "-p", "colour='red'"],
             "01-explore has no parameter 'colour'; there are month, service",
         ),
         (["lineage", "green/999"], "999"),
@@ -151,7 +158,7 @@ def test_a_place_that_cannot_be_written_is_one_explained_line(copy: World) -> No
     (copy.place / "a-file").touch()
     blocked = World(copy.place, copy.more | {"TAXI_DATA": str(copy.place / "a-file")}, copy.root)
 
-    done = blocked.taxi("ingest", "--service", "green", "--month", "2024-01")
+    done = blocked.taxi("ingest", "--service", "green", "--month", "2025-01")
 
     assert done.returncode == 1
     assert "a-file/zones: Not a directory" in done.stderr.splitlines()[-1]
@@ -159,24 +166,24 @@ def test_a_place_that_cannot_be_written_is_one_explained_line(copy: World) -> No
 
 
 def test_a_refused_month_is_code_4_and_leaves_evidence_and_the_champion(copy: World) -> None:
-    broken = copy.place / "source/trip-data/green_tripdata_2024-04.parquet"
-    broken.write_bytes((copy.place / "source/trip-data/green_tripdata_2024-03.parquet").read_bytes()[:-300])
+    broken = copy.place / "source/trip-data/green_tripdata_2025-04.parquet"
+    broken.write_bytes((copy.place / "source/trip-data/green_tripdata_2025-03.parquet").read_bytes()[:-300])
 
-    code, answer = copy.month("2024-04")
+    code, answer = copy.month("2025-04")
 
     assert (code, answer["status"], answer["promoted"]) == (4, "refused", False)
     assert answer["findings"][0]["rule"] == "truncated"
     assert (answer["decision"]["trigger"], answer["decision"]["facts"]["quality"]) == ("held", ["truncated"])
     told = [(one["rule"], one["severity"], one["month"]) for one in answer["alarm_check"]["told"]]
-    assert told == [("data-quality", "error", "2024-04")]
+    assert told == [("data-quality", "error", "2025-04")]
     assert "truncated" in Path(answer["reports"][0]).read_text(encoding="utf-8")
-    assert not (copy.place / "data/trips/green/2024-04.parquet").exists()
+    assert not (copy.place / "data/trips/green/2025-04.parquet").exists()
 
 
 def test_a_check_of_alarms_that_fails_is_said_and_fails_no_month(copy: World) -> None:
     (copy.place / "data/alarms.json").write_text("{", encoding="utf-8")
 
-    code, answer = copy.month("2024-03")
+    code, answer = copy.month("2025-03")
 
     assert (code, answer["status"]) == (0, "done")
     assert "expected the alarm book" in answer["alarm_check"]["failed"]
@@ -184,24 +191,24 @@ def test_a_check_of_alarms_that_fails_is_said_and_fails_no_month(copy: World) ->
 
 def test_the_file_of_another_month_is_refused(copy: World) -> None:
     shutil.copy(
-        copy.place / "source/trip-data/green_tripdata_2024-01.parquet",
-        copy.place / "source/trip-data/green_tripdata_2024-04.parquet",
+        copy.place / "source/trip-data/green_tripdata_2025-01.parquet",
+        copy.place / "source/trip-data/green_tripdata_2025-04.parquet",
     )
 
-    code, answer = copy.month("2024-04")
+    code, answer = copy.month("2025-04")
 
     assert (code, answer["status"]) == (4, "refused")
 
 
-def test_a_republished_month_is_fetched_and_rebuilt(copy: World, results: list[dict[str, Any]]) -> None:
-    write_sample(copy.place / "source", "green", ["2024-02"], rows=3300)
-    old = sha256_file(copy.place / "data/raw/green/2024-02.parquet")
+def test_a_republished_month_is_fetched_and_rebuilt(lean: World, results: list[dict[str, Any]]) -> None:
+    write_sample(lean.place / "source", "green", ["2025-02"], rows=3300)
+    old = sha256_file(lean.place / "data/raw/green/2025-02.parquet")
 
-    code, answer = copy.month("2024-02")
+    code, answer = lean.month("2025-02")
 
     assert (code, answer["edition"]) == (0, "republished")
     assert answer["rows"]["raw"] != results[1]["rows"]["raw"]
-    assert read_json(copy.place / "data/raw/green/2024-02.json")["previous"][0]["sha256"] == old
+    assert read_json(lean.place / "data/raw/green/2025-02.json")["previous"][0]["sha256"] == old
 
 
 def test_lineage_leads_to_the_raw_bytes(world: World, results: list[dict[str, Any]]) -> None:
@@ -209,13 +216,13 @@ def test_lineage_leads_to_the_raw_bytes(world: World, results: list[dict[str, An
 
     trail = json.dumps(json.loads(done.stdout))
 
-    assert sha256_file(world.place / "data/raw/green/2024-01.parquet") in trail
+    assert sha256_file(world.place / "data/raw/green/2025-01.parquet") in trail
 
 
 def test_status_shows_months_and_champion(world: World, results: list[dict[str, Any]]) -> None:
     done = world.taxi("status", "--service", "green")
 
-    assert "3 months on hand, 2024-01 to 2024-03; champion green/" in done.stdout
+    assert "3 months on hand, 2025-01 to 2025-03; champion green/" in done.stdout
 
 
 def test_a_backtest_says_of_each_month_what_its_run_said(copy: World, results: list[dict[str, Any]]) -> None:
@@ -233,25 +240,25 @@ def test_a_backtest_says_of_each_month_what_its_run_said(copy: World, results: l
     assert "green/backtest/07-backtest.html" in (copy.place / "reports/index.html").read_text(encoding="utf-8")
 
 
-def test_the_daily_flow_runs_what_is_out_and_ends_well(copy: World) -> None:
-    write_sample(copy.place / "source", "green", ["2024-04"], rows=3000)
+def test_the_daily_flow_runs_what_is_out_and_ends_well(lean: World) -> None:
+    write_sample(lean.place / "source", "green", ["2025-04"], rows=3000)
     script = (
         "from pipelines.arrivals import arrivals\n"
         "for day in range(2): print([result['month'] for result in arrivals('green', version=False)])"
     )
-    options = {"env": copy.environment, "cwd": copy.root, "capture_output": True, "text": True}
+    options = {"env": lean.environment, "cwd": lean.root, "capture_output": True, "text": True}
 
     done = subprocess.run([sys.executable, "-c", script], check=False, **options)
 
-    assert done.stdout.split("\n")[:2] == ["['2024-04']", "[]"], done.stderr
+    assert done.stdout.split("\n")[:2] == ["['2025-04']", "[]"], done.stderr
 
 
 @pytest.mark.campaign
 def test_processes_at_once_on_a_fresh_machine_all_succeed(tmp_path: Path) -> None:
     fresh = World(tmp_path, fresh=True)  # no server: each starts its own, on one new Prefect home
-    write_sample(tmp_path / "source", "green", ["2024-01", "2024-02"], rows=500)
+    write_sample(tmp_path / "source", "green", ["2025-01", "2025-02"], rows=500)
 
-    months = ["2024-01"] * 2 + at_scale([], ["2024-02"] * 4)  # of the same, and at full scale of another
+    months = ["2025-01"] * 2 + at_scale([], ["2025-02"] * 4)  # of the same, and at full scale of another
     together = [fresh.start("ingest", "--service", "green", "--json", "--month", month) for month in months]
     ended = [(process.communicate(timeout=540), process.returncode) for process in together]
 

@@ -26,14 +26,16 @@ MONTHS = ["2024-01", "2024-02"][:KILLS]  # one month trains and promotes; where 
 pytestmark = [pytest.mark.slow, pytest.mark.campaign, pytest.mark.timeout(at_scale(1200, 3600))]
 
 
-def start(place: Path) -> "subprocess.Popen[str]":
-    shared = {"TAXI_SOURCE": str(place.parent / "source"), "PREFECT_HOME": str(place.parent / "prefect")}
+def start(place: Path, prefect: str) -> "subprocess.Popen[str]":
+    server = at_scale({"PREFECT_API_URL": prefect}, {"PREFECT_HOME": str(place.parent / "prefect")})
     words = ["backfill", "--service", "green", "--from", MONTHS[0], "--to", MONTHS[-1], "--no-version", "--json"]
-    return World(place, shared, place.parent / "checkout").start(*words, start_new_session=True)
+    return World(place, server | {"TAXI_SOURCE": str(place.parent / "source")}, place.parent / "checkout").start(
+        *words, start_new_session=True
+    )
 
 
-def finish(place: Path) -> dict[str, Any]:
-    process = start(place)
+def finish(place: Path, prefect: str) -> dict[str, Any]:
+    process = start(place, prefect)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return dict(json.loads(out.splitlines()[-1]))
@@ -71,23 +73,23 @@ def outcome(place: Path, answer: dict[str, Any]) -> dict[str, Any]:
     return {"data": data, "raw": raw, "months": [{name: one[name] for name in keep} for one in answer["months"]]}
 
 
-def test_kill_9_at_random_moments_leaves_nothing_behind_and_changes_nothing(tmp_path: Path) -> None:
+def test_kill_9_at_random_moments_leaves_nothing_behind_and_changes_nothing(tmp_path: Path, prefect: str) -> None:
     write_sample(tmp_path / "source", "green", MONTHS, rows=2000, shift_month="2024-02")
-    make_checkout(tmp_path / "checkout", {"model": SMALL})
+    make_checkout(tmp_path / "checkout", {"model": SMALL}, lean=at_scale(True, False))
     give_prefect_home(tmp_path / "prefect")
     calm, shaken = tmp_path / "calm", tmp_path / "shaken"
     begun = time.monotonic()
-    expected = outcome(calm, finish(calm))
+    expected = outcome(calm, finish(calm, prefect))
     whole = time.monotonic() - begun
     luck = random.Random(7)
 
     for _ in range(KILLS):
-        process = start(shaken)
+        process = start(shaken, prefect)
         time.sleep(luck.uniform(0.1, 0.9) * whole)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         check_nothing_is_half_written(shaken)
-    answer = finish(shaken)
+    answer = finish(shaken, prefect)
 
     assert outcome(shaken, answer) == expected
     assert left_running(shaken) == []

@@ -20,6 +20,7 @@ import pytest
 from tests.support.campaign import at_scale
 from tests.support.hostile import BODIES, GOOD, MARK, OUTCOMES
 from tests.support.serving_worlds import ROOT, TRIP, Running, ServingWorld, make_world, offline, wait_for
+from tests.support.worlds import World
 
 pytestmark = pytest.mark.slow
 EXAMPLES, SLOWEST = at_scale(("20", "5"), ("400", "1"))  # of each route; seconds, beside other tests and alone
@@ -322,16 +323,9 @@ def test_a_service_that_should_not_start_says_why(
     if "--port" in words and os.geteuid() == 0:
         words = ("--host", "192.0.2.1")  # an address that no machine has
         environment = {"TAXI_API_KEYS": KEY}
-    command = [sys.executable, "-m", "pipelines.cli", "serve", "--service", "green", "--port", "0", *words]
+    service = World(world.place, world.environment | environment, world.place / "checkout")
 
-    done = subprocess.run(
-        command,
-        env=world.environment | environment,
-        cwd=world.place / "checkout",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = service.taxi("serve", "--service", "green", "--port", "0", *words)
 
     assert done.returncode == 2, done.stderr
     assert says in done.stderr and "Traceback" not in done.stderr

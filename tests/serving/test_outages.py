@@ -121,7 +121,7 @@ def ids(tally: Tally) -> set[str]:
 
 
 def during(service: Running, act: Callable[[], None]) -> Tally:
-    return hammer_while(act, service.url, BODIES, 4, 0.01)
+    return hammer_while(act, service.url, BODIES, 4, at_scale(0.05, 0.01))
 
 
 @pytest.mark.campaign

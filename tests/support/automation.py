@@ -1,5 +1,6 @@
 """A Prefect server with a process worker and the retrain deployment, a checkout with parameters of its own: all as processes."""
 
+import ast
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import nbformat
 import yaml
 
 from taxi.config import TELEMETRY_OFF
@@ -25,16 +27,41 @@ DEPLOYMENT = "retrain/on-alarm"
 PATIENCE = 900  # seconds; on a quiet machine the server takes 8
 
 
-def make_checkout(folder: Path, sections: dict[str, dict[str, Any]]) -> Path:
-    """Make a checkout whose ``params.yaml`` differs from this one's by ``sections``; everything else is this one's."""
+def make_checkout(folder: Path, sections: dict[str, dict[str, Any]], lean: bool = False) -> Path:
+    """Make a checkout whose ``params.yaml`` differs from this one's by ``sections``; everything else is this one's.
+
+    Where it is ``lean``, its notebooks compute and record what these do, and neither draw nor explain it.
+    """
     folder.mkdir(parents=True)
-    for name in ("notebooks", "pipelines", "prefect.yaml", "requirements.lock"):
+    for name in ("pipelines", "prefect.yaml", "requirements.lock"):
         (folder / name).symlink_to(ROOT / name)
+    if lean:
+        (folder / "notebooks").mkdir()
+        for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+            _write_lean(notebook, folder / "notebooks" / notebook.name)
+    else:
+        (folder / "notebooks").symlink_to(ROOT / "notebooks")
     content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     for section, values in sections.items():
         content[section] |= values
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return folder
+
+
+def _write_lean(notebook: Path, target: Path) -> None:
+    """Write a notebook's parameters, the cell that records its result, and those that this one needs."""
+    content, needed, kept = nbformat.read(notebook, as_version=4), {"record"}, []
+    for cell in reversed([cell for cell in content.cells if cell.cell_type == "code"]):
+        tree = list(ast.walk(ast.parse(cell.source)))
+        calls = {node.func.id for node in tree if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+        names = [node for node in tree if isinstance(node, ast.Name)]
+        binds = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+        binds |= {alias.asname or alias.name for node in tree if hasattr(node, "names") for alias in node.names}
+        if "record" in calls or binds & needed or "parameters" in cell.metadata.get("tags", []):
+            needed |= {node.id for node in names if isinstance(node.ctx, ast.Load)}
+            kept.append(cell)
+    content.cells = kept[::-1]
+    nbformat.write(content, target)
 
 
 @dataclass

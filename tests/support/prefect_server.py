@@ -3,14 +3,17 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
+from taxi.files import locked, staged
 from tests.support.databases import give_prefect_home
 from tests.support.postgres import free_port
 
@@ -41,10 +44,25 @@ def running_prefect(home: Path) -> Iterator[str]:
         process.wait()
 
 
-def flow_runs(address: str) -> dict[str, str]:
-    """Return the state of every flow run, by its id."""
-    found = httpx.post(f"{address}/flow_runs/filter", json={"limit": 200}, timeout=120).raise_for_status().json()
-    return {one["id"]: one["state_type"] for one in found}
+def shared_prefect(place: Path, owner: int) -> str:
+    """Return the API address of the server in ``place``; who asks first starts it, and it ends with the process ``owner``."""
+    said = place / "address"
+    with locked(place.with_suffix(".lock")):
+        if not said.exists():
+            quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            command = [sys.executable, "-m", __name__, str(place), str(owner)]
+            subprocess.Popen(command, start_new_session=True, **quiet)
+            for attempt in Retrying(stop=stop_after_delay(400), wait=wait_fixed(0.2)):
+                with attempt:
+                    said.read_text()
+    return said.read_text()
+
+
+def flow_runs(address: str, like: str = "") -> dict[str, str]:
+    """Return the state of every flow run whose name has ``like`` in it, by its id."""
+    asked = {"limit": 200, "flow_runs": {"name": {"like_": like}}}
+    runs = httpx.post(f"{address}/flow_runs/filter", json=asked, timeout=120).raise_for_status().json()
+    return {run["id"]: run["state_type"] for run in runs}
 
 
 def wait_until_running(address: str, runs: int) -> None:
@@ -52,3 +70,11 @@ def wait_until_running(address: str, runs: int) -> None:
     for attempt in Retrying(stop=stop_after_delay(400), wait=wait_fixed(0.2)):
         with attempt:
             assert list(flow_runs(address).values()).count("RUNNING") == runs
+
+
+if __name__ == "__main__":
+    with running_prefect(Path(sys.argv[1])) as serving:
+        with staged(Path(sys.argv[1]) / "address") as part:
+            part.write_text(serving)
+        while psutil.pid_exists(int(sys.argv[2])):
+            time.sleep(1)
