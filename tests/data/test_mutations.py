@@ -6,6 +6,8 @@ from tests.support.catalogue import MUTATIONS, Mutation
 from tests.support.changes import MONTH
 from tests.support.mutations import document, is_caught, judge, mutate
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_month_itself_is_accepted_without_a_warning(data_with_history, made_months):
     outcome = judge(mutate(Mutation("none", ""), made_months[MONTH])[0], data_with_history)
@@ -31,7 +33,6 @@ def test_the_catalogue_has_at_least_fifty_different_mutations():
     assert len({one.name for one in MUTATIONS}) == len(MUTATIONS) >= 50
 
 
-@pytest.mark.slow
 @pytest.mark.real
 def test_the_documented_table_is_what_the_rules_do_to_a_real_month(real_source):
     made = document(real_source)

@@ -120,6 +120,7 @@ def test_the_table_has_only_kinds_that_there_are_and_each_proof_that_runs_has_te
     assert {name for cell in MODEL["cells"] for name in cell["needs"]} == set(MODEL["needs"])
 
 
+@pytest.mark.slow
 def test_a_proof_is_executed_only_where_asked_and_counts_only_where_it_passes(tmp_path: Path) -> None:
     write(tmp_path, "tests/room/test_it.py", "def test_good(): pass\ndef test_bad(): assert 1 == 2\n")
     command = "python -m pytest -q -p no:cacheprovider tests/room/test_it.py -k"

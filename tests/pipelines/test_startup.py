@@ -11,6 +11,7 @@ import pytest
 from taxi.files import write_model
 from tests.support.month_results import make_result
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("dvc", "evidently", "mlflow", "pandas", "prefect", "scipy", "sklearn", "sqlalchemy", "xgboost")
 SHOW = (
