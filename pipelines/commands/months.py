@@ -125,21 +125,13 @@ def ingest(
 @app.command()
 def clean(service: Service, month: Month) -> None:
     """Split the raw month that is on hand into kept trips and quarantine, without asking the publisher."""
-    from taxi.data.acceptance import clean_month
     from taxi.params import load_params
 
-    settings = load_settings()
-    summary = clean_month(settings.month(service, month), load_params())
+    settings, params = load_settings(), load_params()
+    from taxi.data.acceptance import clean_month
+
+    summary = clean_month(settings.month(service, month), params)
     print(f"{service} {month}: {summary.rows['kept']:,} of {summary.rows['raw']:,} rows kept")
-
-
-def _literal(text: str) -> tuple[str, Any]:
-    name, found, value = text.partition("=")
-    if not found:
-        raise UsageError(f"expected a parameter as name=value; got {text!r}")
-    import yaml
-
-    return name, yaml.safe_load(value)
 
 
 @app.command()
@@ -153,9 +145,9 @@ def notebook(
     if name not in NOTEBOOKS:
         raise UsageError(f"no notebook {name!r}; there are {', '.join(NOTEBOOKS)}")
     from pipelines.runtime import prepare_process
-    from taxi.params import load_params
+    from taxi.params import load_params, parse_values
 
-    extra, settings, _ = dict(map(_literal, parameter or [])), load_settings(), load_params()
+    extra, settings, _ = parse_values(parameter or []), load_settings(), load_params()
     from taxi.runs.steps import execute_notebook
 
     prepare_process(settings)

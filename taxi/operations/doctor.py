@@ -1,6 +1,6 @@
 """Health checks of an installation: what is wrong in silence, grows, or does not answer.
 
-What a command says by itself as it fails (a wrong params.yaml, a folder that cannot be written, no git), or mends (zone files), has no check.
+What a command says by itself as it fails (a folder that cannot be written, no git), or mends (zone files), has no check.
 """
 
 import re
@@ -175,6 +175,17 @@ def find_packages(settings: Settings) -> Diagnosis:
     )
 
 
+def find_params(settings: Settings) -> Diagnosis:
+    """Read params.yaml as every command does."""
+    from taxi.params import load_params
+
+    try:
+        load_params(settings.root / "params.yaml")
+    except UsageError as error:
+        return Diagnosis("params", "broken", str(error), f"correct {settings.root / 'params.yaml'}")
+    return Diagnosis("params", "ok", "every entry of params.yaml is known, of its type, and in range")
+
+
 def find_source(settings: Settings) -> Diagnosis:
     """Ask the publisher for the zone table's size."""
     from taxi.data.download import Patience
@@ -273,6 +284,7 @@ def find_results(settings: Settings) -> Diagnosis:
 
 
 CHECKS = (
+    Probe("params", find_params),
     Probe("packages", find_packages),
     Probe("disk", find_disk),
     Probe("results", find_results),
