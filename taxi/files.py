@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -18,6 +19,7 @@ from taxi.errors import TaxiError
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+_LOG = logging.getLogger(__name__)
 STAGING_MARK = ".part-"
 Document = TypeVar("Document")
 
@@ -107,9 +109,28 @@ def append_json(path: Path, rows: Iterable[Any]) -> None:
         os.fsync(stream.fileno())
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+class Damaged(TaxiError):
+    """A file of this installation that does not hold what it should; the message names it and says what to do."""
+
+
+def read_json(path: Path, remedy: str = "Move it away and run the command again") -> Any:
+    """Read a JSON file; one that is damaged raises Damaged, which names it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"expected JSON at {path}; it cannot be read as any: {error}. {remedy}") from error
+
+
+def read_kept(path: Path) -> dict[str, Any]:
+    """Read a JSON object that is kept to save work, a cache; an empty one where there is none, or it is damaged: it is made anew."""
+    if not path.is_file():
+        return {}
+    try:
+        kept = read_json(path, "It is made anew")
+    except Damaged as error:
+        _LOG.warning("%s", error)
+        return {}
+    return kept if isinstance(kept, dict) else {}
 
 
 @cache
@@ -142,7 +163,7 @@ def write_model(path: Path, document: object) -> None:
 def read_model(path: Path, kind: type[Document], what: str, remedy: str) -> Document:
     """Read a JSON file as a typed document.
 
-    A damaged file, or one of something else, raises TaxiError that names ``what`` was expected, the path, the faults and the
+    A damaged file, or one of something else, raises Damaged that names ``what`` was expected, the path, the faults and the
     ``remedy``.
     """
     from pydantic import ValidationError
@@ -152,7 +173,7 @@ def read_model(path: Path, kind: type[Document], what: str, remedy: str) -> Docu
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc'])) or 'as a whole'}: {fault['msg']}" for fault in error.errors()]
         listed = "; ".join(faults[:3]) + f"; and {len(faults) - 3} more" * (len(faults) > 3)
-        raise TaxiError(f"expected {what} as JSON at {path}; it cannot be read as one: {listed}. {remedy}") from error
+        raise Damaged(f"expected {what} as JSON at {path}; it cannot be read as one: {listed}. {remedy}") from error
     return document
 
 

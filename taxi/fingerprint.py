@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from taxi.config import PACKAGE
-from taxi.files import locked, read_json, sha256_file, sha256_json, sha256_tree, write_json
+from taxi.files import locked, read_json, read_kept, sha256_file, sha256_json, sha256_tree, write_json
 
 PRESENTATION = "taxi.reporting"
 Json = dict[str, Any]
@@ -88,7 +88,7 @@ def hash_path(path: Path) -> str | None:
 
 def kept_result(path: Path, fingerprint: str) -> Json | None:
     """Return the JSON result at ``path`` if ``fingerprint`` is its own; None if it is to be made."""
-    result = read_json(path) if path.is_file() else {}
+    result = read_kept(path)
     return result if result.get("fingerprint") == fingerprint else None
 
 
@@ -110,6 +110,6 @@ class Shelf:
         place = self.place(kind, made_from)
         kept = place.with_suffix(".json")
         with locked(self.folder / ".locks" / f"{place.name}.lock"):
-            if not kept.is_file():
+            if "result" not in read_kept(kept):
                 write_json(kept, {"made_from": made_from, "result": make(place)})
         return dict(read_json(kept)["result"])

@@ -3,10 +3,11 @@
 import math
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
-from taxi.files import read_json, remove_staging, sha256_tree, staged, write_json
+from taxi.files import Damaged, read_json, read_kept, read_model, remove_staging, sha256_tree, staged, write_json
 
 
 def test_a_block_that_raises_leaves_the_old_file_and_nothing_beside_it(tmp_path):
@@ -51,6 +52,32 @@ def test_nan_is_no_json(tmp_path):
 def test_json_comes_back(tmp_path):
     write_json(tmp_path / "new" / "a.json", {"x": [1, 2]})
     assert read_json(tmp_path / "new" / "a.json") == {"x": [1, 2]}
+
+
+DAMAGED = [b'{"service": "gre', b"", b"\xff\xfe{}", b"[" * 100_000, b"\x00" * 40, b"nothing of the kind"]
+
+
+@pytest.mark.parametrize("content", DAMAGED, ids=["truncated", "empty", "UTF-16", "deep", "zeros", "text"])
+def test_a_file_that_is_no_json_is_named_with_what_to_do(content, tmp_path):
+    path = tmp_path / "month.json"
+    path.write_bytes(content)
+
+    for read in (
+        read_json,
+        lambda path: read_model(path, dict[str, Any], "a result", "Remove it and run the month again"),
+    ):
+        with pytest.raises(Damaged, match=r"as JSON at|expected JSON at") as said:
+            read(path)
+        assert str(path) in str(said.value)
+        assert "\n" not in str(said.value) and len(str(said.value)) < 400 + len(str(path))
+
+
+@pytest.mark.parametrize("content", [*DAMAGED, b"[1]", b"7"])
+def test_what_is_kept_to_save_work_is_made_anew_where_it_is_damaged(content, tmp_path, caplog):
+    (tmp_path / "kept.json").write_bytes(content)
+
+    assert read_kept(tmp_path / "kept.json") == read_kept(tmp_path / "none.json") == {}
+    assert content in (b"[1]", b"7") or str(tmp_path / "kept.json") in caplog.text
 
 
 def test_the_tree_hash_knows_names_and_bytes(tmp_path):

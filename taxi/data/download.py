@@ -14,7 +14,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from taxi.config import shown
 from taxi.errors import NotPublished, TaxiError
-from taxi.files import read_json, remove, write_json
+from taxi.files import read_kept, remove, write_json
 
 _LOG = logging.getLogger(__name__)
 Progress = Callable[[int, int | None], None]
@@ -109,10 +109,9 @@ def ask_over_http(url: str, patience: Patience) -> dict[str, Any]:
 
 
 def _resumable(part: Path, note: Path, named: str) -> tuple[int, str | None]:
-    if part.is_file() and note.is_file():
-        kept = read_json(note)
-        if kept["url"] == named and kept["etag"]:
-            return part.stat().st_size, kept["etag"]
+    kept = read_kept(note)
+    if part.is_file() and kept.get("url") == named and kept.get("etag"):
+        return part.stat().st_size, kept["etag"]
     remove(part)
     return 0, None
 

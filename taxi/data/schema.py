@@ -13,6 +13,7 @@ import pyarrow as arrow
 import pyarrow.parquet as parquet
 
 from taxi.errors import BadFile
+from taxi.files import Damaged
 
 PREFIX = {"yellow": "tpep", "green": "lpep"}
 OTHER_SERVICES = {"fhvhv": "hvfhs_license_num", "fhv": "dispatching_base_num"}
@@ -176,15 +177,33 @@ def to_arrow(trips: pd.DataFrame) -> arrow.Table:
     return arrow.Table.from_pandas(trips, schema=_ARROW, preserve_index=False)
 
 
-def _read_columns(path: Path, columns: list[str] | None) -> arrow.Table:
-    with parquet.ParquetFile(path) as file:
+@contextmanager
+def _open_kept(path: Path) -> Iterator[parquet.ParquetFile]:
+    try:
+        with parquet.ParquetFile(path) as file:
+            yield file
+    except (arrow.ArrowException, EOFError) as error:
+        raise Damaged(
+            f"expected Parquet at {path}; it cannot be read as any: {error}. Remove it and run `taxi clean`"
+        ) from error
+
+
+def check_kept(path: Path) -> None:
+    """Raise Damaged, which names it, if a Parquet file of our own has no whole end: it was truncated or is something else."""
+    with _open_kept(path):
+        pass
+
+
+def read_kept_rows(path: Path, columns: list[str] | None = None) -> arrow.Table:
+    """Read a Parquet file of our own, trips or quarantine; raise Damaged, which names it, if it cannot be."""
+    with _open_kept(path) as file:
         return file.read(columns=columns)
 
 
 def read_trips(paths: Path | Sequence[Path], columns: list[str] | None = None) -> pd.DataFrame:
     """Read kept trips (canonical schema, or just ``columns``) of one or more months, in the order given."""
     several = [paths] if isinstance(paths, Path) else list(paths)
-    tables = [_read_columns(path, columns) for path in several]
+    tables = [read_kept_rows(path, columns) for path in several]
     schema = arrow.schema([field for field in _ARROW if columns is None or field.name in columns])
     merged = arrow.concat_tables([table.select(schema.names) for table in tables]) if tables else schema.empty_table()
     return merged.to_pandas()[columns or schema.names]

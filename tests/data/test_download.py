@@ -81,6 +81,18 @@ def test_a_second_start_goes_on_where_the_first_gave_up(tmp_path: Path) -> None:
     assert (tmp_path / "part").read_bytes() == BODY
 
 
+def test_a_note_that_is_damaged_begins_the_download_anew(tmp_path: Path) -> None:
+    impatient = Patience(attempts=1)
+    with serve({"/file": BODY}, faults.stops(60_000)) as site:
+        with pytest.raises(Unreachable):
+            fetch(site, tmp_path / "part", impatient)
+        (tmp_path / "part.json").write_text('{"url": "htt')
+        fetch(site, tmp_path / "part", impatient)
+
+    assert site.gets() == [None, None]
+    assert (tmp_path / "part").read_bytes() == BODY
+
+
 @pytest.mark.parametrize("code", [403, 404])
 def test_an_absent_file_is_not_published_and_not_asked_for_again(code: int, tmp_path: Path) -> None:
     with serve({"/file": BODY}, faults.answers(code)) as site:
