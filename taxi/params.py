@@ -183,6 +183,9 @@ class AcceptParams(Section):
         "week_ratio_agrees <= week_ratio_refuse",
     )
 
+    most_rows: Count
+    least_row_bytes: Annotated[float, Field(ge=0, le=1000)]
+    most_unpacked: Annotated[float, Field(ge=1, le=1000)]
     kept_share_warn: Share
     kept_share_refuse: Share
     reason_share_warn: Share

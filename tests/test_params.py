@@ -33,48 +33,49 @@ def said_of(folder: Path, content: str | bytes) -> str:
 
 
 WRONG = [
-    ("accept: ", "clean: {min_minutes: 1, max_minutes: 5}\naccept: ", "line 7: expected clean once; it is in line 3 already"),
-    ("  rounds: 160", "  rounds: 160\n  rounds: 9", "line 58: expected model.rounds once; it is in line 57 already"),
-    ("rounds: 160", 'rounds: "160"', "line 57: expected model.rounds to be a valid integer; got '160'"),
-    ("rounds: 160", "rounds: 160.0", "line 57: expected model.rounds to be a valid integer; got 160.0"),
-    ("rounds: 160", "rounds: yes", "line 57: expected model.rounds to be a valid integer; got True"),
-    ("rounds: 160", "rouds: 160", "line 57: model.rouds is not known: did you mean rounds?; line 48: model.rounds is missing"),
-    ("rounds: 160", "<<: {rounds: 160}", "line 57: model.<< is not known; line 48: model.rounds is missing"),
-    ("max_bin: 64", "max_bin: &some 64\n  threads: *some", "line 78: expected plain values; got an alias (*)"),
-    ("rounds: 160", f"rounds: {'[' * 100_000}", "line 57: expected plain values; got more than 10 levels"),
-    ("rounds: 160", f"rounds: {'9' * 5000}", "line 57: " + "9" * 60 + ": Exceeds the limit (4300 digits)"),
-    ("rounds: 160", "rounds: !!python/name:os.system", "line 57: could not determine a constructor for the tag"),
-    ("rounds: 160", "\trounds: 160", "line 57: found character that cannot start any token"),
-    ("rounds: 160", "rounds: 160 \x07", "line 57: control characters are not allowed"),
-    ("kept_share_refuse: 0.75", "kept_share_refuse: 75", "line 9: expected accept.kept_share_refuse to be less than or equal to 1; got 75"),
-    ("kept_share_refuse: 0.75", "kept_share_refuse: 0.95", "line 9: accept: expected kept_share_refuse <= kept_share_warn; got 0.95 and 0.9"),
-    ("median_minutes: [5, 25]", "median_minutes: [25, 5]", "line 35: expected accept.median_minutes to have the smaller number first; got [25, 5]"),
+    ("accept: ", "clean: {min_minutes: 1, max_minutes: 5}\naccept: ", "line {line}: expected clean once; it is in line 3 already"),
+    ("  rounds: 160", "  rounds: 160\n  rounds: 9", "line {next}: expected model.rounds once; it is in line {line} already"),
+    ("rounds: 160", 'rounds: "160"', "line {line}: expected model.rounds to be a valid integer; got '160'"),
+    ("rounds: 160", "rounds: 160.0", "line {line}: expected model.rounds to be a valid integer; got 160.0"),
+    ("rounds: 160", "rounds: yes", "line {line}: expected model.rounds to be a valid integer; got True"),
+    ("rounds: 160", "rouds: 160", "line {line}: model.rouds is not known: did you mean rounds?; line 51: model.rounds is missing"),
+    ("rounds: 160", "<<: {rounds: 160}", "line {line}: model.<< is not known; line 51: model.rounds is missing"),
+    ("max_bin: 64", "max_bin: &some 64\n  threads: *some", "line {next}: expected plain values; got an alias (*)"),
+    ("rounds: 160", f"rounds: {'[' * 100_000}", "line {line}: expected plain values; got more than 10 levels"),
+    ("rounds: 160", f"rounds: {'9' * 5000}", "line {line}: " + "9" * 60 + ": Exceeds the limit (4300 digits)"),
+    ("rounds: 160", "rounds: !!python/name:os.system", "line {line}: could not determine a constructor for the tag"),
+    ("rounds: 160", "\trounds: 160", "line {line}: found character that cannot start any token"),
+    ("rounds: 160", "rounds: 160 \x07", "line {line}: control characters are not allowed"),
+    ("kept_share_refuse: 0.75", "kept_share_refuse: 75", "line {line}: expected accept.kept_share_refuse to be less than or equal to 1; got 75"),
+    ("kept_share_refuse: 0.75", "kept_share_refuse: 0.95", "line {line}: accept: expected kept_share_refuse <= kept_share_warn; got 0.95 and 0.9"),
+    ("median_minutes: [5, 25]", "median_minutes: [25, 5]", "line {line}: expected accept.median_minutes to have the smaller number first; got [25, 5]"),
     ("live_volume: [0.50, 0.10]", "live_volume: [0.1, 0.5]", "expected alarms.live_volume to have the larger number first; got [0.1, 0.5]"),
-    ("folds: 5", "folds: -3", "line 46: expected features.folds to be greater than or equal to 2; got -3"),
-    ("coverage_low: 0.72", "coverage_low: 0.9", "line 104: monitor: expected coverage_low < coverage_high; got 0.9 and 0.88"),
+    ("folds: 5", "folds: -3", "line {line}: expected features.folds to be greater than or equal to 2; got -3"),
+    ("coverage_low: 0.72", "coverage_low: 0.9", "line {line}: monitor: expected coverage_low < coverage_high; got 0.9 and 0.88"),
     ("coverage_low: 0.72", "coverage_low: 0.5", "expected alarms.coverage_error.0 <= monitor.coverage_low; got 0.65 and 0.5"),
-    ("coverage_low: 0.72", "coverage_low: .nan", "line 104: expected monitor.coverage_low to be a finite number; got nan"),
+    ("coverage_low: 0.72", "coverage_low: .nan", "line {line}: expected monitor.coverage_low to be a finite number; got nan"),
     ("rmse_error: 1.25", "rmse_error: 1.05", "expected monitor.rmse_ratio <= alarms.rmse_error; got 1.1 and 1.05"),
-    ("volume_drop: 0.30", "volume_drop: 30", "line 100: expected monitor.volume_drop to be less than or equal to 1; got 30"),
-    ("rmse_ratio: 1.10", "rmse_ratio: 110", "line 103: expected monitor.rmse_ratio to be less than or equal to 10; got 110"),
+    ("volume_drop: 0.30", "volume_drop: 30", "line {line}: expected monitor.volume_drop to be less than or equal to 1; got 30"),
+    ("rmse_ratio: 1.10", "rmse_ratio: 110", "line {line}: expected monitor.rmse_ratio to be less than or equal to 10; got 110"),
     ("live_least: 200 ", "live_least: 9000 ", "alarms: expected live_least <= live_trips; got 9000 and 2000"),
-    ("since: null", "since: 2026-13-45", "line 114: 2026-13-45: month must be in 1..12"),
-    ("since: null", "since: 5", "line 114: expected experiment.since to be a valid datetime; got 5"),
-    ("  min_minutes", "min_minutes", "line 5: mapping values are not allowed in this context"),
-    ("accept: ", "akzept: ", "line 7: akzept is not known: did you mean accept?; accept is missing"),
-    ("seed: 7\n\nretrain:", "seed: 7\n  volume_drop: 0.3\n\nretrain:", "line 81: model.volume_drop is not known: did you mean monitor.volume_drop?"),
-    ("data: data", "dat: data", "line 158: alarms.owners.dat is not known: did you mean data?"),
+    ("since: null", "since: 2026-13-45", "line {line}: 2026-13-45: month must be in 1..12"),
+    ("since: null", "since: 5", "line {line}: expected experiment.since to be a valid datetime; got 5"),
+    ("  min_minutes", "min_minutes", "line {next}: mapping values are not allowed in this context"),
+    ("accept: ", "akzept: ", "line {line}: akzept is not known: did you mean accept?; accept is missing"),
+    ("seed: 7\n\nretrain:", "seed: 7\n  volume_drop: 0.3\n\nretrain:", "line {next}: model.volume_drop is not known: did you mean monitor.volume_drop?"),
+    ("data: data", "dat: data", "line {line}: alarms.owners.dat is not known: did you mean data?"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("right", "wrong", "said"), WRONG, ids=lambda text: text[:40])
 def test_a_wrong_entry_is_named_by_its_line_in_one_line(right: str, wrong: str, said: str, tmp_path: Path) -> None:
     assert right in TEXT
-    begun = time.monotonic()
+    begun, line = time.monotonic(), TEXT[: TEXT.index(right)].count("\n") + 1
 
     found = said_of(tmp_path, TEXT.replace(right, wrong, 1))
 
-    assert found.startswith("params.yaml: ") and said in found
+    assert found.startswith("params.yaml: ")
+    assert said.format(line=line, next=line + 1) in found
     assert "\n" not in found
     assert len(found) < 400
     assert time.monotonic() - begun < 2

@@ -99,7 +99,7 @@ def test_a_wrong_entry_in_params_is_said_before_anything_heavy_is_imported(
     code, said, imported = taxi(checkout, *words)
 
     assert code == 2
-    assert "params.yaml: line 57: model.rouds is not known: did you mean rounds?" in said
+    assert "params.yaml: line 60: model.rouds is not known: did you mean rounds?" in said
     assert said.count("\n") == 1
     assert imported.isdisjoint(HEAVY)
     assert sorted(checkout.rglob("*")) == before
