@@ -1,5 +1,6 @@
 """Atomic file writes (staged, synced, renamed), file locks between processes, and SHA-256 hashes."""
 
+import errno
 import hashlib
 import json
 import logging
@@ -52,6 +53,28 @@ def publish(staged: Path, target: Path) -> None:
     _sync(target.parent)
 
 
+class NoRoom(TaxiError):
+    """A file could not be written whole: the disk is full, or a limit is reached; nothing else is wrong."""
+
+
+NO_ROOM = {
+    errno.ENOSPC: "no space left on its disk",
+    errno.EDQUOT: "the quota of its disk is used up",
+    errno.EFBIG: "the largest size that a file may have here (ulimit -f) is reached",
+}
+
+
+@contextmanager
+def making_room_known(target: Path) -> Iterator[None]:
+    """Turn a full disk, a quota or a file-size limit into NoRoom, which names the file; the system's error names none."""
+    try:
+        yield
+    except OSError as error:
+        if why := NO_ROOM.get(error.errno or 0):
+            raise NoRoom(f"cannot write {target}: {why}; make room and run again: nothing was half-written") from error
+        raise
+
+
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
     """Give a temporary path beside ``target``; publish it if the block ends well, remove it if it raises."""
@@ -59,8 +82,9 @@ def staged(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.stem}{STAGING_MARK}{os.getpid()}-{uuid.uuid4().hex[:8]}{target.suffix}")
     try:
-        yield part
-        publish(part, target)
+        with making_room_known(target):
+            yield part
+            publish(part, target)
     finally:
         remove(part)
 
@@ -103,7 +127,7 @@ def append_json(path: Path, rows: Iterable[Any]) -> None:
     if not lines:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as stream:
+    with making_room_known(path), open(path, "a", encoding="utf-8") as stream:
         stream.writelines(lines)
         stream.flush()
         os.fsync(stream.fileno())

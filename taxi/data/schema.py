@@ -21,6 +21,7 @@ from taxi.unpacking import parquet_fault
 PREFIX = {"yellow": "tpep", "green": "lpep"}
 OTHER_SERVICES = {"fhvhv": "hvfhs_license_num", "fhv": "dispatching_base_num"}
 SYNTHETIC_KEY = b"taxi.synthetic"
+IS_TEXT = (arrow.types.is_string, arrow.types.is_large_string, arrow.types.is_binary, arrow.types.is_large_binary)
 MOST_TEXT = 1000  # bytes of one text; real ones have one letter
 SYNTHETIC_NOTE = "They come from the built-in sample source, not from the publisher."
 SYNTHETIC_BANNER = f"Synthetic trips. {SYNTHETIC_NOTE}"
@@ -104,7 +105,7 @@ def take_rows(path: Path, rows: np.ndarray) -> arrow.Table:
     """Read some rows of a published file, all columns, by their numbers in rising order; one row group at a time in memory."""
     with open_published(path) as file:
         plain = file.schema_arrow
-    texts = [field.name for field in plain if arrow.types.is_string(field.type) or arrow.types.is_binary(field.type)]
+    texts = [field.name for field in plain if any(is_text(field.type) for is_text in IS_TEXT)]
     with open_published(path, texts) as file:
         parts, first = [plain.empty_table()], 0
         for group in range(file.num_row_groups):
