@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from taxi.config import PACKAGE
-from taxi.files import locked, read_json, read_kept, sha256_file, sha256_json, sha256_tree, write_json
+from taxi.files import Damaged, locked, read_json, read_kept, sha256_file, sha256_json, sha256_tree, write_json
 
 PRESENTATION = "taxi.reporting"
 Json = dict[str, Any]
@@ -63,9 +63,15 @@ def code_of(*roots: str) -> str:
 
 def imports_of(notebook: Path) -> list[str]:
     """Return the dotted names that a notebook's code cells import; where a cell is no plain Python, all modules of the package."""
-    cells = [cell for cell in read_json(notebook)["cells"] if cell["cell_type"] == "code"]
+    content = read_json(notebook, "Restore it from git")
     try:
-        return sorted(set[str]().union(*(_imported("".join(cell["source"])) for cell in cells)))
+        sources = ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"]
+    except (KeyError, TypeError) as error:
+        raise Damaged(
+            f"expected a notebook at {notebook}; it has no {error} as one has. Restore it from git"
+        ) from error
+    try:
+        return sorted(set[str]().union(*map(_imported, sources)))
     except SyntaxError:  # IPython's magic, say: it may import anything
         files = [path.relative_to(PACKAGE.parent).with_suffix("") for path in PACKAGE.rglob("*.py")]
         return sorted(".".join(file.parts) for file in files)

@@ -3,7 +3,9 @@
 Each check returns the fault, or None. None of them trusts a count that the file cannot hold.
 """
 
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterable
 from math import prod
 from pathlib import Path
@@ -19,7 +21,7 @@ BEGINNINGS = {".json": (b"{",), ".npz": (b"PK\x03\x04",), ".parquet": (b"PAR1",)
 MEBIBYTE = 1024**2
 MOST_BYTES = {".npz": 512 * MEBIBYTE, ".ubj": 512 * MEBIBYTE}
 MOST_TEXT = MEBIBYTE
-MOST_ROWS = 1000  # of a model's table of zones, which has 265
+MOST_ROWS, MOST_TABLE = 1000, MEBIBYTE // 4  # of a model's table of zones, which has 265 rows and 20 kB
 
 
 def content_fault(path: Path) -> str | None:
@@ -41,7 +43,7 @@ def content_fault(path: Path) -> str | None:
 
 def _table_fault(path: Path) -> str | None:
     try:
-        return parquet_fault(parquet.read_metadata(path), MEBIBYTE, MOST_ROWS, 1, 1)
+        return parquet_fault(parquet.read_metadata(path), path.stat().st_size, MOST_ROWS, 0, 0, MOST_TABLE)
     except (arrow.ArrowException, OSError) as error:
         return f"is not a .parquet file: {error}"
 
@@ -49,6 +51,12 @@ def _table_fault(path: Path) -> str | None:
 DEEPEST = 32
 _NUMBERS = {b"Z": 0, b"N": 0, b"T": 0, b"F": 0, b"i": 1, b"U": 1, b"C": 1, b"I": 2, b"l": 4, b"d": 4, b"L": 8, b"D": 8}
 _WHOLE = (b"i", b"U", b"I", b"l", b"L")
+
+
+# What Python's own parser of archives raises over bytes that are none.
+NO_ARCHIVE = (
+    zipfile.BadZipFile, zlib.error, struct.error, ValueError, KeyError, EOFError, OSError, NotImplementedError, RuntimeError,
+)  # fmt: skip
 
 
 def zip_fault(members: Iterable[zipfile.ZipInfo], most: int) -> str | None:
@@ -67,7 +75,7 @@ def npz_fault(path: Path, most: int) -> str | None:
                 with archive.open(member) as stream:
                     if fault := _array_fault(stream, member):
                         return fault
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
+    except NO_ARCHIVE as error:
         return f"is not a .npz file: {error}"
     return None
 
@@ -92,10 +100,15 @@ def _array_header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
     return shape, kind
 
 
-def parquet_fault(metadata: Any, size: int, most_rows: int, least_bytes: float, most_unpacked: float) -> str | None:
+SMALL_ROWS, SMALL_BYTES = 100_000, 16 * MEBIBYTE
+
+
+def parquet_fault(
+    metadata: Any, size: int, most_rows: int, least_bytes: float, most_unpacked: float, small: int = SMALL_BYTES
+) -> str | None:
     """Return why a Parquet file of ``size`` bytes may not be read, by its footer: too many values, or too tightly packed.
 
-    ``least_bytes`` of the file a value of the longest column, ``most_unpacked`` bytes from one; small files may be packed tightly.
+    A row takes ``least_bytes`` of the file, and the file unpacks to ``most_unpacked`` times its size; what is small may be packed tightly.
     """
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     columns = [[group.column(number) for group in groups] for number in range(metadata.num_columns)]
@@ -105,12 +118,9 @@ def parquet_fault(metadata: Any, size: int, most_rows: int, least_bytes: float, 
         return f"has {rows:,} rows; at most {most_rows:,} are read"
     if rows > SMALL_ROWS and rows * least_bytes > size:
         return f"has {rows:,} rows in {size:,} bytes; a real one takes {least_bytes:g} bytes a row or more"
-    if unpacked > max(SMALL_BYTES, most_unpacked * size):
-        return f"unpacks from {size:,} to {unpacked:,} bytes; a real one to {most_unpacked:g} times its size at most"
+    if unpacked > max(small, most_unpacked * size):
+        return f"unpacks from {size:,} to {unpacked:,} bytes; at most {max(small, most_unpacked * size):,.0f} are read"
     return None
-
-
-SMALL_ROWS, SMALL_BYTES = 100_000, 16 * MEBIBYTE
 
 
 # --- UBJSON, in which XGBoost keeps its models: its own parser ends the process over what is nested deeply, or claims too much.

@@ -238,7 +238,8 @@ def download(url: str, part: Path, patience: Patience, progress: Progress = lamb
     except Interrupted as error:
         raise Unreachable(f"the source did not answer well: {error}. What came is kept; run again to go on") from error
     except TaxiError:
-        remove(part), remove(note)
+        for left in (part, note):
+            remove(left)
         raise
     remove(note)
     return found

@@ -2,9 +2,7 @@
 
 import csv
 import io
-import struct
 import zipfile
-import zlib
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,17 +11,14 @@ import pandas as pd
 import shapefile
 
 from taxi.errors import BadFile
-from taxi.unpacking import zip_fault
+from taxi.unpacking import NO_ARCHIVE, zip_fault
 
 FEET_PER_MILE = 5280.0
 LAST_ZONE = 265
 MOST_BYTES = 32 * 1024**2  # of a zone file, packed or not; the publisher's have 12 kB and 1 MB
 LOOKUP = {"LocationID": "int64", "Borough": "str", "Zone": "str", "service_zone": "str"}
 # What the parsers of ZIP, shapes and tables raise over bytes that are none.
-UNREADABLE = (
-    ValueError, KeyError, TypeError, IndexError, EOFError, AssertionError, NotImplementedError, RuntimeError,
-    zipfile.BadZipFile, zlib.error, struct.error, shapefile.ShapefileException,
-)  # fmt: skip
+UNREADABLE = (*NO_ARCHIVE, TypeError, IndexError, AssertionError, shapefile.ShapefileException)
 
 
 def ring_centroid(ring: np.ndarray) -> tuple[float, float, float]:

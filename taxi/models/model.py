@@ -25,7 +25,7 @@ PLANNED_FOLDER = "planned"
 # What the parsers raise over bytes that are not a model's.
 UNREADABLE = (
     KeyError, ValueError, TypeError, AttributeError, IndexError, EOFError, MemoryError,
-    FileNotFoundError, BadZipFile, zlib.error, arrow.ArrowException, XGBoostError,
+    OSError, BadZipFile, zlib.error, arrow.ArrowException, XGBoostError,
 )  # fmt: skip
 
 
