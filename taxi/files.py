@@ -145,6 +145,17 @@ def read_json(path: Path, remedy: str = "Move it away and run the command again"
         raise Damaged(f"expected JSON at {path}; it cannot be read as any: {error}. {remedy}") from error
 
 
+def read_yaml(path: Path, remedy: str = "Restore it from git") -> Any:
+    """Read a YAML file; one that is damaged, by merge marks say, raises Damaged, which names it."""
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise Damaged(f"expected YAML at {path}; it cannot be read as any: {said}. {remedy}") from error
+
+
 def read_kept(path: Path) -> dict[str, Any]:
     """Read a JSON object that is kept to save work, a cache; an empty one where there is none, or it is damaged: it is made anew."""
     if not path.is_file():

@@ -481,7 +481,7 @@ def parse_values(given: Sequence[str]) -> dict[str, Any]:
     for text in given:
         name, sign, value = text.partition("=")
         if not sign or not name or name in values:
-            raise UsageError(f"expected parameters as name=value, each once; got {text!r}")
+            raise UsageError(f"expected a parameter as name=value, each once; got {text!r}")
         try:
             values[name] = yaml.safe_load(value)
         except (yaml.YAMLError, ValueError, RecursionError) as error:

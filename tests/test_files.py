@@ -15,6 +15,7 @@ from taxi.files import (
     read_json,
     read_kept,
     read_model,
+    read_yaml,
     remove_staging,
     sha256_tree,
     staged,
@@ -82,6 +83,19 @@ def test_a_file_that_is_no_json_is_named_with_what_to_do(content, tmp_path):
             read(path)
         assert str(path) in str(said.value)
         assert "\n" not in str(said.value) and len(str(said.value)) < 400 + len(str(path))
+
+
+@pytest.mark.parametrize(
+    "content", [b"<<<<<<< HEAD\na: 1\n=======\na: 2\n", b"a: [1", b"a: 2026-13-45", b"\xff\xfea", b"a: " + b"[" * 5000]
+)
+def test_a_file_that_is_no_yaml_is_named(content, tmp_path):
+    path = tmp_path / "published.yaml"
+    path.write_bytes(content)
+
+    with pytest.raises(Damaged, match=rf"expected YAML at {path}") as said:
+        read_yaml(path)
+
+    assert "\n" not in str(said.value)
 
 
 @pytest.mark.parametrize("content", [*DAMAGED, b"[1]", b"7"])

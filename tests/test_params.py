@@ -159,8 +159,8 @@ def test_the_doctor_says_the_same_as_every_command(checkout: Path) -> None:
         (["each=[1"], "expected the value of each as in YAML; got '[1': line 1: expected ',' or ']'"),
         (["each=2026-13-45"], "month must be in 1..12"),
         ([f"each={'[' * 5000}"], "expected the value of each as in YAML"),
-        (["each=1", "each=2"], "expected parameters as name=value, each once; got 'each=2'"),
-        (["each"], "expected parameters as name=value, each once; got 'each'"),
+        (["each=1", "each=2"], "expected a parameter as name=value, each once; got 'each=2'"),
+        (["each"], "expected a parameter as name=value, each once; got 'each'"),
     ],
     ids=["a list not closed", "month 13", "deep", "twice", "no value"],
 )

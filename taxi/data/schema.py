@@ -156,15 +156,17 @@ def _is_number(kind: arrow.DataType) -> bool:
     return any(is_known(kind) for is_known in known)
 
 
-def _check_type(published: arrow.DataType, name: str) -> None:
+def check_type(published: arrow.DataType, name: str) -> None:
+    """Raise BadFile unless a canonical column can be made of one of this type; nothing of it is read for that."""
     kind = _ARROW.field(name).type
     is_time = arrow.types.is_timestamp(published) and published.tz is None
     if not (is_time if arrow.types.is_timestamp(kind) else _is_number(published)):
-        raise BadFile("wrong-type", f"expected {name} as {kind}; it is {published}")
+        wanted = "a timestamp without a zone" if arrow.types.is_timestamp(kind) else kind
+        raise BadFile("wrong-type", f"expected {name} as {wanted}; it is {published}")
 
 
 def _cast(column: arrow.ChunkedArray, name: str, kind: arrow.DataType) -> arrow.ChunkedArray:
-    _check_type(published := column.type, name)
+    check_type(published := column.type, name)
     try:
         return column.cast(kind, safe=not arrow.types.is_timestamp(kind))
     except arrow.ArrowInvalid as error:
@@ -192,7 +194,7 @@ def read_published(path: Path, service: str) -> pd.DataFrame:
     with open_published(path) as file:
         names = published_names(file.schema_arrow.names, service)
         for name, published in names.items():
-            _check_type(file.schema_arrow.field(published).type, name)
+            check_type(file.schema_arrow.field(published).type, name)
         table = file.read(columns=list(names.values()))
     return canonical_columns(table, service)
 

@@ -166,7 +166,7 @@ def find_packages(settings: Settings) -> Diagnosis:
     lock = settings.root / "requirements.lock"
     if not lock.is_file():
         return Diagnosis("packages", "warn", f"there is no {lock} to hold them against", "restore it from git")
-    text = lock.read_text(encoding="utf-8")
+    text = lock.read_text(encoding="utf-8", errors="replace")
     if differ := differing_packages(text):
         said = f"{len(differ)} packages are not as locked: {', '.join(differ[:5])}{' …' * (len(differ) > 5)}"
         return Diagnosis("packages", "broken", said, "make setup (it installs what is locked)")
