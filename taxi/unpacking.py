@@ -175,14 +175,44 @@ def _skip_container(data: bytes, at: int, kind: bytes, depth: int) -> int:
         if size > len(data) - at:
             raise ValueError(f"{count:,} numbers in {len(data) - at:,} bytes")
         return at + size
-    closing = b"]" if kind == b"[" else b"}"
+    closing, tree = b"]" if kind == b"[" else b"}", dict[bytes, tuple[int, int]]()
     while count:
         if count < 0 and data[at : at + 1] == closing:
-            return at + 1
+            at += 1
+            break
+        name = b""
         if kind == b"{":
             length, at = _count(data, at)
-            at += length
+            name, at = data[at : at + length], at + length
         inner, at = (of, at) if of else (data[at : at + 1], at + 1)
-        at = _skip(data, at, inner, depth + 1)
+        begun, at = at, _skip(data, at, inner, depth + 1)
+        if name in TREE:
+            tree[name] = (begun, at)
         count -= 1
+    if tree:
+        _check_tree({name: _numbers(data[begun:end], TREE[name]) for name, (begun, end) in tree.items()})
     return at
+
+
+# The arrays of a booster's tree that its predictor follows without a look: where each node goes on, by which feature, and how.
+TREE = {b"left_children": b"l", b"right_children": b"l", b"split_indices": b"l", b"split_type": b"U"}
+MOST_FEATURES = 1000
+
+
+def _numbers(value: bytes, of: bytes) -> np.ndarray:
+    if not value.startswith(b"$" + of + b"#"):
+        raise ValueError("a tree whose nodes are not as XGBoost writes them")
+    count, begun = _count(value, 3)
+    return np.frombuffer(value, {b"l": ">i4", b"U": "u1"}[of], count, begun)
+
+
+def _check_tree(arrays: dict[bytes, np.ndarray]) -> None:
+    """Raise ValueError unless every way down from the root ends, at nodes that are there, and no feature is out of reach."""
+    left, right, feature, kind = (arrays.get(name, np.empty(0)) for name in TREE)
+    children = np.concatenate([left, right])
+    children = children[children != -1]
+    whole = 0 < len(left) == len(right) == len(feature) == len(kind)
+    there = ((children > 0) & (children < len(left))).all()
+    once = there and (np.bincount(children, minlength=1) <= 1).all()
+    if not (whole and once and ((feature >= 0) & (feature < MOST_FEATURES)).all() and not kind.any()):
+        raise ValueError("a tree that leads back, or to what is not there")

@@ -163,10 +163,21 @@ def hostile_files(folder: Path) -> dict[str, Callable[[], object]]:
         "recipe.json: empty": lambda: (folder / "recipe.json").write_text("{}"),
         "trunk.ubj: deep": lambda: (folder / "trunk.ubj").write_bytes(HOSTILE["nested lists"]),
         "trunk.ubj: empty": lambda: (folder / "trunk.ubj").write_bytes(b"{}"),
+        "trunk.ubj: back": lambda: renumber(folder / "trunk.ubj", b"left_children", 0),
+        "trunk.ubj: away": lambda: renumber(folder / "trunk.ubj", b"right_children", 1_000_000),
+        "trunk.ubj: feature": lambda: renumber(folder / "trunk.ubj", b"split_indices", 100_000_000),
         "planned/trunk.ubj": lambda: (folder / "planned/trunk.ubj").write_bytes(HOSTILE["numbers that are not there"]),
         "tables.npz: claims": lambda: claim(folder / "tables.npz"),
         "tables.npz: others": lambda: np.savez(folder / "tables.npz", a=np.zeros(3)),
     }
+
+
+def renumber(path: Path, name: bytes, to: int) -> None:
+    """Let the root of the first tree go on at another node, or by another feature: XGBoost's predictor would end the process."""
+    content = bytearray(path.read_bytes())
+    begun = content.index(name) + len(name) + len(b"[$l#L") + 8
+    content[begun : begun + 4] = struct.pack(">i", to)
+    path.write_bytes(content)
 
 
 def claim(path: Path) -> None:
@@ -176,8 +187,11 @@ def claim(path: Path) -> None:
         archive.writestr("a.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode())
 
 
-NAMES = ["zones.parquet: rows", "zones.parquet: texts", "zones.parquet: cut off", "recipe.json: deep", "recipe.json: large",
-         "recipe.json: empty", "trunk.ubj: deep", "trunk.ubj: empty", "planned/trunk.ubj", "tables.npz: claims", "tables.npz: others"]  # fmt: skip
+NAMES = [
+    "zones.parquet: rows", "zones.parquet: texts", "zones.parquet: cut off", "recipe.json: deep", "recipe.json: large", "recipe.json: empty",
+    "trunk.ubj: deep", "trunk.ubj: empty", "trunk.ubj: back", "trunk.ubj: away", "trunk.ubj: feature", "planned/trunk.ubj",
+    "tables.npz: claims", "tables.npz: others",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -74,7 +74,8 @@ def make_model(folder: Path) -> tuple[list[Path], Read]:
     )
     model = fit_model(build_trips(400), read_zones(city), quick, params.features)
     save_model(model, folder / "model")
-    return sorted((folder / "model").iterdir()), lambda path: load_model(path.parent)
+    trips = build_trips(40)
+    return sorted((folder / "model").iterdir()), lambda path: load_model(path.parent).predict(trips)
 
 
 def make_json(folder: Path) -> tuple[list[Path], Read]:
