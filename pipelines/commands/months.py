@@ -23,6 +23,7 @@ from pipelines.runtime import begin_flow, load_checked
 from pipelines.terminal import show_summary
 from taxi.config import NOTEBOOKS, SERVICES, Settings, load_settings, sqlite_file
 from taxi.errors import MonthRefused, NotPublished, UsageError
+from taxi.files import Damaged
 from taxi.months import iterate_months
 
 if TYPE_CHECKING:
@@ -222,11 +223,18 @@ def _last_results(settings: Settings, service: str) -> list["MonthResult"]:
 @app.command()
 def status(service: AnyService = None) -> None:
     """Show the months on hand, the champion, and the last verdicts."""
-    settings = load_settings()
+    settings, damaged = load_settings(), []
     for one in [service] if service else SERVICES:
         on_hand = settings.months_on_hand(one)
         held = f"{len(on_hand)} months on hand, {on_hand[0]} to {on_hand[-1]}" if on_hand else "no months on hand"
         print(f"{one}: {held}; {_champion(settings, one)}")
-        for result in _last_results(settings, one):
+        try:
+            results = _last_results(settings, one)
+        except Damaged as error:
+            damaged.append(error)
+            continue
+        for result in results:
             words = ", ".join([result.verdict or "–", *result.alarms])
             print(f"  {result.month}  {result.status:8}  {words:32}  {result.reason}")
+    if damaged:
+        raise Damaged("; ".join(map(str, damaged)))
