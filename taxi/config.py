@@ -206,7 +206,11 @@ def secret_file(name: str) -> Path | None:
 def _read_secret(name: str) -> str:
     """Return the secret: no settings hold it, so that none can show it."""
     path = secret_file(name)
-    return path.read_text(encoding="utf-8") if path else os.environ.get(name, "")
+    try:
+        return path.read_text(encoding="utf-8") if path else os.environ.get(name, "")
+    except UnicodeDecodeError as error:
+        place = f"byte {error.start + 1} is none"
+        raise UsageError(f"expected text in UTF-8 in the file that {name}_FILE names, {path}; {place}") from None
 
 
 def load_api_keys() -> list[str]:

@@ -1,7 +1,9 @@
 """Atomic file writes (staged, synced, renamed), file locks between processes, and SHA-256 hashes."""
 
+import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -18,6 +20,7 @@ from taxi.errors import TaxiError
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+_LOG = logging.getLogger(__name__)
 STAGING_MARK = ".part-"
 Document = TypeVar("Document")
 
@@ -50,6 +53,28 @@ def publish(staged: Path, target: Path) -> None:
     _sync(target.parent)
 
 
+class NoRoom(TaxiError):
+    """A file could not be written whole: the disk is full, or a limit is reached; nothing else is wrong."""
+
+
+NO_ROOM = {
+    errno.ENOSPC: "no space left on its disk",
+    errno.EDQUOT: "the quota of its disk is used up",
+    errno.EFBIG: "the largest size that a file may have here (ulimit -f) is reached",
+}
+
+
+@contextmanager
+def making_room_known(target: Path) -> Iterator[None]:
+    """Turn a full disk, a quota or a file-size limit into NoRoom, which names the file; the system's error names none."""
+    try:
+        yield
+    except OSError as error:
+        if why := NO_ROOM.get(error.errno or 0):
+            raise NoRoom(f"cannot write {target}: {why}; make room and run again: nothing was half-written") from error
+        raise
+
+
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
     """Give a temporary path beside ``target``; publish it if the block ends well, remove it if it raises."""
@@ -57,8 +82,9 @@ def staged(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.stem}{STAGING_MARK}{os.getpid()}-{uuid.uuid4().hex[:8]}{target.suffix}")
     try:
-        yield part
-        publish(part, target)
+        with making_room_known(target):
+            yield part
+            publish(part, target)
     finally:
         remove(part)
 
@@ -101,15 +127,45 @@ def append_json(path: Path, rows: Iterable[Any]) -> None:
     if not lines:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as stream:
+    with making_room_known(path), open(path, "a", encoding="utf-8") as stream:
         stream.writelines(lines)
         stream.flush()
         os.fsync(stream.fileno())
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+class Damaged(TaxiError):
+    """A file of this installation that does not hold what it should; the message names it and says what to do."""
+
+
+def read_json(path: Path, remedy: str = "Move it away and run the command again") -> Any:
+    """Read a JSON file; one that is damaged raises Damaged, which names it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"expected JSON at {path}; it cannot be read as any: {error}. {remedy}") from error
+
+
+def read_yaml(path: Path, remedy: str = "Restore it from git") -> Any:
+    """Read a YAML file; one that is damaged, by merge marks say, raises Damaged, which names it."""
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise Damaged(f"expected YAML at {path}; it cannot be read as any: {said}. {remedy}") from error
+
+
+def read_kept(path: Path) -> dict[str, Any]:
+    """Read a JSON object that is kept to save work, a cache; an empty one where there is none, or it is damaged: it is made anew."""
+    if not path.is_file():
+        return {}
+    try:
+        kept = read_json(path, "It is made anew")
+    except Damaged as error:
+        _LOG.warning("%s", error)
+        return {}
+    return kept if isinstance(kept, dict) else {}
 
 
 @cache
@@ -142,7 +198,7 @@ def write_model(path: Path, document: object) -> None:
 def read_model(path: Path, kind: type[Document], what: str, remedy: str) -> Document:
     """Read a JSON file as a typed document.
 
-    A damaged file, or one of something else, raises TaxiError that names ``what`` was expected, the path, the faults and the
+    A damaged file, or one of something else, raises Damaged that names ``what`` was expected, the path, the faults and the
     ``remedy``.
     """
     from pydantic import ValidationError
@@ -152,7 +208,7 @@ def read_model(path: Path, kind: type[Document], what: str, remedy: str) -> Docu
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc'])) or 'as a whole'}: {fault['msg']}" for fault in error.errors()]
         listed = "; ".join(faults[:3]) + f"; and {len(faults) - 3} more" * (len(faults) > 3)
-        raise TaxiError(f"expected {what} as JSON at {path}; it cannot be read as one: {listed}. {remedy}") from error
+        raise Damaged(f"expected {what} as JSON at {path}; it cannot be read as one: {listed}. {remedy}") from error
     return document
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from taxi.config import PACKAGE
-from taxi.files import locked, read_json, sha256_file, sha256_json, sha256_tree, write_json
+from taxi.files import Damaged, locked, read_json, read_kept, sha256_file, sha256_json, sha256_tree, write_json
 
 PRESENTATION = "taxi.reporting"
 Json = dict[str, Any]
@@ -63,9 +63,15 @@ def code_of(*roots: str) -> str:
 
 def imports_of(notebook: Path) -> list[str]:
     """Return the dotted names that a notebook's code cells import; where a cell is no plain Python, all modules of the package."""
-    cells = [cell for cell in read_json(notebook)["cells"] if cell["cell_type"] == "code"]
+    content = read_json(notebook, "Restore it from git")
     try:
-        return sorted(set[str]().union(*(_imported("".join(cell["source"])) for cell in cells)))
+        sources = ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"]
+    except (KeyError, TypeError) as error:
+        raise Damaged(
+            f"expected a notebook at {notebook}; it has no {error} as one has. Restore it from git"
+        ) from error
+    try:
+        return sorted(set[str]().union(*map(_imported, sources)))
     except SyntaxError:  # IPython's magic, say: it may import anything
         files = [path.relative_to(PACKAGE.parent).with_suffix("") for path in PACKAGE.rglob("*.py")]
         return sorted(".".join(file.parts) for file in files)
@@ -88,7 +94,7 @@ def hash_path(path: Path) -> str | None:
 
 def kept_result(path: Path, fingerprint: str) -> Json | None:
     """Return the JSON result at ``path`` if ``fingerprint`` is its own; None if it is to be made."""
-    result = read_json(path) if path.is_file() else {}
+    result = read_kept(path)
     return result if result.get("fingerprint") == fingerprint else None
 
 
@@ -110,6 +116,6 @@ class Shelf:
         place = self.place(kind, made_from)
         kept = place.with_suffix(".json")
         with locked(self.folder / ".locks" / f"{place.name}.lock"):
-            if not kept.is_file():
+            if "result" not in read_kept(kept):
                 write_json(kept, {"made_from": made_from, "result": make(place)})
         return dict(read_json(kept)["result"])

@@ -1,60 +1,121 @@
-"""Parameters: the schema of ``params.yaml``, every number that decides something, typed and checked."""
+"""Parameters: the schema of ``params.yaml``, every number that decides something, typed, bounded and checked."""
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, time
+from difflib import get_close_matches
+from operator import le, lt
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from taxi.config import find_root
 from taxi.errors import UsageError
 
 # --- What every section of ``params.yaml`` is: a name that is not known is an error, and nobody changes a value once it is read.
 
+SIGNS = {"<": lt, "<=": le}
+
 
 class Section(BaseModel):
-    """A part of ``params.yaml``."""
+    """A part of ``params.yaml``; ``relations`` say how its numbers must lie to each other, as ``low <= high``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    relations: ClassVar[tuple[str, ...]] = ()
+
+    def entry(self, name: str) -> Any:
+        """Return the entry of a dotted name; of a pair, 0 is the first number and 1 the second."""
+        value: Any = self
+        for part in name.split("."):
+            value = value[int(part)] if part.isdigit() else getattr(value, part)
+        return value
+
+    @model_validator(mode="after")
+    def _hold_relations(self) -> Self:
+        for relation in self.relations:
+            first, sign, second = relation.split()
+            low, high = self.entry(first), self.entry(second)
+            if not SIGNS[sign](low, high):
+                facts = {"relation": relation, "low": f"{low:g}", "high": f"{high:g}", "entry": first}
+                raise PydanticCustomError("relation", "expected {relation}; got {low} and {high}", facts)
+        return self
+
+
+def _rising(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise PydanticCustomError("rising", "Input should have the smaller number first")
+    return pair
+
+
+def _falling(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] < pair[1]:
+        raise PydanticCustomError("falling", "Input should have the larger number first")
+    return pair
+
+
+# --- Kinds of values. A percentage in the place of a share or a ratio is out of bounds: such a limit would never be passed.
+
+Rising, Falling = AfterValidator(_rising), AfterValidator(_falling)
+Share = Annotated[float, Field(ge=0, le=1)]
+Part = Annotated[float, Field(gt=0, le=1)]
+Ratio = Annotated[float, Field(gt=1, le=10)]
+RowsRatio = Annotated[float, Field(gt=1, le=50)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Months = Annotated[int, Field(ge=1, le=240)]
+Days = Annotated[int, Field(ge=1, le=3660)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Minutes = Annotated[float, Field(ge=0, le=1440)]
+Milliseconds = Annotated[float, Field(gt=0, le=60_000)]
+Hour = Annotated[int, Field(ge=0, le=23)]
+DaysOfMonth = Annotated[int, Field(ge=0, le=31)]
+Miles = Annotated[float, Field(ge=0, le=500)]
+Speed = Annotated[float, Field(ge=0, le=200)]
+Dollars = Annotated[float, Field(ge=0, le=1000)]
+Rounds = Annotated[int, Field(ge=1, le=10_000)]
+Depth = Annotated[int, Field(ge=1, le=16)]
+Weight = Annotated[float, Field(ge=0, le=10**6)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Text = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 # --- Section ``alarms`` of ``params.yaml``: from where on something is told, to whom, and without effect on any month.
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
 
 
 class Owners(Section):
     """Who is asked to act, by the kind of trouble."""
 
-    data: str = Field(min_length=1)
-    model: str = Field(min_length=1)
-    service: str = Field(min_length=1)
-    operations: str = Field(min_length=1)
+    data: Text
+    model: Text
+    service: Text
+    operations: Text
 
 
 class AlarmParams(Section):
     """When the alarms go off. Pairs are: from where on a warning, from where on an error."""
 
+    relations = ("live_least <= live_trips",)
+
     volume_error: Share
-    rmse_error: float = Field(gt=1)
-    coverage_error: tuple[Share, Share]
-    champion_months: tuple[Count, Count]
-    overdue_days: tuple[Count, Count]
-    stalled_months: Count
+    rmse_error: Ratio
+    coverage_error: Annotated[tuple[Share, Share], Rising]
+    champion_months: Annotated[tuple[Months, Months], Rising]
+    overdue_days: Annotated[tuple[Days, Days], Rising]
+    stalled_months: Months
     live_trips: Count
     live_least: Count
-    live_hours: float = Field(gt=0)
-    live_rmse_ratio: tuple[float, float]
-    live_volume: tuple[Share, Share]
+    live_hours: Annotated[float, Field(gt=0, le=8784)]
+    live_rmse_ratio: Annotated[tuple[Ratio, Ratio], Rising]
+    live_volume: Annotated[tuple[Share, Share], Falling]
     live_volume_least: Count
-    live_p99_ms: tuple[float, float]
-    live_every_minutes: float = Field(gt=0)
-    channels_env: str = Field(pattern=r"^[A-Z][A-Z0-9_]*$")
-    channel_seconds: float = Field(gt=0)
-    runbook: str = Field(min_length=1)
+    live_p99_ms: Annotated[tuple[Milliseconds, Milliseconds], Rising]
+    live_every_minutes: Annotated[Minutes, Field(gt=0)]
+    channels_env: str = Field(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=200)
+    channel_seconds: Seconds
+    runbook: Text
     owners: Owners
 
 
@@ -65,18 +126,18 @@ class ExperimentParams(Section):
     """Champion against challenger on live trips. Shares, levels and effects are of 1."""
 
     mode: Literal["none", "shadow", "share"]
-    share: float = Field(ge=0, le=1)
+    share: Share
     salt: str = Field(min_length=1, max_length=16)
     since: datetime | None
     metric: Literal["rmse", "mae"]
     effect: float = Field(gt=0, lt=1)
     alpha: float = Field(gt=0, lt=0.5)
     power: float = Field(ge=0.5, lt=1)
-    planned_trips: int = Field(ge=1000)
-    least_days: int = Field(ge=2)
+    planned_trips: int = Field(ge=1000, le=10**9)
+    least_days: int = Field(ge=2, le=366)
     ratio_alpha: float = Field(gt=0, lt=0.5)
-    fallback_limit: float = Field(ge=0, le=1)
-    unpaired_limit: float = Field(ge=0, le=1)
+    fallback_limit: Share
+    unpaired_limit: Share
 
     @property
     def start(self) -> datetime | None:
@@ -90,13 +151,13 @@ class ExperimentParams(Section):
 class ServeParams(Section):
     """How the service behaves; all but the address is reread while it runs. Rates and bursts are per key or address."""
 
-    poll_seconds: float = Field(gt=0)
-    rate_per_second: float = Field(gt=0)
-    burst: int = Field(ge=1)
-    body_bytes: int = Field(ge=1000)
-    body_seconds: float = Field(gt=0)
-    answer_seconds: float = Field(gt=0)
-    drain_seconds: float = Field(ge=0)
+    poll_seconds: Seconds
+    rate_per_second: float = Field(gt=0, le=10**6)
+    burst: Count
+    body_bytes: int = Field(ge=1000, le=10**9)
+    body_seconds: Seconds
+    answer_seconds: Seconds
+    drain_seconds: float = Field(ge=0, le=3600)
 
 
 MonitorRule = Literal["volume", "null-block", "rmse", "coverage", "slice-rmse", "input-drift", "prediction-drift"]
@@ -106,55 +167,67 @@ ASIDE = {"alarms", "experiment", "release", "search", "serve"}
 class CleanParams(Section):
     """Which trips are kept (minutes)."""
 
-    min_minutes: float = Field(gt=0)
-    max_minutes: float = Field(gt=0)
+    relations = ("min_minutes < max_minutes",)
+
+    min_minutes: Annotated[Minutes, Field(gt=0)]
+    max_minutes: Minutes
 
 
 class AcceptParams(Section):
     """When a month as a whole is refused or accepted with warnings. Shares are of 1."""
 
-    kept_share_warn: float
-    kept_share_refuse: float
-    reason_share_warn: float
-    reason_share_refuse: float
-    rows_ratio_warn: float
-    rows_ratio_refuse: float
-    week_ratio_warn: float
-    week_ratio_refuse: float
-    week_ratio_agrees: float
-    rows_ratio_agrees: float
-    history_months: int = Field(ge=1)
-    missing_days_warn: int
-    missing_days_refuse: int
-    null_share_jump_warn: float
-    null_share_jump_refuse: float
-    missing_share_refuse: float
-    quiet_from: tuple[int, int]
-    night_share_warn: float
-    night_share_refuse: float
-    hour_fit_gain: float
-    hour_overlap_warn: float
-    hour_overlap_refuse: float
-    zone_overlap_warn: float
-    zone_overlap_refuse: float
-    zone_swap_gain: float
-    vendor_overlap_warn: float
-    vendor_overlap_refuse: float
-    median_minutes: tuple[float, float]
-    median_miles: tuple[float, float]
-    median_mph: tuple[float, float]
-    median_dollars: tuple[float, float]
-    minutes_ratio_refuse: float
-    miles_ratio_refuse: float
-    speed_ratio_refuse: float
-    dollars_ratio_refuse: float
+    relations = (
+        *(f"{name}_refuse <= {name}_warn" for name in ("kept_share", "hour_overlap", "zone_overlap", "vendor_overlap")),
+        *(f"{name}_warn <= {name}_refuse" for name in ("reason_share", "rows_ratio", "week_ratio", "missing_days")),
+        *(f"{name}_warn <= {name}_refuse" for name in ("null_share_jump", "night_share")),
+        "week_ratio_agrees <= week_ratio_refuse",
+    )
+
+    most_rows: Count
+    least_row_bytes: Annotated[float, Field(ge=0, le=1000)]
+    most_unpacked: Annotated[float, Field(ge=1, le=1000)]
+    kept_share_warn: Share
+    kept_share_refuse: Share
+    reason_share_warn: Share
+    reason_share_refuse: Share
+    rows_ratio_warn: RowsRatio
+    rows_ratio_refuse: RowsRatio
+    week_ratio_warn: Ratio
+    week_ratio_refuse: Ratio
+    week_ratio_agrees: Ratio
+    rows_ratio_agrees: RowsRatio
+    history_months: Months
+    missing_days_warn: DaysOfMonth
+    missing_days_refuse: DaysOfMonth
+    null_share_jump_warn: Share
+    null_share_jump_refuse: Share
+    missing_share_refuse: Share
+    quiet_from: Annotated[tuple[Hour, Hour], Rising]
+    night_share_warn: Share
+    night_share_refuse: Share
+    hour_fit_gain: Share
+    hour_overlap_warn: Share
+    hour_overlap_refuse: Share
+    zone_overlap_warn: Share
+    zone_overlap_refuse: Share
+    zone_swap_gain: Share
+    vendor_overlap_warn: Share
+    vendor_overlap_refuse: Share
+    median_minutes: Annotated[tuple[Minutes, Minutes], Rising]
+    median_miles: Annotated[tuple[Miles, Miles], Rising]
+    median_mph: Annotated[tuple[Speed, Speed], Rising]
+    median_dollars: Annotated[tuple[Dollars, Dollars], Rising]
+    minutes_ratio_refuse: Ratio
+    miles_ratio_refuse: Ratio
+    speed_ratio_refuse: Ratio
+    dollars_ratio_refuse: Ratio
 
 
 class FeatureParams(Section):
     """How history is learnt."""
 
-    smoothing: float
-    folds: int
+    smoothing: Weight
+    folds: int = Field(ge=2, le=100)
 
 
 class ModelParams(Section):
@@ -162,36 +235,36 @@ class ModelParams(Section):
 
     kind: Literal["xgboost", "linear", "pair-median"]
     planned: bool
-    window_months: int = Field(ge=1)
-    half_life_days: float = Field(gt=0)
+    window_months: Months
+    half_life_days: float = Field(gt=0, le=100_000)
     season_doubt: float = Field(ge=0, lt=1)
-    max_rows: int = Field(ge=1)
-    calibration_days: int = Field(ge=1)
-    trips_per_round: int = Field(ge=1)
-    rounds: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
-    max_depth: int = Field(ge=1)
-    colsample_bytree: float = Field(gt=0, le=1)
-    head_rounds: int = Field(ge=1)
-    head_learning_rate: float = Field(gt=0)
-    head_max_depth: int = Field(ge=1)
-    head_colsample_bytree: float = Field(gt=0, le=1)
-    interval_rows: int = Field(ge=1000)
-    interval_rounds: int = Field(ge=1)
-    interval_learning_rate: float = Field(gt=0)
-    interval_max_depth: int = Field(ge=1)
-    planned_rounds: int = Field(ge=1)
-    planned_learning_rate: float = Field(gt=0)
-    planned_max_depth: int = Field(ge=1)
-    planned_head_rounds: int = Field(ge=1)
-    planned_head_learning_rate: float = Field(gt=0)
-    min_child_weight: float = Field(ge=0)
-    subsample: float = Field(gt=0, le=1)
-    reg_lambda: float = Field(ge=0)
+    max_rows: Count
+    calibration_days: Days
+    trips_per_round: Count
+    rounds: Rounds
+    learning_rate: Part
+    max_depth: Depth
+    colsample_bytree: Part
+    head_rounds: Rounds
+    head_learning_rate: Part
+    head_max_depth: Depth
+    head_colsample_bytree: Part
+    interval_rows: int = Field(ge=1000, le=10**9)
+    interval_rounds: Rounds
+    interval_learning_rate: Part
+    interval_max_depth: Depth
+    planned_rounds: Rounds
+    planned_learning_rate: Part
+    planned_max_depth: Depth
+    planned_head_rounds: Rounds
+    planned_head_learning_rate: Part
+    min_child_weight: Weight
+    subsample: Part
+    reg_lambda: Weight
     max_bin: int = Field(ge=2, le=256)
     device: Literal["cpu", "cuda"]
-    threads: int = Field(ge=1)
-    seed: int
+    threads: int = Field(ge=1, le=1024)
+    seed: Seed
 
     def for_planned(self) -> "ModelParams":
         """Return the recipe of the second model: with a distance there is more to learn, for more and deeper trees."""
@@ -204,36 +277,38 @@ class RetrainParams(Section):
 
     policy: Literal["auto", "always", "never"]
     on_alarm: list[MonitorRule]
-    oldest_months: int = Field(ge=0)
-    every_months: int = Field(ge=0)
+    oldest_months: int = Field(ge=0, le=240)
+    every_months: int = Field(ge=0, le=240)
 
 
 class PromoteParams(Section):
     """What a challenger must show."""
 
-    resamples: int = Field(ge=100)
-    confidence: float = Field(gt=0, lt=1)
-    slice_loss: float
-    slice_min_trips: int
-    seed: int
+    resamples: int = Field(ge=100, le=10**6)
+    confidence: float = Field(ge=0.5, lt=1)
+    slice_loss: Share
+    slice_min_trips: Count
+    seed: Seed
 
 
 class MonitorParams(Section):
     """When the monitor speaks up. Effect sizes are unitless; shares and ratios are of 1."""
 
-    sample_rows: int
-    column_drift: float
-    prediction_drift: float
-    drifted_share: float
-    volume_drop: float
-    volume_rise: float
-    null_share_jump: float
-    rmse_ratio: float
-    coverage_low: float
-    coverage_high: float
-    slice_rmse_ratio: float
-    slice_min_trips: int
-    seed: int
+    relations = ("coverage_low < coverage_high",)
+
+    sample_rows: Count
+    column_drift: Part
+    prediction_drift: Part
+    drifted_share: Share
+    volume_drop: Share
+    volume_rise: Annotated[float, Field(gt=0, le=10)]
+    null_share_jump: Share
+    rmse_ratio: Ratio
+    coverage_low: Share
+    coverage_high: Share
+    slice_rmse_ratio: Ratio
+    slice_min_trips: Count
+    seed: Seed
 
 
 class ReleaseParams(Section):
@@ -247,17 +322,24 @@ class ReleaseParams(Section):
 class SearchParams(Section):
     """How much a search for a better recipe may cost."""
 
-    trials: int = Field(ge=1)
-    seconds: float = Field(gt=0)
-    folds: int = Field(ge=1)
-    rows: int = Field(ge=1)
-    judged_rows: int = Field(ge=1)
-    startup_trials: int = Field(ge=1)
-    seed: int
+    trials: Annotated[int, Field(ge=1, le=100_000)]
+    seconds: float = Field(gt=0, le=31 * 86_400)
+    folds: int = Field(ge=1, le=100)
+    rows: Count
+    judged_rows: Count
+    startup_trials: Annotated[int, Field(ge=1, le=100_000)]
+    seed: Seed
 
 
 class Params(Section):
     """All of ``params.yaml``."""
+
+    relations = (
+        "monitor.volume_drop <= alarms.volume_error",
+        "monitor.rmse_ratio <= alarms.rmse_error",
+        "alarms.coverage_error.0 <= monitor.coverage_low",
+        "monitor.coverage_high <= alarms.coverage_error.1",
+    )
 
     clean: CleanParams
     accept: AcceptParams
@@ -276,36 +358,145 @@ class Params(Section):
         """Return what decides the outcome of a month's run: all but what is served, and how recipes are searched."""
         return self.model_dump(mode="json", exclude=ASIDE)
 
-    @field_validator("clean")
-    @classmethod
-    def _ordered(cls, clean: CleanParams) -> CleanParams:
-        if clean.min_minutes >= clean.max_minutes:
-            raise ValueError("clean.min_minutes must be below clean.max_minutes")
-        return clean
+
+# --- Reading ``params.yaml``: each value with the line of its entry, so that what is wrong with it can be found.
+
+MOST_BYTES, DEEPEST, TOLD = 1_000_000, 10, 3
+_EXPONENT = re.compile(r"[-+]?\d+e[-+]?\d+", re.IGNORECASE)  # a number everywhere but in YAML 1.1
+
+
+def _check_shape(text: str) -> None:
+    """Raise YAMLError for what PyYAML cannot be trusted with: nesting ends the process, aliases hide a value's line."""
+    depth = 0
+    for event in yaml.parse(text, yaml.CSafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:
+            fault = "an alias (*)" if depth <= DEEPEST else f"more than {DEEPEST} levels"
+            raise yaml.MarkedYAMLError(problem=f"expected plain values; got {fault}", problem_mark=event.start_mark)  # type: ignore[arg-type]
+
+
+def _content(node: yaml.Node | None, name: str, lines: dict[str, int]) -> Any:
+    """Return a node's content, and enter the line of each entry; raise YAMLError for an entry that is there twice."""
+    if isinstance(node, yaml.SequenceNode):
+        return [_content(inner, f"{name}.{number}", lines) for number, inner in enumerate(node.value)]
+    if isinstance(node, yaml.ScalarNode):
+        return _scalar(node)
+    content: dict[str, Any] = {}
+    for key, value in node.value if node else ():
+        own = key.value if isinstance(key, yaml.ScalarNode) else "?"
+        entry = f"{name}.{own}".lstrip(".")
+        if own in content:
+            fault = f"expected {entry} once; it is in line {lines[entry]} already"
+            raise yaml.MarkedYAMLError(problem=fault, problem_mark=key.start_mark)
+        lines[entry] = key.start_mark.line + 1
+        content[own] = _content(value, entry, lines)
+    return content
+
+
+def _scalar(node: yaml.ScalarNode) -> Any:
+    try:
+        value = yaml.constructor.SafeConstructor().construct_object(node)
+    except ValueError as error:  # a date of month 13, a number of 5,000 digits
+        raise yaml.MarkedYAMLError(problem=f"{node.value[:60]}: {error}", problem_mark=node.start_mark) from error
+    if isinstance(value, str) and not node.style and _EXPONENT.fullmatch(value):
+        return float(value)
+    return datetime.combine(value, time()) if type(value) is date else value
+
+
+def _entries(section: type[Section], prefix: str = "") -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _entries(field.annotation, f"{prefix}{name}.")
+
+
+def _nearest(name: str) -> str:
+    """Return which entry may be meant: one of the same section, else one of such a name in another."""
+    section, _, own = name.rpartition(".")
+    named = {entry.rpartition(".")[2]: entry for entry in _entries(Params)}
+    siblings = [last for before, _, last in (entry.rpartition(".") for entry in _entries(Params)) if before == section]
+    near = get_close_matches(own, siblings, 1) or [named[one] for one in get_close_matches(own, named, 1, 0.8)]
+    return f": did you mean {near[0]}?" if near else ""
+
+
+def _fault(error: ErrorDetails, lines: Mapping[str, int]) -> str:
+    """Return what is wrong with one entry: its line, its name, what was expected, what came."""
+    name = ".".join(map(str, [*error["loc"], *([error["ctx"]["entry"]] if error["type"] == "relation" else [])]))
+    line = next((lines[one] for one in (name, name.rpartition(".")[0]) if one in lines), 0)
+    if error["type"] == "extra_forbidden":
+        said = f"{name} is not known{_nearest(name)}"
+    elif error["type"] == "missing":
+        said = f"{name} is missing"
+    elif error["type"] == "relation":
+        said = f"{'.'.join(map(str, error['loc']))}: {error['msg']}".removeprefix(": ")
+    else:
+        wanted = re.sub(r"^\w+ should ", "to ", error["msg"])
+        said = f"expected {name or 'the sections of parameters'} {wanted}; got {error['input']!r:.60}"
+    return f"line {line}: {said}" if line else said
+
+
+def _validate(content: Any, named: str, lines: Mapping[str, int]) -> Params:
+    try:
+        return Params.model_validate_json(json.dumps(content, default=str))
+    except ValidationError as error:
+        errors = sorted(error.errors(include_url=False), key=lambda one: one["type"] == "missing")
+        more = f"; and {len(errors) - TOLD} more" if len(errors) > TOLD else ""
+        faults = "; ".join(_fault(one, lines) for one in errors[:TOLD])
+        raise UsageError(f"{named}: {faults}{more}") from error
 
 
 def load_params(path: Path | None = None) -> Params:
-    """Read and check ``params.yaml``; an unknown, missing or mistyped entry raises UsageError that names it."""
-    path = path or find_root() / "params.yaml"
+    """Read and check ``params.yaml``; an unknown, repeated, missing, mistyped or senseless entry raises UsageError that names it."""
+    path, lines = path or find_root() / "params.yaml", dict[str, int]()
+    if (size := path.stat().st_size) > MOST_BYTES:
+        raise UsageError(f"{path.name}: expected {MOST_BYTES:,} bytes at most; it has {size:,}")
+    raw = path.read_bytes()
     try:
-        return Params.model_validate(yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader))
-    except (ValidationError, yaml.YAMLError) as error:
-        raise UsageError(f"{path.name}: {error}") from error
+        text = raw.decode("utf-8-sig")
+        _check_shape(text)
+        content = _content(yaml.compose(text, yaml.CSafeLoader), "", lines)
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UsageError(
+            f"{path.name}: line {line}: expected text in UTF-8; got the byte 0x{raw[error.start]:02x}: save it as UTF-8"
+        ) from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path.name}: {_yaml_fault(error, text)}") from error
+    return _validate(content, path.name, lines)
+
+
+def _yaml_fault(error: yaml.YAMLError, text: str) -> str:
+    """Return PyYAML's error in one line; of a character that it refuses it knows the place in the text only."""
+    mark, place = getattr(error, "problem_mark", None), getattr(error, "position", 0)
+    said = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+    return f"line {mark.line + 1 if mark else text.count(chr(10), 0, place) + 1}: {' '.join(said.split())}"
 
 
 # --- Other values than those of ``params.yaml``, for one run: given as ``section.name=value``, checked as the file is.
 
 
+def parse_values(given: Sequence[str]) -> dict[str, Any]:
+    """Return name to value for texts like ``rows=60``, values as in YAML; raise UsageError for others, and for a name given twice."""
+    values: dict[str, Any] = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign or not name or name in values:
+            raise UsageError(f"expected a parameter as name=value, each once; got {text!r}")
+        try:
+            values[name] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            fault = _yaml_fault(error, value) if isinstance(error, yaml.YAMLError) else error
+            raise UsageError(f"expected the value of {name} as in YAML; got {value!r:.60}: {fault}") from error
+    return values
+
+
 def parse_overrides(given: Sequence[str], sections: Sequence[str]) -> dict[str, Any]:
     """Return ``section.name`` to value for texts like ``model.rounds=60``; raise UsageError for others."""
-    found = {}
-    for text in given:
-        name, there, value = text.partition("=")
-        if not there or name.partition(".")[0] not in sections or "." not in name:
-            listed = ", ".join(sections)
-            raise UsageError(f"expected a parameter as section.name=value, section one of {listed}; got {text!r}")
-        found[name] = yaml.safe_load(value)
-    return found
+    values = parse_values(given)
+    if wrong := [name for name in values if "." not in name or name.partition(".")[0] not in sections]:
+        listed = ", ".join(sections)
+        raise UsageError(f"expected a parameter as section.name=value, section one of {listed}; got {wrong[0]!r}")
+    return values
 
 
 def override(params: Params, values: dict[str, Any]) -> Params:
@@ -314,7 +505,4 @@ def override(params: Params, values: dict[str, Any]) -> Params:
     for name, value in values.items():
         section, _, entry = name.partition(".")
         content[section][entry] = value
-    try:
-        return Params.model_validate(content)
-    except ValidationError as error:
-        raise UsageError(f"params.yaml with {values}: {error}") from error
+    return _validate(content, f"params.yaml with {', '.join(values)}", {})

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from taxi.config import TLC_SITE, load_alarm_channels, load_api_keys, load_settings, sqlite_file
+from taxi.errors import UsageError
 
 PLACES = ("SOURCE", "DATA", "REPORTS", "PREDICTIONS", "METRICS", "ENGINE", "SCHEDULER", "ATTEMPT")
 
@@ -108,3 +109,17 @@ def test_secrets_are_read_from_a_file_first_and_its_place_counts_from_the_root(
 
     monkeypatch.delenv("TAXI_API_KEYS_FILE")
     assert load_api_keys() == ["json://elsewhere"]
+
+
+def test_a_secret_in_another_encoding_is_told_by_its_file_and_not_shown(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "keys").write_bytes("canary".encode("utf-16"))
+    monkeypatch.setenv("TAXI_API_KEYS_FILE", "keys")
+
+    with pytest.raises(
+        UsageError, match=r"expected text in UTF-8 in the file that TAXI_API_KEYS_FILE names, .*keys"
+    ) as said:
+        load_api_keys()
+
+    assert "canary" not in str(said.value) and said.value.__cause__ is None

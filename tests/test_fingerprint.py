@@ -124,6 +124,8 @@ def test_a_result_is_kept_for_its_own_fingerprint_only(tmp_path: Path) -> None:
     assert kept_result(tmp_path / "one.json", "abc") == {"fingerprint": "abc", "rows": 3}
     assert kept_result(tmp_path / "one.json", "abd") is None
     assert kept_result(tmp_path / "none.json", "abc") is None
+    (tmp_path / "one.json").write_text('{"fingerprint": "abc", "ro')
+    assert kept_result(tmp_path / "one.json", "abc") is None
 
 
 def test_a_file_that_changes_is_hashed_again(tmp_path: Path) -> None:

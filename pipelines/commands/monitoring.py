@@ -124,11 +124,12 @@ app.add_typer(alarms_app, name="alarms")
 
 
 def _check(service: str, month: str | None, live: bool) -> dict[str, Any]:
-    from taxi.monitoring.alarms import check_month, check_service, check_store
     from taxi.params import load_params
-    from taxi.runs.month_result import read_results
 
     settings, params, now = load_settings(), load_params(), datetime.now(UTC)
+    from taxi.monitoring.alarms import check_month, check_service, check_store
+    from taxi.runs.month_result import read_results
+
     if live:
         return check_store(settings, params, service, now)
     if month is None:
@@ -185,10 +186,11 @@ def _show_alarms(standing: Sequence[dict[str, Any]]) -> None:
 @alarms_app.command()
 def drill(json_: AsJson = False) -> None:
     """Send a marked test through every channel; exit 1 if one did not take it."""
-    from taxi.monitoring.channels import fire_drill
     from taxi.params import load_params
 
     settings, params = load_settings(), load_params()
+    from taxi.monitoring.channels import fire_drill
+
     came = fire_drill(settings, params, datetime.now(UTC))
     if json_:
         print(json.dumps({"log": str(settings.alarm_log), "channels": came}, allow_nan=False), flush=True)

@@ -23,6 +23,7 @@ from pipelines.runtime import begin_flow, load_checked
 from pipelines.terminal import show_summary
 from taxi.config import NOTEBOOKS, SERVICES, Settings, load_settings, sqlite_file
 from taxi.errors import MonthRefused, NotPublished, UsageError
+from taxi.files import Damaged
 from taxi.months import iterate_months
 
 if TYPE_CHECKING:
@@ -125,21 +126,13 @@ def ingest(
 @app.command()
 def clean(service: Service, month: Month) -> None:
     """Split the raw month that is on hand into kept trips and quarantine, without asking the publisher."""
-    from taxi.data.acceptance import clean_month
     from taxi.params import load_params
 
-    settings = load_settings()
-    summary = clean_month(settings.month(service, month), load_params())
+    settings, params = load_settings(), load_params()
+    from taxi.data.acceptance import clean_month
+
+    summary = clean_month(settings.month(service, month), params)
     print(f"{service} {month}: {summary.rows['kept']:,} of {summary.rows['raw']:,} rows kept")
-
-
-def _literal(text: str) -> tuple[str, Any]:
-    name, found, value = text.partition("=")
-    if not found:
-        raise UsageError(f"expected a parameter as name=value; got {text!r}")
-    import yaml
-
-    return name, yaml.safe_load(value)
 
 
 @app.command()
@@ -153,9 +146,9 @@ def notebook(
     if name not in NOTEBOOKS:
         raise UsageError(f"no notebook {name!r}; there are {', '.join(NOTEBOOKS)}")
     from pipelines.runtime import prepare_process
-    from taxi.params import load_params
+    from taxi.params import load_params, parse_values
 
-    extra, settings, _ = dict(map(_literal, parameter or [])), load_settings(), load_params()
+    extra, settings, _ = parse_values(parameter or []), load_settings(), load_params()
     from taxi.runs.steps import execute_notebook
 
     prepare_process(settings)
@@ -230,11 +223,18 @@ def _last_results(settings: Settings, service: str) -> list["MonthResult"]:
 @app.command()
 def status(service: AnyService = None) -> None:
     """Show the months on hand, the champion, and the last verdicts."""
-    settings = load_settings()
+    settings, damaged = load_settings(), []
     for one in [service] if service else SERVICES:
         on_hand = settings.months_on_hand(one)
         held = f"{len(on_hand)} months on hand, {on_hand[0]} to {on_hand[-1]}" if on_hand else "no months on hand"
         print(f"{one}: {held}; {_champion(settings, one)}")
-        for result in _last_results(settings, one):
+        try:
+            results = _last_results(settings, one)
+        except Damaged as error:
+            damaged.append(error)
+            continue
+        for result in results:
             words = ", ".join([result.verdict or "–", *result.alarms])
             print(f"  {result.month}  {result.status:8}  {words:32}  {result.reason}")
+    if damaged:
+        raise Damaged("; ".join(map(str, damaged)))

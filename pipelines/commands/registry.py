@@ -58,15 +58,16 @@ def approve(
     json_: AsJson = False,
 ) -> None:
     """Let a version into an environment where params.yaml asks for a person's approval (release.approval)."""
-    from taxi.files import sha256_file
     from taxi.params import load_params
+
+    settings, params = load_settings(), load_params()
+    if not report.is_file():
+        raise UsageError(f"expected a report to read at {report}; there is none")
+    from taxi.files import sha256_file
     from taxi.registry.aliases import approve as record_approval
     from taxi.registry.versions import champion_now, find_version
 
-    if not report.is_file():
-        raise UsageError(f"expected a report to read at {report}; there is none")
-    settings, who, digest = load_settings(), by or getpass.getuser(), sha256_file(report)
-    uri, params = settings.tracking_uri, load_params()
+    uri, who, digest = settings.tracking_uri, by or getpass.getuser(), sha256_file(report)
     found = find_version(uri, version, environment=environment)
     found = record_approval(uri, found, for_, report.name, digest, who, params)
     champion = champion_now(uri, found.service, environment)
@@ -88,12 +89,13 @@ def promote(
 ) -> None:
     """Copy a champion into the next environment, if that one's gate is open, and make it champion there."""
     from taxi.params import load_params
+
+    settings, params = load_settings(), load_params()
     from taxi.registry.lineage import gate_faults
     from taxi.registry.release import environment_before
     from taxi.registry.release import promote as enter
     from taxi.registry.versions import find_version
 
-    settings, params = load_settings(), load_params()
     one = find_version(settings.tracking_uri, version, environment=environment_before(to))
     made, checks = enter(
         settings.tracking_uri, one, to, params, gate_faults(settings, one, to), by or getpass.getuser()

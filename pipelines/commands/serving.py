@@ -32,12 +32,16 @@ def score(
     json_: AsJson = False,
 ) -> None:
     """Predict every trip of a month that can be predicted, judged by what is known when it starts."""
+    from taxi.params import load_params
+
+    settings, params = load_settings(), load_params()
+    from taxi.data.schema import check_size
     from taxi.models.model import load_model
     from taxi.models.scoring import month_to_score, score_file
     from taxi.registry.versions import download_model, find_version
 
-    settings = load_settings()
     path = trips or month_to_score(settings, service, month)
+    check_size(path, params.accept)
     found = find_version(settings.tracking_uri, version, service)
     folder = settings.data / "models" / service / "versions" / str(found.number)
     download_model(settings.tracking_uri, found, folder)

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import pyarrow as arrow
 import pyarrow.parquet as parquet
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 from typing_extensions import TypedDict
@@ -15,7 +14,16 @@ from typing_extensions import TypedDict
 from taxi.config import MonthPaths
 from taxi.data.month_rules import ALONE, BESIDE, FORMAT, Figures, RuleFinding, month_figures, row_count, volume_jump
 from taxi.data.origin import read_origin
-from taxi.data.schema import check_trips, open_published, read_published, synthetic_mark, take_rows, to_arrow
+from taxi.data.schema import (
+    check_size,
+    check_trips,
+    open_published,
+    quarantine_table,
+    read_published,
+    synthetic_mark,
+    take_rows,
+    to_arrow,
+)
 from taxi.data.trips import split_trips
 from taxi.errors import BadFile, MonthRefused, TaxiError
 from taxi.files import (
@@ -128,12 +136,6 @@ def _made_from(paths: MonthPaths, params: Params) -> str:
     return sha256_json([FORMAT, hash_path(paths.raw), code_of(__name__), params.clean.model_dump(mode="json")])
 
 
-def _quarantined(path: Path, reasons: pd.Series) -> arrow.Table:
-    rows = reasons.index.to_numpy(np.int64)
-    whole = take_rows(path, rows).append_column("row", arrow.array(rows))
-    return whole.append_column("reason", arrow.array(reasons.to_numpy(), arrow.string()))
-
-
 def _row_counts(kept: pd.DataFrame, reasons: pd.Series) -> Rows:
     counts = {str(name): int(count) for name, count in reasons.value_counts().sort_index().items()}
     return {"raw": len(kept) + len(reasons), "kept": len(kept), "quarantined": len(reasons), "reasons": counts}
@@ -144,6 +146,7 @@ def split_month(paths: MonthPaths, params: Params) -> dict[str, Any]:
 
     Returns ``rows`` (counts), ``figures``, ``columns`` as published, and ``synthetic``. Raises BadFile if it cannot be read.
     """
+    check_size(paths.raw, params.accept)
     with open_published(paths.raw) as file:
         published = file.schema_arrow
     rows = read_published(paths.raw, paths.service)
@@ -157,7 +160,8 @@ def split_month(paths: MonthPaths, params: Params) -> dict[str, Any]:
     }
     with staged(paths.split) as part:
         part.mkdir()
-        parquet.write_table(_quarantined(paths.raw, reasons), part / "quarantine.parquet")
+        refused = take_rows(paths.raw, reasons.index.to_numpy(np.int64))
+        parquet.write_table(quarantine_table(refused, reasons), part / "quarantine.parquet")
         parquet.write_table(to_arrow(check_trips(kept)), part / "trips.parquet")
         write_json(part / "split.json", split)
     return split

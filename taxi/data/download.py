@@ -1,11 +1,13 @@
 """Downloads over HTTPS that survive a bad line: resumed by Range, retried with back-off, checked for length."""
 
-import errno
 import logging
 import os
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from taxi.config import shown
 from taxi.errors import NotPublished, TaxiError
-from taxi.files import read_json, remove, write_json
+from taxi.files import making_room_known, read_kept, remove, write_json
 
 _LOG = logging.getLogger(__name__)
+MOST_BYTES = 4 * 1024**3  # the publisher's largest file has half a gigabyte
+REDIRECTS = 5
 Progress = Callable[[int, int | None], None]
 
 
@@ -82,18 +86,68 @@ def _check_status(response: httpx.Response, named: str) -> None:
         raise TaxiError(f"expected 200 or 206 from {named}; it answered {code}")
 
 
+def check_size(size: int | None, named: str) -> None:
+    """Raise TaxiError for a file larger than any that the publisher has."""
+    if size and size > MOST_BYTES:
+        raise TaxiError(f"expected at most {MOST_BYTES:,} bytes of {named}; it has {size:,}")
+
+
+# --- Redirects: a public source may move its files, and may not make us read what only this machine and its network can.
+
+
+def _addresses(host: str) -> list[IPv4Address | IPv6Address]:
+    """Return a host's addresses; none of one that only a proxy can resolve, or that is not there."""
+    try:
+        named = {str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host, None)}
+    except OSError:
+        return []
+    return [getattr(one, "ipv4_mapped", None) or one for one in map(ip_address, named)]
+
+
+def redirect_fault(source: httpx.URL, target: httpx.URL) -> str | None:
+    """Return why a redirect is not followed; None if it may be: to the same host, or by https to one that is as public."""
+    if target.scheme not in ("http", "https") or (target.scheme == "http" and source.scheme == "https"):
+        return "which is not https"
+    if target.host == source.host:
+        return None
+    if target.scheme == "http":
+        return "another host, without https"
+    addresses, inside = _addresses(target.host), any(not one.is_global for one in _addresses(source.host))
+    if any(one.is_link_local or not (one.is_global or inside) for one in addresses):
+        return "a host of the local network"
+    return None
+
+
+@contextmanager
+def _asking(url: str, patience: Patience) -> Iterator[httpx.Client]:
+    """Yield a client for ``url``; what may pass raises Interrupted, a redirect that is not followed TaxiError."""
+    named = shown(url)
+
+    def check_redirect(response: httpx.Response) -> None:
+        if response.has_redirect_location:
+            target = response.url.join(response.headers["Location"])
+            if fault := redirect_fault(httpx.URL(url), target):
+                away = shown(str(target))
+                raise TaxiError(f"{named} leads to {away}, {fault}: not followed; give --source if it is meant")
+
+    timeout = httpx.Timeout(patience.read, connect=patience.connect)
+    hooks = {"response": [check_redirect]}
+    try:
+        with httpx.Client(timeout=timeout, follow_redirects=True, max_redirects=REDIRECTS, event_hooks=hooks) as client:
+            yield client
+    except httpx.TransportError as error:
+        raise Interrupted(f"{named}: {type(error).__name__}: {error}") from error
+    except (httpx.TooManyRedirects, httpx.InvalidURL) as error:
+        raise TaxiError(f"{named} leads to nowhere: {error}") from error
+
+
 def ask_over_http(url: str, patience: Patience) -> dict[str, Any]:
     """Return etag, size (bytes) and last_modified of ``url`` without its body; NotPublished, Unreachable as they come."""
     named = shown(url)
 
     def ask() -> dict[str, Any]:
-        try:
-            with httpx.Client(
-                timeout=httpx.Timeout(patience.read, connect=patience.connect), follow_redirects=True
-            ) as client:
-                response = client.head(url)
-        except httpx.TransportError as error:
-            raise Interrupted(f"{named}: {type(error).__name__}: {error}") from error
+        with _asking(url, patience) as client:
+            response = client.head(url)
         _check_status(response, named)
         length = response.headers.get("Content-Length")
         return {
@@ -109,10 +163,9 @@ def ask_over_http(url: str, patience: Patience) -> dict[str, Any]:
 
 
 def _resumable(part: Path, note: Path, named: str) -> tuple[int, str | None]:
-    if part.is_file() and note.is_file():
-        kept = read_json(note)
-        if kept["url"] == named and kept["etag"]:
-            return part.stat().st_size, kept["etag"]
+    kept = read_kept(note)
+    if part.is_file() and kept.get("url") == named and kept.get("etag"):
+        return part.stat().st_size, kept["etag"]
     remove(part)
     return 0, None
 
@@ -131,6 +184,7 @@ def _receive(response: httpx.Response, part: Path, begun: int, patience: Patienc
         since, there = time.monotonic(), begun
         for chunk in response.iter_raw():
             stream.write(chunk)
+            check_size(stream.tell(), part.name)
             progress(stream.tell(), total)
             if (waited := time.monotonic() - since) >= patience.read:
                 if (came := stream.tell() - there) < patience.slowest * waited:
@@ -157,41 +211,35 @@ def download(url: str, part: Path, patience: Patience, progress: Progress = lamb
     def attempt() -> dict[str, Any]:
         begun, etag = _resumable(part, note, named)
         asked = {"Range": f"bytes={begun}-", "If-Range": etag} if begun and etag else {}
-        timeout = httpx.Timeout(patience.read, connect=patience.connect)
-        try:
-            with (
-                httpx.Client(timeout=timeout, follow_redirects=True) as client,
-                client.stream("GET", url, headers={"Accept-Encoding": "identity", **asked}) as response,
-            ):
-                if response.status_code == 416:
-                    remove(part)
-                    raise Interrupted(f"{named} has fewer bytes than came before")
-                _check_status(response, named)
-                resumed = response.status_code == 206
-                if resumed and response.headers.get("ETag") not in (None, etag):
-                    remove(part)
-                    raise Interrupted(f"{named} was replaced while it was fetched")
-                tag = response.headers.get("ETag")
-                write_json(note, {"url": named, "etag": tag or etag})
-                _receive(response, part, begun if resumed else 0, patience, progress)
-                return {
-                    "etag": tag or etag,
-                    "size": part.stat().st_size,
-                    "last_modified": response.headers.get("Last-Modified"),
-                }
-        except httpx.TransportError as error:
-            raise Interrupted(f"{named}: {type(error).__name__}: {error}") from error
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        with (
+            _asking(url, patience) as client,
+            client.stream("GET", url, headers={"Accept-Encoding": "identity", **asked}) as response,
+        ):
+            if response.status_code == 416:
                 remove(part)
-                raise TaxiError(
-                    f"no space left for {part}; free some and run again: nothing was half-written"
-                ) from error
-            raise
+                raise Interrupted(f"{named} has fewer bytes than came before")
+            _check_status(response, named)
+            resumed = response.status_code == 206
+            if resumed and response.headers.get("ETag") not in (None, etag):
+                remove(part)
+                raise Interrupted(f"{named} was replaced while it was fetched")
+            tag = response.headers.get("ETag")
+            write_json(note, {"url": named, "etag": tag or etag})
+            _receive(response, part, begun if resumed else 0, patience, progress)
+            return {
+                "etag": tag or etag,
+                "size": part.stat().st_size,
+                "last_modified": response.headers.get("Last-Modified"),
+            }
 
     try:
-        found = _retrying(patience)(attempt)
+        with making_room_known(part):
+            found = _retrying(patience)(attempt)
     except Interrupted as error:
         raise Unreachable(f"the source did not answer well: {error}. What came is kept; run again to go on") from error
+    except TaxiError:
+        for left in (part, note):
+            remove(left)
+        raise
     remove(note)
     return found

@@ -1,9 +1,7 @@
 """Fetch of the publisher's months and zone files: whole, checked, and with a sidecar that says where they came from."""
 
-import csv
 import logging
 import sys
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,11 +19,12 @@ from taxi.data.download import Unreachable
 from taxi.data.origin import Edition, Origin, read_origin
 from taxi.data.schema import synthetic_mark
 from taxi.data.source import Shown, Source, month_name, open_source
+from taxi.data.zones import parse_shapes, read_lookup
 from taxi.errors import BadFile, TaxiError
 from taxi.files import locked, publish, sha256_file, write_model
 
 _LOG = logging.getLogger(__name__)
-ZONE_FILES = ("taxi_zone_lookup.csv", "taxi_zones.zip")
+ZONE_FILES: dict[str, Callable[[Path], object]] = {"taxi_zone_lookup.csv": read_lookup, "taxi_zones.zip": parse_shapes}
 
 
 def read_synthetic(path: Path) -> dict[str, Any] | None:
@@ -41,20 +40,6 @@ def read_synthetic(path: Path) -> dict[str, Any] | None:
             "truncated", f"expected a whole Parquet file; the end of {path.name} cannot be read: {error}"
         ) from error
     return synthetic_mark(schema)
-
-
-def _check_zones(path: Path) -> None:
-    if path.suffix.startswith(".zip") or ".zip" in path.name:
-        if not zipfile.is_zipfile(path):
-            raise BadFile("zones", f"expected a ZIP archive as {path.name}; it is none")
-        with zipfile.ZipFile(path) as archive:
-            if broken := archive.testzip():
-                raise BadFile("zones", f"expected a whole ZIP archive as {path.name}; {broken} in it is broken")
-        return
-    with open(path, newline="", encoding="utf-8", errors="replace") as stream:
-        header = next(csv.reader(stream), [])
-    if "LocationID" not in header:
-        raise BadFile("zones", f"expected a CSV with LocationID as {path.name}; its header is {header}")
 
 
 @contextmanager
@@ -169,16 +154,20 @@ def fetch_month(
     )
 
 
+def _checked_by(read: Callable[[Path], object]) -> Callable[[Path], dict[str, Any]]:
+    def describe(path: Path) -> dict[str, Any]:
+        read(path)
+        return {}
+
+    return describe
+
+
 def fetch_zones(source: Source, folder: Path) -> None:
     """Bring the zone lookup and the zone shapes into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
 
-    def describe(path: Path) -> dict[str, Any]:
-        _check_zones(path)
-        return {}
-
-    for name in ZONE_FILES:
-        fetch_file(source, f"misc/{name}", folder / name, describe)
+    for name, read in ZONE_FILES.items():
+        fetch_file(source, f"misc/{name}", folder / name, _checked_by(read))
 
 
 def unchanged(address: str, service: str, month: str, paths: MonthPaths) -> bool:

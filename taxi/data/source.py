@@ -1,6 +1,5 @@
 """Sources of months: the publisher's site, a folder, or S3, all in the publisher's layout."""
 
-import errno
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ from urllib.parse import unquote, urlparse
 import fsspec
 
 from taxi.config import shown as shown_address
-from taxi.data.download import Patience, Unreachable, ask_over_http, download
-from taxi.errors import NotPublished, TaxiError, UsageError
-from taxi.files import remove
+from taxi.data.download import Patience, Unreachable, ask_over_http, check_size, download
+from taxi.errors import NotPublished, UsageError
+from taxi.files import NoRoom, making_room_known, remove
 
 Shown = Callable[[int, int | None], None]
 
@@ -87,15 +86,19 @@ class StoreSource:
     def bring(self, name: str, part: Path, shown: Shown) -> dict[str, Any]:
         """Copy, chunk by chunk."""
         found = self.ask(name)
+        check_size(found["size"], self.address(name))
         try:
-            with self._system().open(self.address(name), "rb") as stream, open(part, "wb") as target:
+            with (
+                making_room_known(part),
+                self._system().open(self.address(name), "rb") as stream,
+                open(part, "wb") as target,
+            ):
                 shutil.copyfileobj(stream, target, 1 << 20)
+        except NoRoom:
+            remove(part)
+            raise
         except OSError as error:
             remove(part)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise TaxiError(
-                    f"no space left for {part}; free some and run again: nothing was half-written"
-                ) from error
             raise Unreachable(f"reading {self.address(name)} failed: {error}") from error
         if part.stat().st_size != found["size"]:
             raise Unreachable(f"expected {found['size']:,} bytes of {self.address(name)}; got {part.stat().st_size:,}")

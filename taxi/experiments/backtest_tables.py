@@ -10,7 +10,7 @@ import pandas as pd
 
 from taxi.config import Settings, parse_service
 from taxi.errors import TaxiError
-from taxi.files import read_json
+from taxi.files import read_model
 
 Json = Mapping[str, Any]
 TIMES = ("fit_seconds",)
@@ -26,7 +26,12 @@ def read_backtest(settings: Settings, service: str) -> dict[str, Any]:
     path = result_file(settings, parse_service(service))
     if not path.is_file():
         raise TaxiError(f"no backtest of {service} at {path}: run `taxi backtest --service {service} --from … --to …`")
-    return dict(read_json(path))
+    return load_backtest(path)
+
+
+def load_backtest(path: Path) -> dict[str, Any]:
+    """Read a backtest's result; raise TaxiError that names it if it is damaged."""
+    return read_model(path, dict[str, Any], "what a backtest found", "Remove it and run `taxi backtest` again")
 
 
 def _found(result: Json, severity: str) -> str:

@@ -1,10 +1,14 @@
 """Model of a trip's duration: features and a distribution, saved in files without pickle."""
 
+import zlib
 from pathlib import Path
 from typing import Any, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
+import pyarrow as arrow
+from xgboost.core import XGBoostError
 
 from taxi.errors import TaxiError
 from taxi.features.history import SIZES, Sums
@@ -13,10 +17,16 @@ from taxi.files import read_json, staged, write_json
 from taxi.models.baselines import SimpleDistribution
 from taxi.models.boosted import Boosted
 from taxi.outputs import OUTPUTS
+from taxi.unpacking import content_fault
 
 FORMAT = 5
 DENSE_FORMAT = 4  # had every cell of the tables of sums, seen or not; still read
 PLANNED_FOLDER = "planned"
+# What the parsers raise over bytes that are not a model's.
+UNREADABLE = (
+    KeyError, ValueError, TypeError, AttributeError, IndexError, EOFError, MemoryError,
+    OSError, BadZipFile, zlib.error, arrow.ArrowException, XGBoostError,
+)  # fmt: skip
 
 
 class Distribution(Protocol):
@@ -103,9 +113,19 @@ def _distribution(folder: Path, kind: str) -> Distribution:
 
 
 def load_model(folder: Path) -> DurationModel:
-    """Read what ``save_model`` wrote; raise TaxiError if there is no model, or one of another format."""
+    """Read what ``save_model`` wrote; raise TaxiError if there is no model, one of another format, or one that is damaged."""
     if not (folder / "recipe.json").is_file():
         raise TaxiError(f"expected a model in {folder}; there is no recipe.json")
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if fault := content_fault(path):
+            raise TaxiError(f"expected a model in {folder}; {path.relative_to(folder)} {fault}")
+    try:
+        return _load(folder)
+    except UNREADABLE as error:
+        raise TaxiError(f"expected a model in {folder}; it cannot be read as one: {error!r}") from error
+
+
+def _load(folder: Path) -> DurationModel:
     recipe = read_json(folder / "recipe.json")
     if recipe.get("format") not in (FORMAT, DENSE_FORMAT) or recipe.get("columns") != NAMES:
         raise TaxiError(

@@ -9,7 +9,7 @@ import pyarrow as arrow
 import pyarrow.parquet as parquet
 
 from taxi.config import Settings
-from taxi.data.schema import AT_PICKUP, open_published, read_published
+from taxi.data.schema import AT_PICKUP, check_type, open_published, read_published
 from taxi.data.trips import refuse_at_pickup
 from taxi.errors import BadFile, UsageError
 from taxi.files import sha256_file, staged
@@ -34,9 +34,12 @@ def read_requests(path: Path, service: str) -> pd.DataFrame:
             return read_published(path, service)[["row", *AT_PICKUP]]
         if missing := [name for name in NEEDED if name not in there]:
             raise BadFile("missing-column", f"expected columns {missing} in {path.name}; there are {there}")
-        found = file.read(columns=[name for name in ("row", *AT_PICKUP) if name in there]).to_pandas()
-    if found["pickup"].dtype.kind != "M" or getattr(found["pickup"].dtype, "tz", None):
-        raise BadFile("wrong-type", f"expected pickup as a timestamp without a zone; it is {found['pickup'].dtype}")
+        wanted = [name for name in ("row", *AT_PICKUP) if name in there]
+        if repeated := [name for name in wanted if there.count(name) > 1]:
+            raise BadFile("repeated-column", f"expected each column once; {repeated} are there more than once")
+        for name in wanted:
+            check_type(file.schema_arrow.field(name).type, name)
+        found = file.read(columns=wanted).to_pandas()
     numbered = {"row": np.arange(len(found))} if "row" not in found else {}
     lacking = {name: np.nan for name in AT_PICKUP if name not in found}
     types = {"pickup": "datetime64[us]", **dict.fromkeys(AT_PICKUP[1:], "float64")}

@@ -8,7 +8,7 @@ from typing import Any
 
 from taxi.config import MonthPaths
 from taxi.errors import TaxiError
-from taxi.files import read_json, remove, staged, write_json
+from taxi.files import read_model, remove, staged, write_json
 from taxi.models.folds import MEASURES, FoldTrips, relative_loss
 from taxi.params import Params, SearchParams
 
@@ -102,8 +102,12 @@ def keep_found(paths: MonthPaths, found: Mapping[str, Any], params_text: str) ->
 
 def read_found(paths: MonthPaths) -> dict[str, Any] | None:
     """Read the month's search; None where none was run."""
-    path = search_file(paths)
-    return dict(read_json(path)) if path.is_file() else None
+    return load_search(search_file(paths)) if search_file(paths).is_file() else None
+
+
+def load_search(path: Path) -> dict[str, Any]:
+    """Read a search's result; raise TaxiError that names it if it is damaged."""
+    return read_model(path, dict[str, Any], "what a search found", "Remove it and run `taxi search` again")
 
 
 def summary(found: Mapping[str, Any]) -> str:

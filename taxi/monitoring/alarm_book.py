@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from taxi.config import Settings, load_alarm_channels
 from taxi.errors import TaxiError
-from taxi.files import append_json, locked, read_json, write_json
+from taxi.files import Damaged, append_json, locked, read_json, write_json
 from taxi.monitoring.alarm_rules import RANK, Alarm, Checked, Json, Message, make_message
 from taxi.monitoring.channels import Channel, Delivery, name_channels, send
 from taxi.params import AlarmParams, Params
@@ -85,7 +85,7 @@ def read_book(path: Path) -> Json:
     """Return the book at ``path``; an empty one where there is none. One that cannot be read raises TaxiError."""
     try:
         return _upgrade(read_json(path)) if path.is_file() else empty_book()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (Damaged, ValueError, KeyError, TypeError, AttributeError) as error:
         said = f"expected the alarm book as JSON at {path}: {error}. Move it away, and what stands is told anew"
         raise TaxiError(said) from error
 

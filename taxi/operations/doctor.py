@@ -1,6 +1,6 @@
 """Health checks of an installation: what is wrong in silence, grows, or does not answer.
 
-What a command says by itself as it fails (a wrong params.yaml, a folder that cannot be written, no git), or mends (zone files), has no check.
+What a command says by itself as it fails (a folder that cannot be written, no git), or mends (zone files), has no check.
 """
 
 import re
@@ -166,13 +166,24 @@ def find_packages(settings: Settings) -> Diagnosis:
     lock = settings.root / "requirements.lock"
     if not lock.is_file():
         return Diagnosis("packages", "warn", f"there is no {lock} to hold them against", "restore it from git")
-    text = lock.read_text(encoding="utf-8")
+    text = lock.read_text(encoding="utf-8", errors="replace")
     if differ := differing_packages(text):
         said = f"{len(differ)} packages are not as locked: {', '.join(differ[:5])}{' …' * (len(differ) > 5)}"
         return Diagnosis("packages", "broken", said, "make setup (it installs what is locked)")
     return Diagnosis(
         "packages", "ok", f"the {len(_PINNED.findall(text))} locked packages that belong here are installed so"
     )
+
+
+def find_params(settings: Settings) -> Diagnosis:
+    """Read params.yaml as every command does."""
+    from taxi.params import load_params
+
+    try:
+        load_params(settings.root / "params.yaml")
+    except UsageError as error:
+        return Diagnosis("params", "broken", str(error), f"correct {settings.root / 'params.yaml'}")
+    return Diagnosis("params", "ok", "every entry of params.yaml is known, of its type, and in range")
 
 
 def find_source(settings: Settings) -> Diagnosis:
@@ -238,21 +249,33 @@ def find_disk(settings: Settings) -> Diagnosis:
 
 
 def damaged_files(settings: Settings) -> list[str]:
-    """Return why each of the JSON files that one run leaves for another cannot be read: results, plans, sidecars."""
+    """Return why each of the files that one run leaves for another cannot be read: results, plans, sidecars, trips."""
     from taxi.data.acceptance import load_acceptance
     from taxi.data.origin import read_origin
+    from taxi.data.schema import check_kept
+    from taxi.experiments.backtest_tables import load_backtest
+    from taxi.models.search_result import load_search
+    from taxi.monitoring.alarm_book import read_book
     from taxi.runs.month_result import read_result
+    from taxi.serving.local_store import Place
     from taxi.training.plan import load_plan
-    from taxi.training.step_result import CompareResult, MonitorResult, StepResult, load_step
+    from taxi.training.step_result import CompareResult, MonitorResult, StepResult, load_attempt, load_step
 
     recorded = {kind.stem: kind for kind in (MonitorResult, CompareResult)}
     readers: list[tuple[Path, str, Callable[[Path], object]]] = [
         (settings.reports, "*/????-??/month.json", read_result),
         (settings.reports, "*/????-??/0?-*.json", lambda path: load_step(path, recorded.get(path.stem, StepResult))),
+        (settings.reports, "*/retrain/*/retrain.json", load_attempt),
+        (settings.reports, "*/backtest/backtest.json", load_backtest),
         (settings.data, "acceptance/*/*.json", load_acceptance),
         (settings.data, "raw/*/*.json", read_origin),
         (settings.data, "zones/*.json", read_origin),
         (settings.data, "models/**/plan.json", load_plan),
+        (settings.data, "models/**/search.json", load_search),
+        (settings.data, "alarms.json", read_book),
+        (settings.data, "serving/*/state.json", lambda path: Place(path.parent).read_state()),
+        (settings.data, "trips/*/*.parquet", check_kept),
+        (settings.data, "quarantine/*/*.parquet", check_kept),
     ]
     faults = []
     for folder, pattern, read in readers:
@@ -265,14 +288,15 @@ def damaged_files(settings: Settings) -> list[str]:
 
 
 def find_results(settings: Settings) -> Diagnosis:
-    """Read every month's result, plan and sidecars."""
+    """Read every month's result, plan and sidecars, and the ends of its Parquet files."""
     if not (faults := damaged_files(settings)):
-        return Diagnosis("results", "ok", "every month's result, plan and sidecars can be read")
+        return Diagnosis("results", "ok", "every month's result, plan, sidecars and trips can be read")
     said = f"{len(faults)} files cannot be read: {faults[0]}{' …' * (len(faults) > 1)}"
     return Diagnosis("results", "broken", said, "do what the message says; `dvc checkout` has the versioned ones")
 
 
 CHECKS = (
+    Probe("params", find_params),
     Probe("packages", find_packages),
     Probe("disk", find_disk),
     Probe("results", find_results),

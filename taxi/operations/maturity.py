@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from taxi.files import read_yaml
+
 # --- The repository as facts: its files, workflows, deployments, commands, and the names of its tests, read without running any.
 
 
@@ -49,7 +51,7 @@ class Repository:
     def workflows(self) -> dict[str, dict[str, Any]]:
         """Parsed workflows by file name."""
         files = sorted((self.root / ".github" / "workflows").glob("*.yml"))
-        return {path.name: yaml.safe_load(path.read_text(encoding="utf-8")) or {} for path in files}
+        return {path.name: read_yaml(path) or {} for path in files}
 
     def events(self, workflow: str) -> set[str]:
         """Return what starts a workflow; YAML reads the key ``on`` as true."""

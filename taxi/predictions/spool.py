@@ -42,7 +42,7 @@ def read_rows(segment: Path) -> tuple[list[Entry], list[str]]:
         try:
             table, row = json.loads(line)
             entries.append((table, row))
-        except ValueError:
+        except (ValueError, TypeError, RecursionError):
             bad.append(line + "\n")
     return entries, bad
 

@@ -52,7 +52,7 @@ def read_golden(text: str | None) -> Golden:
         golden: Golden = json.loads(text)
         if len(golden_trips(golden)) != len(golden_answers(golden)) or not len(golden_trips(golden)):
             raise ValueError("trips and predictions do not match")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UnsafeModel(f"the recorded golden trips cannot be read: {error}") from error
     return golden
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from taxi.config import SQLITE, sqlite_file
 from taxi.errors import TaxiError
-from taxi.files import STAGING_MARK, locked, read_json, remove, staged, write_json
+from taxi.files import STAGING_MARK, locked, read_kept, remove, staged, write_json
 
 # --- The registry's SQLite file: made once however many processes start, and found again after it was moved.
 
@@ -42,7 +42,7 @@ def prepare_database(database: Path, edition: str, migrate: Callable[[Path], Non
     """
     stamp, now = beside(database, "ready"), {"edition": edition, "folder": str(database.parent)}
     with locked(beside(database, "lock")):
-        before = read_json(stamp) if stamp.is_file() and database.is_file() else {}
+        before = read_kept(stamp) if database.is_file() else {}
         if before == now:
             return
         for leftover in database.parent.glob(f".{database.stem}{STAGING_MARK}*"):

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import pandas as pd
-import pyarrow.parquet as parquet
 
 from taxi.config import MonthPaths, Settings
 from taxi.data.acceptance import Acceptance, read_acceptance
-from taxi.data.schema import SYNTHETIC_NOTE
+from taxi.data.schema import SYNTHETIC_NOTE, read_kept_rows
 from taxi.data.zones import read_zones
 from taxi.months import shift_month
 
@@ -46,7 +45,7 @@ def finding_html(accepted: Acceptance) -> str:
 
 def refused_examples(paths: MonthPaths, each: int) -> pd.DataFrame:
     """Return the first ``each`` refused rows of every reason, as published, times and distance only."""
-    table = parquet.read_table(paths.quarantine)
+    table = read_kept_rows(paths.quarantine)
     times = [name for name in table.column_names if name.endswith("datetime")]
     shown = ["reason", "row", "VendorID", *times, "PULocationID", "DOLocationID", "trip_distance", "total_amount"]
     frame = table.select([name for name in shown if name in table.column_names]).to_pandas()

@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as parquet
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from taxi.config import NOTEBOOKS, SERVICES, MonthPaths
 from taxi.data.acceptance import Acceptance
-from taxi.files import locked, read_json, staged
+from taxi.data.schema import read_kept_rows
+from taxi.files import locked, staged
 from taxi.runs.month_result import read_results
+from taxi.training.step_result import load_attempt
 
 
 def write_page(template: str, path: Path, **values: Any) -> Path:
@@ -38,7 +39,7 @@ def _backtest(report_root: Path, service: str) -> str | None:
 
 def _retrains(report_root: Path, service: str) -> list[dict[str, Any]]:
     made = sorted((report_root / service / "retrain").glob("*/retrain.json"))
-    return [read_json(path) | {"links": _links(report_root, path.parent)} for path in made]
+    return [load_attempt(path) | {"links": _links(report_root, path.parent)} for path in made]
 
 
 def _error_chart(months: list[dict[str, Any]]) -> str:
@@ -71,7 +72,7 @@ def build_gallery(report_root: Path) -> Path:
 def _examples(paths: MonthPaths) -> tuple[list[str], list[list[Any]]]:
     if not paths.quarantine.is_file():
         return [], []
-    table = parquet.read_table(paths.quarantine).slice(0, 20)
+    table = read_kept_rows(paths.quarantine).slice(0, 20)
     columns = ["reason", "row", *[name for name in table.column_names if name not in ("reason", "row")]][:12]
     return columns, [list(row.values()) for row in table.select(columns).to_pylist()]
 

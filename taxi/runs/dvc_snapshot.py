@@ -22,7 +22,7 @@ from dvc.scm import SCMError
 from taxi.config import SERVICES, MonthPaths, load_settings
 from taxi.data.acceptance import read_acceptance
 from taxi.errors import TaxiError
-from taxi.files import locked, sha256_file, staged, write_json
+from taxi.files import Damaged, locked, read_yaml, sha256_file, staged, write_json
 from taxi.runs.month_result import read_results, result_file
 from taxi.training.plan import load_plan, plan_file
 from taxi.training.step_result import CompareResult, MonitorResult, read_step
@@ -65,7 +65,9 @@ def _write(path: Path, content: Any) -> None:
 def read_newest(root: Path) -> dict[str, dict[str, Any]]:
     """Return the stages' variables: by ``published`` and ``trained``, service to its newest finished month."""
     path = root / NEWEST
-    found = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = read_yaml(path) if path.is_file() else {}
+    if not isinstance(found, dict):
+        raise Damaged(f"expected the newest months at {path}; it has {found!r:.60}. Restore it from git")
     return {name: found.get(name) or {} for name in ("published", "trained")}
 
 
@@ -97,8 +99,10 @@ def month_outputs(paths: MonthPaths, newest: bool) -> list[Path]:
 
 
 def _entries(file: Path) -> dict[str, dict[str, Any]]:
-    listed = yaml.load(file.read_text(encoding="utf-8"), yaml.CSafeLoader)["outs"] if file.is_file() else []
-    return {one["path"]: one for one in listed}
+    try:
+        return {one["path"]: one for one in read_yaml(file)["outs"]} if file.is_file() else {}
+    except (KeyError, TypeError) as error:
+        raise Damaged(f"expected DVC's outputs at {file}; it has no {error} as one has. Restore it from git") from error
 
 
 def _declare(root: Path, file: Path, outputs: list[Path], exact: bool) -> bool:

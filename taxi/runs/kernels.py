@@ -3,6 +3,7 @@
 import atexit
 import os
 import signal
+import sys
 import tempfile
 import uuid
 from multiprocessing.context import ForkServerProcess
@@ -11,6 +12,7 @@ from subprocess import Popen
 from typing import Any, cast
 
 from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets import Unicode, default
@@ -98,6 +100,11 @@ class ForkedKernelManager(AsyncKernelManager):
     """Forks its kernels, and talks with them over files of this machine only, not over TCP."""
 
     transport = Unicode("ipc", config=True)
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """What Jupyter would start; ours are forked whatever is installed here, and whatever a notebook calls its kernel."""
+        return KernelSpec(argv=[sys.executable, "-f", "{connection_file}"], display_name="Python 3", language="python")
 
     @default("ip")
     def _own_sockets(self) -> str:

@@ -27,6 +27,9 @@ from taxi.training.step_result import FORMAT
 _LOG = logging.getLogger(__name__)
 _SECRET = re.compile(r"pass(word|wd)?|secret|token|api_?key|credential", re.IGNORECASE)
 LIMIT_BYTES = 5_000_000
+# Every notebook runs in a kernel of ours: the name of another one is a label that Jupyter left.
+LABEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
+UNREADABLE = (ValueError, TypeError, AttributeError, KeyError, RecursionError, nbformat.ValidationError)
 
 
 class NotebookFailed(TaxiError):
@@ -43,21 +46,50 @@ class NotebookRun:
     seconds: float
 
 
+def read_notebook(path: Path) -> nbformat.NotebookNode:
+    """Read a notebook; raise UsageError, which names the file, if it is none: merge marks, no cells, cut off."""
+    try:
+        content = nbformat.read(path, as_version=4)
+        nbformat.validate(content)
+    except UNREADABLE as error:
+        said = " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"expected a notebook at {path}; it cannot be read as one: {said}. Restore it from git"
+        ) from error
+    return content
+
+
 def read_parameters(notebook: Path) -> dict[str, Any]:
     """Return the literals of the cell tagged ``parameters``, by name; raise UsageError unless there is exactly one such cell."""
-    cells = [
-        cell for cell in nbformat.read(notebook, as_version=4).cells if "parameters" in cell.metadata.get("tags", [])
-    ]
+    cells = [cell for cell in read_notebook(notebook).cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         raise UsageError(f"expected one cell tagged `parameters` in {notebook.name}; there are {len(cells)}")
-    found = {}
-    for line in ast.parse(cells[0].source).body:
-        if not (isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name)):
-            raise UsageError(
-                f"expected only `name = literal` among the parameters of {notebook.name}; line {line.lineno} is not"
-            )
-        found[line.targets[0].id] = ast.literal_eval(line.value)
-    return found
+    values: dict[str, Any] = {}
+    line = 1
+    try:
+        for statement in ast.parse(cells[0].source).body:
+            line = statement.lineno
+            name, value = _assignment(statement)
+            if name in values:
+                raise ValueError(f"{name} is there already")
+            values[name] = value
+    except (SyntaxError, ValueError, TypeError) as error:
+        line = getattr(error, "lineno", None) or line
+        said = str(error).partition(":")[0].partition(" (")[0]  # without addresses of objects
+        raise UsageError(
+            f"expected only `name = literal` among the parameters of {notebook.name}; line {line} is not: {said}"
+        ) from error
+    return values
+
+
+def _assignment(statement: ast.stmt) -> tuple[str, Any]:
+    match statement:
+        case (
+            ast.Assign(targets=[ast.Name(id=name)], value=value)
+            | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+        ):
+            return name, ast.literal_eval(value)
+    raise ValueError("it gives no value to one name")
 
 
 def check_parameters(notebook: Path, given: dict[str, Any]) -> None:
@@ -78,8 +110,8 @@ def check_parameters(notebook: Path, given: dict[str, Any]) -> None:
 
 
 def _prepare(notebook: Path, target: Path) -> None:
-    content = nbformat.read(notebook, as_version=4)
-    content.metadata.setdefault("kernelspec", {"name": "python3", "language": "python", "display_name": "Python 3"})
+    content = read_notebook(notebook)
+    content.metadata.setdefault("kernelspec", dict(LABEL))
     content.metadata.setdefault("language_info", {})["name"] = "python"
     nbformat.write(content, target)
 
@@ -155,6 +187,8 @@ def _execute(notebook: Path, target: Path, parameters: dict[str, Any], cwd: Path
         target,
         parameters,
         cwd=cwd,
+        kernel_name=LABEL["name"],
+        language=LABEL["language"],
         progress_bar=False,
         log_output=False,
         record_timing=False,

@@ -96,11 +96,12 @@ def execute_step(settings: Settings, plan: Plan, notebook: str) -> None:
 
 def execute_notebook(settings: Settings, service: str, month: str, notebook: str, extra: dict[str, Any]) -> Path:
     """Execute one notebook as the flow does, with more parameters if given; return its page."""
-    from taxi.runs.notebooks import run_notebook
+    from taxi.runs.notebooks import check_parameters, run_notebook
 
-    plan, paths = read_plan(settings, service, month), settings.month(service, month)
+    paths, source = settings.month(service, month), settings.root / "notebooks" / f"{notebook}.ipynb"
+    given, page = {"service": service, "month": month} | extra, paths.reports / f"{notebook}.html"
+    check_parameters(source, given)
+    plan = read_plan(settings, service, month)
     fingerprint = step_fingerprint(settings, plan, notebook)
-    given = {"service": service, "month": month} | extra
     mark = fingerprint if not extra else sha256_json([fingerprint, extra])
-    source, page = settings.root / "notebooks" / f"{notebook}.ipynb", paths.reports / f"{notebook}.html"
     return run_notebook(source, page, given, cwd=settings.root, fingerprint=mark, banner=_banner(paths)).page

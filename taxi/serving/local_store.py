@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from taxi.errors import TaxiError
-from taxi.files import read_json, sha256_tree, write_json
+from taxi.files import Damaged, read_json, sha256_tree, write_json
 
 KEPT = 3
 UNASKED, ANSWERS, SILENT, UNCLEAR = "not asked yet", "answers", "does not answer", "cannot be understood"
@@ -81,7 +81,7 @@ class Place:
             arms = {arm: written[arm] and Entry(**written[arm]) for arm in ("champion", "challenger")}
             refused = tuple(Refusal(**one) for one in written["refused"])
             return State(**arms, refused=refused, registry=written["registry"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (Damaged, KeyError, TypeError) as error:
             raise TaxiError(
                 f"expected the server's state in {self.state}; it has {error!r}: remove the file"
             ) from error

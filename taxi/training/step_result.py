@@ -151,3 +151,8 @@ def recorded(paths: MonthPaths, kind: type[Result]) -> Result:
     if (result := read_step(paths, kind)) is None:
         raise TaxiError(f"expected what {kind.stem} recorded at {paths.reports / f'{kind.stem}.json'}; it is not there")
     return result
+
+
+def load_attempt(path: Path) -> dict[str, Any]:
+    """Read a retrain's result; raise TaxiError that names it if it is damaged."""
+    return read_model(path, dict[str, Any], "what came of a retrain", "Remove it; the next retrain makes it anew")

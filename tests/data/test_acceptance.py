@@ -13,6 +13,7 @@ from taxi.data.schema import read_trips
 from taxi.errors import MonthRefused
 from taxi.files import sha256_file
 from taxi.params import load_params
+from taxi.reporting.month_tables import refused_examples
 
 PARAMS = load_params()
 ACCEPT = PARAMS.accept
@@ -57,6 +58,36 @@ def test_quarantined_rows_stay_whole_with_their_number_and_reason(month):
     assert refused.column_names == [*raw.column_names, "row", "reason"]
     assert refused.drop_columns(["row", "reason"]).equals(raw.take(refused["row"]))
     assert refused["reason"].to_pylist().count("void") == 120
+
+
+@pytest.mark.parametrize(
+    "more", [["reason", "row"], ["row", "published_row"], ["tip_amount"], ["Reason", "tip_amount", "tip_amount"]]
+)
+def test_published_columns_named_as_ours_or_there_twice_leave_the_quarantine_readable(month, more):
+    paths = month(change=void_some)
+    table = parquet.read_table(paths.raw)
+    for name in more:
+        table = table.append_column(name, pa.array(["theirs"] * table.num_rows))
+    notes = {"pandas": '{"index_columns": ["VendorID"], "columns": []}', "taxi": "kept"}
+    parquet.write_table(table.replace_schema_metadata(notes), paths.raw)
+
+    clean_month(paths, PARAMS)
+
+    names = parquet.read_schema(paths.quarantine).names
+    assert len(names) == len(set(names)) == table.num_columns + 2
+    refused = pd.read_parquet(paths.quarantine)
+    assert (refused["reason"] == "void").sum() == 120
+    assert [*refused["row"]] == sorted(refused["row"])
+    assert (refused[names[-2 - len(more) : -2]] == "theirs").all(axis=None)
+    assert len(refused_examples(paths, 2)) >= 2
+
+
+@pytest.mark.parametrize("mark", ['{"seed": ', "[" * 100_000, "7"])
+def test_a_mark_of_synthetic_trips_that_cannot_be_read_refuses_the_month(month, mark):
+    paths = month(metadata={"taxi.synthetic": mark})
+
+    with pytest.raises(MonthRefused, match="expected how it was made as JSON"):
+        clean_month(paths, PARAMS)
 
 
 @pytest.mark.parametrize("service", ["green", "yellow"])

@@ -5,9 +5,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from taxi.data.download import Patience, Unreachable, ask_over_http, download
+from taxi.data.download import Patience, Unreachable, ask_over_http, download, redirect_fault
 from taxi.errors import NotPublished, TaxiError
 from tests.support import faults
 from tests.support.faults import serve
@@ -81,6 +82,18 @@ def test_a_second_start_goes_on_where_the_first_gave_up(tmp_path: Path) -> None:
     assert (tmp_path / "part").read_bytes() == BODY
 
 
+def test_a_note_that_is_damaged_begins_the_download_anew(tmp_path: Path) -> None:
+    impatient = Patience(attempts=1)
+    with serve({"/file": BODY}, faults.stops(60_000)) as site:
+        with pytest.raises(Unreachable):
+            fetch(site, tmp_path / "part", impatient)
+        (tmp_path / "part.json").write_text('{"url": "htt')
+        fetch(site, tmp_path / "part", impatient)
+
+    assert site.gets() == [None, None]
+    assert (tmp_path / "part").read_bytes() == BODY
+
+
 @pytest.mark.parametrize("code", [403, 404])
 def test_an_absent_file_is_not_published_and_not_asked_for_again(code: int, tmp_path: Path) -> None:
     with serve({"/file": BODY}, faults.answers(code)) as site:
@@ -143,3 +156,65 @@ def test_asking_reads_no_body() -> None:
     assert found["size"] == len(BODY)
     assert found["etag"] == faults.etag(BODY)
     assert site.gets() == []
+
+
+def leads_to(where: str) -> faults.Fault:
+    return faults.answers(302, Location=where)
+
+
+def test_a_redirect_to_the_same_host_is_followed(tmp_path: Path) -> None:
+    with serve({"/file": BODY, "/old": b""}, leads_to("/file")) as site:
+        download(f"{site.base}/old", tmp_path / "part", QUICK)
+
+    assert (tmp_path / "part").read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("http://localhost:9/latest/meta-data", "another host, without https"),
+        ("https://169.254.169.254/latest/meta-data", "a host of the local network"),
+        ("https://[fe80::1]/", "a host of the local network"),
+        ("file:///etc/passwd", "which is not https"),
+        ("http://[::1", "leads to nowhere"),
+        ("/old", "leads to nowhere"),
+    ],
+)
+def test_a_redirect_elsewhere_is_not_followed_and_said_once(where: str, said: str, tmp_path: Path, caplog) -> None:
+    with serve({"/old": b""}, *[leads_to(where)] * 9) as site:
+        site.head_faults = [leads_to(where)] * 9
+        for ask in (
+            lambda: download(f"{site.base}/old", tmp_path / "part", QUICK),
+            lambda: ask_over_http(f"{site.base}/old", QUICK),
+        ):
+            with pytest.raises(TaxiError, match=said):
+                ask()
+
+    assert list(tmp_path.iterdir()) == []
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "said"),
+    [
+        ("https://8.8.8.8/a", "https://8.8.8.8/b", None),
+        ("http://8.8.8.8/a", "https://1.1.1.1/a", None),
+        ("https://8.8.8.8/a", "http://8.8.8.8/a", "which is not https"),
+        *[("https://8.8.8.8/a", f"https://{host}/a", "a host of the local network") for host in (
+            "127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]", "10.0.0.1", "192.168.1.1", "0.0.0.0", "100.64.0.1",
+        )],
+        ("http://10.0.0.1/a", "https://10.0.0.2/a", None),
+        ("http://10.0.0.1/a", "https://169.254.169.254/a", "a host of the local network"),
+    ],
+)  # fmt: skip
+def test_a_public_source_leads_nowhere_inside(source: str, target: str, said: str | None) -> None:
+    assert redirect_fault(httpx.URL(source), httpx.URL(target)) == said
+
+
+def test_a_file_larger_than_any_is_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taxi.data.download.MOST_BYTES", 70_000)
+    with serve({"/file": BODY}) as site:
+        with pytest.raises(TaxiError, match="expected at most 70,000 bytes of part; it has"):
+            fetch(site, tmp_path / "part")
+
+    assert list(tmp_path.iterdir()) == []

@@ -186,7 +186,7 @@ def test_a_new_version_begins_a_new_experiment() -> None:
 
 def test_since_leaves_out_what_was_before() -> None:
     log = share_log(*errors(days=4))
-    since = ExperimentParams.model_validate(PARAMS.experiment.model_dump() | {"since": "2024-03-06T12:00:00"}).start
+    since = ExperimentParams.model_validate(PARAMS.experiment.model_dump() | {"since": datetime(2024, 3, 6, 12)}).start
 
     assert since == datetime(2024, 3, 6, 12, tzinfo=UTC)
     assert find_running(log, since).rows["made_at"].min() >= pd.Timestamp(since)

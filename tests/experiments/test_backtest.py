@@ -229,6 +229,8 @@ def test_a_shelf_makes_each_result_once_and_another_for_other_inputs(tmp_path: P
 
     assert (first, again, other) == ({"number": 1}, {"number": 1}, {"number": 2})
     assert read_json(made[0].with_suffix(".json"))["made_from"] == {"seed": 1}
+    made[0].with_suffix(".json").write_text('{"made_from": {"seed"')
+    assert shelf.take("fits", {"seed": 1}, make) == {"number": 3}
 
 
 def test_the_code_behind_a_fit_is_what_fitting_imports_and_no_more() -> None:

@@ -275,9 +275,16 @@ def test_runs_whose_process_was_killed_are_marked_as_crashed_at_the_next_start(t
         "data/raw/green/2024-03.json",
         "data/zones/taxi_zones.json",
         "data/models/green/2024-03/plan.json",
+        "data/models/green/2024-03/search.json",
+        "data/trips/green/2024-03.parquet",
+        "data/quarantine/green/2024-03.parquet",
+        "data/alarms.json",
+        "data/serving/green/state.json",
+        "reports/green/retrain/2024-03-after-1/retrain.json",
+        "reports/green/backtest/backtest.json",
     ],
 )
-def test_a_damaged_result_plan_or_sidecar_is_found_by_its_path(settings: Settings, file: str) -> None:
+def test_a_damaged_file_that_one_run_leaves_for_another_is_found_by_its_path(settings: Settings, file: str) -> None:
     assert check("results", settings).level == "ok"
     path = settings.data.parent / file
     path.parent.mkdir(parents=True, exist_ok=True)

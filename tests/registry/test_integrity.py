@@ -21,13 +21,13 @@ from taxi.registry.integrity import (
     check_model_folder,
     check_names,
     check_registered_folder,
-    content_fault,
     flavour_fault,
     model_part,
     name_fault,
     read_manifest,
     write_manifest,
 )
+from taxi.unpacking import MOST_BYTES, content_fault
 from tests.support.registered import make_month, make_zones
 
 MLMODEL = """flavors:
@@ -206,7 +206,7 @@ def test_a_pickle_that_calls_itself_an_array_is_refused(folder):
 
 
 def test_an_archive_that_unpacks_to_more_than_memory_should_hold_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("taxi.registry.integrity.MOST_BYTES", 1000)
+    monkeypatch.setitem(MOST_BYTES, ".npz", 1000)
     np.savez_compressed(tmp_path / "tables.npz", a=np.zeros(1000))
 
     assert (tmp_path / "tables.npz").stat().st_size < 1000

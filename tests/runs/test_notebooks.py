@@ -8,8 +8,12 @@ from typing import Any
 import nbformat
 import pytest
 
-from taxi.errors import UsageError
+from taxi.config import Settings
+from taxi.errors import TaxiError, UsageError
+from taxi.fingerprint import imports_of
 from taxi.runs.notebooks import NotebookFailed, check_parameters, read_parameters, render_html, run_notebook
+from taxi.runs.steps import execute_notebook
+from tests.support.worlds import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +32,82 @@ def test_parameters_are_literals(tmp_path: Path) -> None:
     assert read_parameters(write(tmp_path / "n.ipynb")) == {"service": "green", "rows": 5, "share": 0.5, "names": ["a"]}
     with pytest.raises(UsageError, match=r"expected only `name = literal` among the parameters of n\.ipynb; line 1"):
         read_parameters(write(tmp_path / "n.ipynb", parameters="import os"))
+
+
+def test_annotated_parameters_are_parameters_too(tmp_path: Path) -> None:
+    notebook = write(tmp_path / "n.ipynb", parameters='rows: int = -5\nname: "str | None" = None')
+
+    assert read_parameters(notebook) == {"rows": -5, "name": None}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "line"),
+    [
+        ("a = 1\n%matplotlib inline", 2),
+        ("!ls\na = 1", 1),
+        ("a = 1\nb = 2 * a", 2),
+        ("a = dict()", 1),
+        ("a = 1\n\na = 2", 3),
+        ("a = b = 1", 1),
+        ("a = 1\na += 1", 2),
+        ("a: int", 1),
+        ("a = ", 1),
+        ("a = '\0'", 1),
+        ("a = " + "[" * 500 + "]" * 500, 1),
+    ],
+)  # fmt: skip
+def test_what_is_no_literal_among_the_parameters_is_named_by_its_line(
+    parameters: str, line: int, tmp_path: Path
+) -> None:
+    notebook = write(tmp_path / "n.ipynb", parameters=parameters)
+
+    with pytest.raises(UsageError, match=rf"among the parameters of n\.ipynb; line {line} is not"):
+        read_parameters(notebook)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda good: b"<<<<<<< HEAD\n" + good,
+        lambda good: b"",
+        lambda good: good[:-50],
+        lambda good: good.decode().encode("utf-16"),
+        lambda good: b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}}',
+        lambda good: good.replace(b'"source"', b'"sauce"'),
+        lambda good: b"[]",
+        lambda good: b"[" * 100_000,
+    ],
+    ids=["merge marks", "0 bytes", "cut off", "UTF-16", "no cells", "no sources", "a list", "deep"],
+)
+def test_a_file_that_is_no_notebook_is_named(damaged: Any, tmp_path: Path) -> None:
+    path = write(tmp_path / "n.ipynb")
+    path.write_bytes(damaged(path.read_bytes()))
+
+    with pytest.raises(UsageError, match=r"expected a notebook at .*n\.ipynb; it cannot be read as one") as said:
+        read_parameters(path)
+    with pytest.raises(TaxiError, match=r"at .*n\.ipynb; it"):
+        imports_of(path)
+
+    assert "\n" not in str(said.value) and len(str(said.value)) < 400 + len(str(path))
+
+
+def test_whatever_a_notebook_calls_its_kernel_it_runs_in_ours(tmp_path: Path) -> None:
+    path = write(tmp_path / "n.ipynb", "print(rows + 1)")
+    content = nbformat.read(path, as_version=4)
+    content.metadata["kernelspec"] = {"name": "bash", "language": "R", "display_name": "my own"}
+    content.metadata["language_info"] = {"name": "R"}
+    nbformat.write(content, path)
+
+    run = run_notebook(path, tmp_path / "out" / "n.html", {"rows": 41}, cwd=tmp_path)
+
+    assert "42" in run.page.read_text(encoding="utf-8")
+
+
+def test_an_unknown_parameter_is_a_usage_error_also_where_the_month_has_no_plan(tmp_path: Path) -> None:
+    settings = Settings(ROOT, "", tmp_path / "data", tmp_path / "reports", "")
+
+    with pytest.raises(UsageError, match="01-explore has no parameter 'nonsense'; there are"):
+        execute_notebook(settings, "green", "2024-01", "01-explore", {"nonsense": 1})
 
 
 def test_a_notebook_without_a_parameters_cell_is_refused(tmp_path: Path) -> None:
