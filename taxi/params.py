@@ -77,6 +77,8 @@ class ExperimentParams(Section):
     ratio_alpha: float = Field(gt=0, lt=0.5)
     fallback_limit: float = Field(ge=0, le=1)
     unpaired_limit: float = Field(ge=0, le=1)
+    complete_share: float = Field(0.95, gt=0, le=1)
+    uneven_limit: float = Field(0.02, ge=0, le=1)
 
     @property
     def start(self) -> datetime | None:
