@@ -78,7 +78,10 @@ def _share_known(rows: pd.DataFrame, unit: str) -> pd.Series:
 
 def _newest_complete(rows: pd.DataFrame, share: float) -> pd.Timestamp:
     """Return the newest day of pickup in which ``share`` of the trips have an outcome; NaT if there is none."""
-    days = _share_known(rows, "D")
+    begun = rows["pickup"] <= rows["made_at"].max().tz_localize(
+        None
+    )  # UTC is ahead of New York: no trip of today is lost
+    days = _share_known(rows[begun], "D")
     return days.index[days >= share].max()
 
 
