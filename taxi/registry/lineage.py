@@ -436,12 +436,13 @@ def verify_version(settings: Settings, found: Version, prediction: Json | None =
     local = check_published(found, settings, _own(found))
     findings = [*model, *of_run.findings, *local, *check_months(found, settings), *check_code(found, settings.root)]
     faults = [one for one in findings if one.status == "differs"]
+    # in the order of the months that trained it; a month that only judged it comes last
     trail, here = (
         trace_version(found, of_run.pages),
         [one.status == "same" for one in findings if one.what == "raw month"],
     )
     return trail | {
-        "raw": [one | {"on_hand": same} for one, same in zip(trail["raw"], here, strict=True)],
+        "raw": [one | {"on_hand": same} for one, same in zip(trail["raw"], here, strict=False)],
         "prediction": prediction and {name: _plain(value) for name, value in prediction.items()},
         "parameters": of_run.params,
         "verified": not faults,

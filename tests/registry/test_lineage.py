@@ -192,6 +192,14 @@ def test_another_address_in_a_sidecar_is_named(settings):
     ]
 
 
+def test_a_challenger_leads_back_to_the_month_that_judged_it_too(settings):
+    found = trace(settings, "green/1")
+
+    assert (found["verified"], [one["month"] for one in found["raw"]]) == (True, MONTHS[:2])
+    flip(settings.month("green", JUDGE).trips)
+    assert trace(settings, "green/1")["faults"][0].startswith("kept month trips/green/2023-03.parquet has sha256")
+
+
 def test_a_changed_parameter_in_the_database_is_named(settings):
     with closing(sqlite3.connect(settings.data.parent / "mlflow.db")) as connection, connection:
         connection.execute("UPDATE params SET value = '99' WHERE key = 'model.max_depth'")
