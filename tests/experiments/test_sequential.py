@@ -193,7 +193,7 @@ def test_equal_models_whose_days_come_in_spells_are_seldom_called_different(
     phi: float, week: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """28 days in the shadow, looked at all the time: days of real months are correlated by 0.35 at most, weeks by 0.2."""
-    trials, limit = at_scale((80, 0.08), (2000, 0.05))  # of 80, a true rate of 4 % may well show 6
+    trials, limit = at_scale((50, 0.1), (2000, 0.05))  # of 50, a true rate of 4 % may well show 5
     experiments = [spell_blocks(np.random.default_rng(seed), 28, phi, week) for seed in range(trials)]
 
     assert np.mean([ever_wrong(one, 28 * 400) for one in experiments]) <= limit

@@ -486,30 +486,36 @@ def test_figures_forged_in_tag_report_digest_and_seal_are_found_by_predicting_ag
         enter_staging(settings)
 
 
-@pytest.mark.parametrize("name", ["trained_to", "seal"])
-def test_any_tag_edited_in_the_database_is_named(settings, name):
-    set_tag(settings, name, "2023-04")
+def test_any_tag_edited_in_the_database_is_named(settings):
+    set_tag(settings, "trained_to", "2023-04")
 
     assert "tags green/2 are not those that it was registered with" in trace(settings, "green/2")["faults"]
 
 
-@pytest.mark.parametrize(
-    ("name", "key", "value", "said"),
-    [
-        ("data/acceptance/green/2023-02.json", "status", "refused", "acceptance acceptance/green/2023-02.json has sha256"),
-        ("data/raw/green/2023-02.json", "etag", "x", 'origin raw/green/2023-02.json names the etag x; "2023-02" was recorded'),
-        ("data/raw/green/2023-02.json", "sha256", "0" * 64, "origin raw/green/2023-02.json names the sha256 000"),
-        ("data/raw/green/2023-02.json", "size", 12, "origin raw/green/2023-02.json has sha256"),
-        ("reports/green/2023-03/month.json", "promoted", False, "month result reports/green/2023-03/month.json has sha256"),
-    ],
-)  # fmt: skip
-def test_an_edit_of_what_is_said_of_a_month_is_named(settings, name, key, value, said):
-    path = settings.data.parent / name
-    write_json(path, read_json(path) | {key: value})
+EDITS = [
+    ("data/acceptance/green/2023-02.json", "status", "refused", "acceptance acceptance/green/2023-02.json has sha256"),
+    ("reports/green/2023-03/month.json", "promoted", False, "month result reports/green/2023-03/month.json has sha256"),
+    ("data/raw/green/2023-01.json", "sha256", "0" * 64, "origin raw/green/2023-01.json names the sha256 000"),
+    (
+        "data/raw/green/2023-02.json",
+        "etag",
+        "x",
+        'origin raw/green/2023-02.json names the etag x; "2023-02" was recorded',
+    ),
+    ("data/raw/green/2023-03.json", "size", 12, "origin raw/green/2023-03.json has sha256"),
+]
 
-    (fault,) = trace(settings, "green/champion")["faults"]
 
-    assert fault.startswith(said)
+def test_edits_of_what_is_said_of_a_month_are_named(settings):
+    for name, key, value, _ in EDITS:
+        path = settings.data.parent / name
+        write_json(path, read_json(path) | {key: value})
+
+    faults = trace(settings, "green/champion")["faults"]
+
+    assert len(faults) == len(EDITS)
+    for *_, said in EDITS:
+        assert any(fault.startswith(said) for fault in faults), said
 
 
 def test_the_same_bytes_brought_anew_from_elsewhere_are_no_fault(settings):
