@@ -85,7 +85,8 @@ def ratio_sequence(blocks: pd.DataFrame, planned: float, alpha: float) -> pd.Dat
     by_hour, hours = _spread(new, old, np.arange(len(shown)), ratio)
     by_day, units = _spread(new, old, day, ratio)
     dealt = np.cumsum(shown["dealt"].to_numpy()) if "dealt" in shown else 0.0
-    by_day = by_day + (INFLATION - 1) * np.maximum(by_day - dealt, 0)
+    doubt = np.sqrt(2 / np.maximum(units - 1, 1))  # the standard error of a variance of so many days, as a share of it
+    by_day = by_day + (INFLATION - 1) * np.clip(by_day * (1 + doubt) - dealt, 0, by_day)
     deviation = [widen_for_few(radius, n) * np.sqrt(one) for one, n in ((by_hour, hours), (by_day, units))]
     reach = np.maximum(*deviation) / weight
     reach = np.where(reach < ratio, reach, np.inf)
