@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--service", default="green")
     parser.add_argument("--months", nargs=2, default=["2022-07", "2023-06"], help="first and last month to try on")
     parser.add_argument("--windows", nargs=4, default=["2022-01", "2022-03", "2022-04", "2022-06"])
-    parser.add_argument("--times", type=int, default=500)
+    parser.add_argument("--times", type=int, default=50)
     parser.add_argument("--simulated", action="store_true", help="only the simulation of days in spells")
     parser.add_argument("--out", type=Path, default=Path("build/bench/experiment.json"))
     given = parser.parse_args()

@@ -75,7 +75,7 @@ def ratio_sequence(blocks: pd.DataFrame, planned: float, alpha: float) -> pd.Dat
     sums so far. Trips of one hour, and of one day, share weather and traffic, so they are not taken for independent: the
     bounds are those of whole hours or those of whole days, whichever are wider. The latter know how few days there are, and
     that days come in spells (``SPELLS``); all but ``dealt``, the variance that dealing trips at random explains, if given.
-    Where too few days bound the ratio away from 0, the bounds are infinite.
+    Where too few days keep the ratio neither from 0 nor from 1, the bounds are infinite.
     """
     shown = blocks[blocks["champion"].cumsum() > 0]
     new, old = (shown[name].to_numpy(dtype=float) for name in ("challenger", "champion"))
@@ -89,7 +89,7 @@ def ratio_sequence(blocks: pd.DataFrame, planned: float, alpha: float) -> pd.Dat
     by_day = by_day + (INFLATION - 1) * np.clip(by_day * (1 + doubt) - dealt, 0, by_day)
     deviation = [widen_for_few(radius, n) * np.sqrt(one) for one, n in ((by_hour, hours), (by_day, units))]
     reach = np.maximum(*deviation) / weight
-    reach = np.where(reach < ratio, reach, np.inf)
+    reach = np.where((reach < ratio) | (ratio + reach < 1), reach, np.inf)
     days = np.cumsum(np.r_[True, day[1:] != day[:-1]]) if len(shown) else np.zeros(0, int)
     columns = {"trips": trips, "days": days, "ratio": ratio, "low": ratio - reach, "high": ratio + reach}
     spread = {"variance": np.maximum(by_hour, by_day), "weight": weight, "units": units}

@@ -92,10 +92,18 @@ def test_one_day_tells_nothing() -> None:
     assert np.isinf(looks[["low", "high"]]).all().all()
 
 
-def test_days_too_few_or_too_unlike_to_keep_the_ratio_from_0_bound_nothing() -> None:
+def test_days_too_few_or_too_unlike_to_keep_the_ratio_from_0_and_from_1_bound_nothing() -> None:
     looks = ratio_sequence(make_blocks([2, 1, 3, 2], [2, 2, 2, 2]), planned=40, alpha=0.05)
 
     assert np.isinf(looks[["low", "high"]]).all().all()
+
+
+def test_bounds_that_keep_the_ratio_from_1_alone_still_decide() -> None:
+    """The challenger loses a tenth on average, and between nothing and a fifth by day: it is better, whatever its worth."""
+    looks = ratio_sequence(make_blocks([0.0, 0.0, 0.4, 0.4] * 8, [2.0] * 32), planned=320, alpha=0.05)
+
+    last = looks.iloc[-1]
+    assert last["low"] < 0 < last["ratio"] < last["high"] < 1
 
 
 def test_more_trips_are_planned_for_a_smaller_effect_and_for_more_certainty() -> None:
