@@ -22,7 +22,7 @@ from taxi.files import locked, remove
 from taxi.params import Params, load_params
 from taxi.registry.aliases import settle
 from taxi.registry.versions import champion_before, download_model
-from taxi.runs.mlflow_run import record_month
+from taxi.runs.mlflow_run import record_month, seal_result
 from taxi.runs.month_result import (
     MonthResult,
     finished_month,
@@ -164,6 +164,7 @@ def _run(settings: Settings, service: str, month: str, version: bool) -> MonthRe
         versions = register(settings, plan, params, monitor.metrics, compare, fingerprint)
     result = month_result(settings, plan, accepted, monitor, compare, versions, decision)
     result = result.model_copy(update={"edition": edition, "fingerprint": fingerprint, "seconds": dict(clock.seconds)})
+    seal_result(settings.tracking_uri, plan, fingerprint, result.as_json())
     write_result(settings, result)
     with clock.step("publish"):
         publish(settings, result, version)

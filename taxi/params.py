@@ -138,6 +138,8 @@ class ExperimentParams(Section):
     ratio_alpha: float = Field(gt=0, lt=0.5)
     fallback_limit: Share
     unpaired_limit: Share
+    complete_share: Part = 0.95
+    uneven_limit: Share = 0.02
 
     @property
     def start(self) -> datetime | None:
@@ -183,9 +185,9 @@ class AcceptParams(Section):
         "week_ratio_agrees <= week_ratio_refuse",
     )
 
-    most_rows: Count
-    least_row_bytes: Annotated[float, Field(ge=0, le=1000)]
-    most_unpacked: Annotated[float, Field(ge=1, le=1000)]
+    most_rows: Count = 25_000_000
+    least_row_bytes: Annotated[float, Field(ge=0, le=1000)] = 2
+    most_unpacked: Annotated[float, Field(ge=1, le=1000)] = 20
     kept_share_warn: Share
     kept_share_refuse: Share
     reason_share_warn: Share

@@ -54,6 +54,9 @@ def report(service: Service = "green", json_: AsJson = False, html: Html = False
     print(judged.scores[["n", "rmse", "mae", "coverage80"]].round(3).to_string(), end="\n\n")
     print(judged.change_table.to_string(), end="\n\n")
     print(judged.sizes.round(4).to_string(), end="\n\n")
+    if judged.missing["missing"].any():
+        print("Outcomes missing of trips that ended by now, and what chance would leave out:")
+        print(judged.missing.round(1).to_string(), end="\n\n")
     print(f"{judged.verdict.name}: {judged.verdict.reason}\n{'Stop.' if judged.verdict.stop else 'Go on.'}")
     if html:
         print(f"Open {result['report']}")

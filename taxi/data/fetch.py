@@ -123,7 +123,7 @@ def _fetch_locked(
         address=address,
         sha256=sha256,
         fetched_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        previous=[*([kept] if kept and changed else []), *(kept.previous if kept else [])],
+        previous=[kept, *kept.previous] if kept else [],
     )
     if kept and changed:
         _LOG.warning("%s was republished: %s is replaced by %s", path.name, kept.sha256[:12], sha256[:12])

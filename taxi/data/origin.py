@@ -23,7 +23,10 @@ class Edition(BaseModel):
 
 
 class Origin(Edition):
-    """The sidecar of a published file: the edition on hand, and those that it replaced, newest first."""
+    """The sidecar of a published file: the edition on hand, and those that it replaced, newest first.
+
+    The same bytes from another address, or under another ETag, are an edition too: what was recorded of them stays.
+    """
 
     format: Literal[1] = 1
     last_modified: str | None = None

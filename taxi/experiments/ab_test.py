@@ -10,13 +10,23 @@ import pandas as pd
 from scipy.stats import chisquare
 
 from taxi.errors import TaxiError, UsageError
-from taxi.experiments.losses import Running, compare_arms, find_running, judged_trips, score_arms
-from taxi.experiments.sequential import plan_trips, ratio_evidence, ratio_sequence
+from taxi.experiments.losses import (
+    Running,
+    compare_arms,
+    find_running,
+    judged_trips,
+    keep_complete,
+    missing_outcomes,
+    score_arms,
+)
+from taxi.experiments.sequential import count_evidence, plan_trips, ratio_evidence, ratio_sequence
 from taxi.params import ExperimentParams, Params
 
 # --- What an experiment says at one look, and whether to stop it: a pure function that returns its reason.
 
 INVALID = "invalid: sample ratio"
+UNEVEN = "invalid: outcomes missing unevenly"
+UNBOUNDED = "too few days to bound"
 UNDECIDED, NO_DIFFERENCE = "undecided", "no difference"
 BETTER = {True: "challenger better", False: "champion better"}
 
@@ -26,7 +36,8 @@ class Look:
     """What is known at one moment. ``change`` (challenger's error against champion's) and its bounds are shares of 1.
 
     ``evidence`` is the largest so far against the planned share of trips (an e-value; 1 in shadow mode), ``fallback`` the
-    share of the challenger's trips that it failed, ``unpaired`` that of trips without a shadow prediction.
+    share of the challenger's trips that it failed, ``unpaired`` that of trips without a shadow prediction; ``uneven`` says
+    which outcomes are missing unevenly, ``complete`` is whether there are hours whose outcomes are complete enough to judge.
     """
 
     mode: str
@@ -39,11 +50,13 @@ class Look:
     evidence: float = 1.0
     fallback: float = 0.0
     unpaired: float = 0.0
+    uneven: str = ""
+    complete: bool = True
 
 
 @dataclass(frozen=True)
 class ExperimentVerdict:
-    """``name`` is one of the five verdicts; ``stop`` says that waiting for more trips cannot help."""
+    """``name`` is one of the six verdicts; ``stop`` says that waiting for more trips cannot help."""
 
     name: str
     reason: str
@@ -62,10 +75,9 @@ def _broken(look: Look, params: ExperimentParams) -> str | None:
 
 
 def _said(look: Look, params: ExperimentParams) -> str:
-    bounds = f"interval {look.low:+.2%} to {look.high:+.2%}"
-    return (
-        f"{look.metric.upper()} {look.change:+.2%}, {1 - params.alpha:.0%} {bounds} at any look, {look.trips:,} trips"
-    )
+    bounds = f"{1 - params.alpha:.0%} interval {look.low:+.2%} to {look.high:+.2%} at any look"
+    said = bounds if math.isfinite(look.high) else UNBOUNDED
+    return f"{look.metric.upper()} {look.change:+.2%}, {said}, {look.trips:,} trips"
 
 
 def decide(look: Look, params: ExperimentParams) -> ExperimentVerdict:
@@ -76,9 +88,14 @@ def decide(look: Look, params: ExperimentParams) -> ExperimentVerdict:
     """
     if (broken := _broken(look, params)) is not None:
         return ExperimentVerdict(INVALID, broken, True)
+    if look.uneven:
+        return ExperimentVerdict(UNEVEN, look.uneven, False)
     if look.fallback > params.fallback_limit:
         failed = f"the challenger failed on {look.fallback:.1%} of its trips (limit {params.fallback_limit:.0%})"
         return ExperimentVerdict(BETTER[False], failed, True)
+    if not look.complete:
+        late = f"no hour of pickup has the outcomes of {params.complete_share:.0%} of its trips yet"
+        return ExperimentVerdict(UNDECIDED, f"{late} (experiment.complete_share)", False)
     if look.days <= params.least_days:
         begun = f"day {look.days}; no verdict before {params.least_days} whole days"
         return ExperimentVerdict(UNDECIDED, begun, False)
@@ -101,9 +118,9 @@ def decide(look: Look, params: ExperimentParams) -> ExperimentVerdict:
 METRICS = ("rmse", "mae")
 
 
-def _finite(row: pd.Series) -> dict[str, float | None]:
-    """Return the row as JSON holds it: bounds of the first day, which are infinite, as null."""
-    return {str(name): float(value) if np.isfinite(value) else None for name, value in row.items()}
+def _json(row: pd.Series) -> dict[str, float | None]:
+    """Return the row as JSON holds it: bounds that too few days make infinite as null."""
+    return {str(name): None if value == UNBOUNDED else float(value) for name, value in row.items()}
 
 
 @dataclass(frozen=True)
@@ -117,6 +134,7 @@ class Judged:
     first: tuple[pd.Timestamp, ExperimentVerdict] | None
     running: Running
     metric: str
+    missing: pd.DataFrame
 
     @property
     def note(self) -> str:
@@ -129,9 +147,11 @@ class Judged:
 
     @property
     def change_table(self) -> pd.DataFrame:
-        """The change of each metric and its bounds now, in percent of the champion's."""
+        """The change of each metric and its bounds now, in percent of the champion's; words where too few days bound it."""
         last = {name: looks[["change", "low", "high"]].iloc[-1] * 100 for name, looks in self.changes.items()}
-        return pd.DataFrame(last).T.rename_axis("%").round(2)
+        table = pd.DataFrame(last).T.rename_axis("%").round(2)
+        bounded = np.isfinite(table)
+        return table if bounded.all(axis=None) else table.astype(object).where(bounded, UNBOUNDED)
 
     @property
     def verdict_text(self) -> str:
@@ -157,17 +177,19 @@ class Judged:
             "since": run.start.isoformat(),
             "trips": int(self.changes[self.metric]["trips"].iloc[-1]),
             "days": int(self.changes[self.metric]["days"].iloc[-1]),
-            "change": {name: _finite(row) for name, row in self.change_table.T.items()},
+            "change": {name: _json(row) for name, row in self.change_table.T.items()},
             "arms": self.scores.to_dict("index"),
             "sizes": self.sizes.to_dict("index"),
+            "missing": self.missing.reset_index().to_dict("records"),
         }
 
 
 def change_over_time(blocks: pd.DataFrame, metric: str, params: ExperimentParams) -> pd.DataFrame:
     """Return the looks of ``ratio_sequence`` with change, low and high: of RMSE or MAE, as shares of the champion's."""
     looks = ratio_sequence(blocks, params.planned_trips, params.alpha)
-    bounds = looks[["ratio", "low", "high"]].clip(lower=0)
-    changes = (np.sqrt(bounds) if metric == "rmse" else bounds) - 1
+    bounds = looks[["ratio", "low", "high"]]
+    changes = (bounds.clip(lower=0) ** 0.5 if metric == "rmse" else bounds) - 1
+    changes["low"] = changes["low"].where(np.isfinite(looks["low"]), -np.inf)
     return looks.assign(change=changes["ratio"], low=changes["low"], high=changes["high"])
 
 
@@ -233,6 +255,27 @@ def first_decision(
     return None
 
 
+def describe_uneven(missing: pd.DataFrame, params: ExperimentParams) -> str:
+    """Return which group's outcomes (of ``missing_outcomes``) are missing more often than chance explains; "" if none."""
+    lost = missing[missing["expected"] > 0]
+    if lost.empty:
+        return ""
+    evidence = float(
+        count_evidence(lost["missing"].to_numpy(float), (lost["expected"] / lost["expected"].sum()).to_numpy())
+    )
+    shares = lost[["missing", "expected"]].div(lost["trips"], axis=0)
+    worst = int((shares["missing"] - shares["expected"]).argmax())
+    got, chance = shares.iloc[worst]
+    arm, quarter = shares.index.to_frame().iloc[worst]
+    if evidence < 1 / params.ratio_alpha or got - chance <= params.uneven_limit:
+        return ""
+    return (
+        f"outcomes missing unevenly: {got:.1%} of the {arm}'s trips of the {quarter} predicted durations have none, where chance "
+        f"would leave out {chance:.1%} (evidence {evidence:.3g}, limit {1 / params.ratio_alpha:,.0f}); find out why before "
+        f"believing any number"
+    )
+
+
 def _health(running: Running, trips: pd.DataFrame, share: float) -> tuple[pd.DataFrame, dict[str, Any]]:
     dealt = running.rows.loc[running.rows["challenger"] & ~running.rows["shadow"], "fallback"]
     if running.mode == "shadow":
@@ -246,16 +289,23 @@ def _health(running: Running, trips: pd.DataFrame, share: float) -> tuple[pd.Dat
 def judge_experiment(log: pd.DataFrame, params: Params) -> Judged:
     """Judge the newest experiment in ``log``, a frame of all predictions and their outcomes so far (``Store.with_outcomes``).
 
+    Hours of pickup count once the outcomes of ``complete_share`` of their trips came; while there is none, nothing is decided.
     Raises TaxiError where there is no challenger or no trip with an outcome in both arms.
     """
     experiment, metric = params.experiment, params.experiment.metric
     running = find_running(log, experiment.start)
-    trips, mode = judged_trips(running, params.clean), running.mode
+    with_outcome, mode = judged_trips(running, params.clean), running.mode
+    trips = judged_trips(keep_complete(running, experiment.complete_share), params.clean)
+    complete = len(compare_arms(trips, mode, metric)) > 0
+    trips = trips if complete else with_outcome
     blocks = {name: compare_arms(trips, mode, name) for name in METRICS}
     if not len(blocks[metric]):
         raise TaxiError(f"expected outcomes of trips of both arms since {running.start}; there are none yet")
     changes = {name: change_over_time(block, name, experiment) for name, block in blocks.items()}
-    sizes, health = _health(running, trips, experiment.share)
+    sizes, health = _health(running, with_outcome, experiment.share)
+    missing = missing_outcomes(running, experiment.complete_share)
+    health |= {"uneven": describe_uneven(missing, experiment), "complete": complete}
     verdict = decide(replace(read_looks(changes[metric].tail(1), mode, metric)[0], **health), experiment)
-    first = None if verdict.name == INVALID else first_decision(changes[metric], mode, metric, experiment)
-    return Judged(score_arms(trips, mode), changes, sizes, verdict, first, running, metric)
+    sound = complete and verdict.name not in (INVALID, UNEVEN)
+    first = first_decision(changes[metric], mode, metric, experiment) if sound else None
+    return Judged(score_arms(trips, mode), changes, sizes, verdict, first, running, metric, missing)

@@ -1,6 +1,6 @@
-"""Losses by arm and hour, from the prediction log."""
+"""Losses by arm and hour, from the prediction log, and the outcomes that it lacks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -64,6 +64,61 @@ def find_running(log: pd.DataFrame, since: datetime | None = None) -> Running:
     return Running("shadow" if shadow else "share", champion, challenger, start, inside.reset_index(drop=True))
 
 
+# --- Outcomes that are late or lost: hours that lack too many are not judged, and what is missing must be missing at random.
+
+SETTLING = pd.Timedelta(days=1)  # of a younger trip it tells nothing that its outcome is missing: it may still run
+QUARTERS = ("shortest", "short", "long", "longest")  # of the trips, by their predicted duration
+
+
+def _share_known(rows: pd.DataFrame, unit: str) -> pd.Series:
+    """Return the share of answered trips whose outcome came, by hour ("h") or day ("D") of pickup."""
+    answered = rows[~rows["shadow"]]
+    return answered["duration"].notna().groupby(answered["pickup"].dt.floor(unit)).mean()
+
+
+def _newest_complete(rows: pd.DataFrame, share: float) -> pd.Timestamp:
+    """Return the newest day of pickup in which ``share`` of the trips have an outcome; NaT if there is none."""
+    begun = rows["pickup"] <= rows["made_at"].max().tz_localize(
+        None
+    )  # UTC is ahead of New York: no trip of today is lost
+    days = _share_known(rows[begun], "D")
+    return days.index[days >= share].max()
+
+
+def keep_complete(running: Running, share: float) -> Running:
+    """Return the experiment with the hours of pickup alone in which ``share`` of the answered trips have an outcome.
+
+    None is younger than the newest day that is as complete: there an hour may have no late outcome by having no long trip.
+    """
+    rows = running.rows
+    came = rows["pickup"].dt.floor("h").map(_share_known(rows, "h"))
+    old = rows["pickup"].dt.normalize() <= _newest_complete(rows, share)
+    return replace(running, rows=rows[(came >= share) & old])
+
+
+def _settled(rows: pd.DataFrame, share: float) -> pd.DataFrame:
+    """Return the answered trips whose outcomes are not just late: a day old, and of no day after the newest complete one."""
+    answered = rows[~rows["shadow"] & (rows["made_at"] < rows["made_at"].max() - SETTLING)]
+    newest = _newest_complete(rows, share)
+    return answered if pd.isna(newest) else answered[answered["pickup"].dt.normalize() <= newest]
+
+
+def missing_outcomes(running: Running, share: float) -> pd.DataFrame:
+    """Return how many outcomes are missing by arm and quarter of the predicted duration, and how many chance would leave out.
+
+    Columns trips, missing, expected, a row for each group. Chance is that within each hour of pickup, so that hours without
+    any outcome say nothing of the groups; trips whose outcomes may yet come do not count (``share``: see ``keep_complete``).
+    """
+    rows = _settled(running.rows, share)
+    quarter = np.searchsorted(rows["mean"].quantile([0.25, 0.5, 0.75]), rows["mean"])
+    predicted = pd.Categorical(np.take(QUARTERS, quarter), QUARTERS)
+    lost = rows["duration"].isna()
+    expected = lost.groupby(rows["pickup"].dt.floor("h")).transform("mean")
+    groups = [np.where(rows["challenger"], *reversed(ARMS)), predicted]
+    counted = pd.DataFrame({"trips": 1, "missing": lost.astype(int), "expected": expected.astype(float)})
+    return counted.groupby(groups, observed=True).sum().rename_axis(["arm", "predicted"])
+
+
 def pair_predictions(rows: pd.DataFrame) -> pd.DataFrame:
     """Return one row a trip that both models predicted: pickup, duration, and mean and median of each arm (minutes)."""
     shadow = rows[rows["shadow"] & ~rows["fallback"]].set_index("unit")[OUTPUTS].add_suffix("_challenger")
@@ -83,9 +138,8 @@ def _hours(pickup: pd.Series) -> tuple[np.ndarray, pd.DatetimeIndex]:
     return code, pd.DatetimeIndex(hours)
 
 
-def _blocks(hours: pd.DatetimeIndex, trips: np.ndarray, challenger: np.ndarray, champion: np.ndarray) -> pd.DataFrame:
-    day = hours.normalize().to_numpy()
-    return pd.DataFrame({"day": day, "trips": trips, "challenger": challenger, "champion": champion}, index=hours)
+def _blocks(hours: pd.DatetimeIndex, **columns: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame({"day": hours.normalize().to_numpy(), **columns}, index=hours)
 
 
 def share_blocks(pickup: pd.Series, challenger: np.ndarray, lost: np.ndarray) -> pd.DataFrame:
@@ -93,6 +147,7 @@ def share_blocks(pickup: pd.Series, challenger: np.ndarray, lost: np.ndarray) ->
 
     Arms are compared within the hour, so that neither gains from having had the quieter hours: the hour's mean loss of each
     arm, times n1 * n0 / (n1 + n0), the weight that makes the comparison most precise. Hours without one arm tell nothing.
+    ``dealt`` is the variance of the arms' difference that the dealing alone makes, which no weather carries to the next day.
     """
     code, hours = _hours(pickup)
     size = len(hours)
@@ -101,15 +156,18 @@ def share_blocks(pickup: pd.Series, challenger: np.ndarray, lost: np.ndarray) ->
     both = (counts[0] > 0) & (counts[1] > 0)
     here, there = (count[both] for count in counts)
     weight = here * there / (here + there)
-    old, new = (weight * total[both] / count for total, count in zip(sums, (here, there), strict=True))
-    return _blocks(hours[both], here + there, new, old)
+    means = [total[both] / count for total, count in zip(sums, (here, there), strict=True)]
+    around = np.bincount(code, lost**2, size)[both] - here * means[0] ** 2 - there * means[1] ** 2
+    dealt = weight * np.maximum(around, 0) / np.maximum(here + there - 2, 1)
+    columns = {"trips": here + there, "challenger": weight * means[1], "champion": weight * means[0], "dealt": dealt}
+    return _blocks(hours[both], **columns)
 
 
 def paired_blocks(pickup: pd.Series, champion: np.ndarray, challenger: np.ndarray) -> pd.DataFrame:
     """Return what both models lost in each hour of pickup, by trips that both predicted."""
     code, hours = _hours(pickup)
     new, old = (np.bincount(code, lost, len(hours)) for lost in (challenger, champion))
-    return _blocks(hours, np.bincount(code, minlength=len(hours)), new, old)
+    return _blocks(hours, trips=np.bincount(code, minlength=len(hours)), challenger=new, champion=old)
 
 
 def judged_trips(running: Running, clean: CleanParams) -> pd.DataFrame:

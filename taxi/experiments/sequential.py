@@ -12,12 +12,18 @@ import math
 
 import numpy as np
 import pandas as pd
-from scipy.special import betaln, lambertw
+from scipy.special import gammaln, lambertw
 from scipy.stats import chi2, norm
 from scipy.stats import t as student
 
 CAUTION = 0.2  # chance that a trip's spread is larger than it is planned for
 RATIO_BELIEF = 1000.0  # trips' worth of belief in the planned share: departures of a point or so are found soonest
+
+# Days come in spells (weather, holidays): the lag-1 autocorrelation of days that the bounds allow for. Paired daily losses on
+# real months show 0.10 to 0.35 (docs/experiments.md). The variance of a sum of such days (an AR(1) process) is that many
+# times what it is of independent ones: G. E. P. Box, "Some theorems on quadratic forms …", Ann. Math. Statist. 25, 1954.
+SPELLS = 0.5
+INFLATION = (1 + SPELLS) / (1 - SPELLS)
 
 
 def _narrowest(alpha: float) -> float:
@@ -65,9 +71,11 @@ def _spread(new: np.ndarray, old: np.ndarray, unit: np.ndarray, ratio: np.ndarra
 def ratio_sequence(blocks: pd.DataFrame, planned: float, alpha: float) -> pd.DataFrame:
     """Return trips, days, ratio, low, high, variance, weight and units after each of ``blocks``, which are in order of time.
 
-    ``blocks`` has day, trips, and what challenger and champion lost in the block (see ``taxi.arms``); the ratio is that of
-    the sums so far. Trips of one hour, and of one day, share weather and traffic, so they are not taken for independent:
-    the bounds are those of whole hours or those of whole days, whichever are wider; the latter know how few days there are.
+    ``blocks`` has day, trips, and what challenger and champion lost in the block (see ``losses``); the ratio is that of the
+    sums so far. Trips of one hour, and of one day, share weather and traffic, so they are not taken for independent: the
+    bounds are those of whole hours or those of whole days, whichever are wider. The latter know how few days there are, and
+    that days come in spells (``SPELLS``); all but ``dealt``, the variance that dealing trips at random explains, if given.
+    Where too few days keep the ratio neither from 0 nor from 1, the bounds are infinite.
     """
     shown = blocks[blocks["champion"].cumsum() > 0]
     new, old = (shown[name].to_numpy(dtype=float) for name in ("challenger", "champion"))
@@ -76,8 +84,12 @@ def ratio_sequence(blocks: pd.DataFrame, planned: float, alpha: float) -> pd.Dat
     radius = sequence_radius(trips, planned, alpha)
     by_hour, hours = _spread(new, old, np.arange(len(shown)), ratio)
     by_day, units = _spread(new, old, day, ratio)
+    dealt = np.cumsum(shown["dealt"].to_numpy()) if "dealt" in shown else 0.0
+    doubt = np.sqrt(2 / np.maximum(units - 1, 1))  # the standard error of a variance of so many days, as a share of it
+    by_day = by_day + (INFLATION - 1) * np.clip(by_day * (1 + doubt) - dealt, 0, by_day)
     deviation = [widen_for_few(radius, n) * np.sqrt(one) for one, n in ((by_hour, hours), (by_day, units))]
     reach = np.maximum(*deviation) / weight
+    reach = np.where((reach < ratio) | (ratio + reach < 1), reach, np.inf)
     days = np.cumsum(np.r_[True, day[1:] != day[:-1]]) if len(shown) else np.zeros(0, int)
     columns = {"trips": trips, "days": days, "ratio": ratio, "low": ratio - reach, "high": ratio + reach}
     spread = {"variance": np.maximum(by_hour, by_day), "weight": weight, "units": units}
@@ -110,9 +122,18 @@ def ratio_evidence(challengers: np.ndarray, trips: np.ndarray, share: float) -> 
     """Return the evidence (an e-value) against the planned ``share`` after each look, from counts so far; shape (n,).
 
     By Ville's inequality its maximum over all looks passes 1 / alpha with a chance of at most alpha where the share is as
-    planned. Source: Lindon & Malek (2022), two arms: a Beta mixture about the share against the share itself.
+    planned.
     """
     there, rest = np.asarray(challengers, dtype=float), np.asarray(trips, dtype=float) - challengers
-    prior = (RATIO_BELIEF * share, RATIO_BELIEF * (1 - share))
-    mixed = betaln(prior[0] + there, prior[1] + rest) - betaln(*prior)
-    return np.exp(np.minimum(mixed - there * math.log(share) - rest * math.log1p(-share), 700))
+    return count_evidence(np.stack([there, rest], axis=-1), np.array([share, 1 - share]))
+
+
+def count_evidence(counts: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Return the evidence (an e-value) against planned ``shares`` of some groups, from counts so far; shape (..., groups).
+
+    Source: Lindon & Malek (2022): a Dirichlet mixture about the shares against the shares themselves.
+    """
+    prior, total = RATIO_BELIEF * shares, counts.sum(axis=-1)
+    mixed = gammaln(RATIO_BELIEF) - gammaln(RATIO_BELIEF + total)
+    mixed = mixed + (gammaln(prior + counts) - gammaln(prior) - counts * np.log(shares)).sum(axis=-1)
+    return np.exp(np.minimum(mixed, 700))

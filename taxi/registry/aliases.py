@@ -229,11 +229,16 @@ def approve(
 ) -> Version:
     """Record that a person let the version into an environment after reading ``report``, and let the aliases follow.
 
-    ``sha256`` is the report's as read. Raises Refused if it is not one of the version's own, UsageError if no one asked.
+    ``sha256`` is the report's as read. Raises Refused if it is not the version's comparison, which says why it was promoted;
+    UsageError if no one asked.
     """
-    own = wanted.recorded_reports
+    own, deciding = wanted.recorded_reports, wanted.deciding_reports
     if sha256 not in own.values():
         raise Refused(f"{report} is no report of {wanted.label}; its reports are {', '.join(sorted(own)) or 'none'}")
+    if sha256 not in deciding.values():
+        raise Refused(
+            f"{report} does not judge {wanted.label}; expected {', '.join(sorted(deciding)) or 'a comparison'}"
+        )
     if for_environment not in params.release.approval and "awaits_approval" not in wanted.tags:
         raise UsageError(f"params.yaml asks for no approval in {for_environment} (release.approval)")
     prepare(tracking_uri)

@@ -1,5 +1,8 @@
 """Lineage verification: recomputes what a version's tags claim of files here; each is the same, differs, or is not here."""
 
+import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -7,21 +10,34 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from pydantic import BaseModel
 from sqlalchemy.engine import make_url
 
 from taxi.config import Settings
-from taxi.data.origin import read_origin
+from taxi.data.origin import Edition, read_origin
+from taxi.data.schema import read_trips
 from taxi.errors import UsageError
-from taxi.files import read_model, sha256_file, sha256_json
+from taxi.files import read_json, read_model, sha256_file, sha256_json
+from taxi.models.evaluate import score
 from taxi.models.model import DurationModel, load_model
 from taxi.outputs import OUTPUTS
 from taxi.predictions.store import open_store
 from taxi.registry.golden import TOLERANCE, check_golden, read_golden
 from taxi.registry.integrity import Manifest, UnsafeModel, check_registered_folder, model_part
-from taxi.registry.mlflow_client import connect, reaching
-from taxi.registry.provenance import committed_sha256
-from taxi.registry.versions import DEV, ENVIRONMENTS, Version, fetch_registered, find_version, recorded_manifest
+from taxi.registry.mlflow_client import Client, connect, is_missing, reaching
+from taxi.registry.provenance import RESULT, SEAL, committed_sha256, list_records, sealed_digest
+from taxi.registry.versions import (
+    DECIDING,
+    DEV,
+    ENVIRONMENTS,
+    Version,
+    fetch_registered,
+    find_version,
+    recorded_manifest,
+    versions,
+)
 
 
 def _raw_bytes(found: Version, month: str) -> dict[str, Any]:
@@ -62,6 +78,9 @@ def trace_version(found: Version, pages: list[str]) -> dict[str, Any]:
 
 
 LOCK = "requirements.lock"
+SIDECAR = "sidecar"
+FIGURES = f"{DECIDING}.json"
+ROUNDING = 1e-4  # results keep six decimals, and the last bits of a sum differ from processor to processor
 _AWAY = "is not on hand: it was published anew since, or is kept elsewhere"
 
 
@@ -105,33 +124,57 @@ def _earlier(sidecar: Path) -> set[str]:
     return {edition.sha256 for edition in origin.previous} if origin else set()
 
 
-def check_kept(found: Version, month: str, settings: Settings) -> Comparison:
-    """Compare the kept trips of a month; those made anew from a later edition of it are not the ones that trained."""
-    paths, expected = settings.month(found.service, month), found.tags[f"trips.{month}"]
-    here = hash_file(paths.trips)
-    if here not in (None, expected) and found.tags[f"data.{month}"] in _earlier(paths.sidecar):
-        here = None
-    return compare("kept month", f"trips/{found.service}/{month}.parquet", expected, here, _AWAY)
+def was_republished(found: Version, month: str, settings: Settings) -> bool:
+    """Return whether another edition of the month took the place of the one that was recorded."""
+    paths, expected = settings.month(found.service, month), found.tags[f"data.{month}"]
+    return hash_file(paths.raw) not in (None, expected) and expected in _earlier(paths.sidecar)
+
+
+def check_beside(found: Version, month: str, settings: Settings) -> list[Comparison]:
+    """Compare kept trips, quarantine and acceptance of a month; those of a later edition are not what was recorded."""
+    paths, anew = settings.month(found.service, month), was_republished(found, month, settings)
+    recorded = {"kept month": (paths.trips, found.tags[f"trips.{month}"])}
+    marks = json.loads(found.tags.get(f"records.{month}", "{}"))
+    recorded |= {name: (path, marks[name]) for name, path in list_records(paths).items() if name in marks}
+    return [
+        compare(what, path.relative_to(settings.data).as_posix(), digest, None if anew else hash_file(path), _AWAY)
+        for what, (path, digest) in recorded.items()
+        if what != SIDECAR  # by its words: see check_origin
+    ]
+
+
+def _told(edition: Edition) -> dict[str, str]:
+    return edition.model_dump(include={"sha256", "address", "fetched_at"}) | {"etag": edition.etag or "none"}
 
 
 def check_origin(found: Version, month: str, settings: Settings) -> Comparison | None:
-    """Compare the address in the month's sidecar with the one recorded; None where the sidecar is of another edition."""
-    origin = read_origin(settings.month(found.service, month).sidecar)
-    if origin is None or origin.sha256 != found.tags[f"data.{month}"]:
+    """Compare what the month's sidecar says with what was recorded; None where there is none, or it is of another edition.
+
+    The same bytes brought anew, from elsewhere or under another ETag, leave what was recorded among the sidecar's editions.
+    """
+    sidecar, name = settings.month(found.service, month).sidecar, f"raw/{found.service}/{month}.json"
+    if (origin := read_origin(sidecar)) is None or was_republished(found, month, settings):
         return None
-    expected, name = found.tags[f"address.{month}"], f"raw/{found.service}/{month}.json"
-    if origin.address == expected:
+    tags = {"sha256": "data", "address": "address", "etag": "etag", "fetched_at": "fetched_at"}
+    recorded = {key: found.tags[f"{tag}.{month}"] for key, tag in tags.items()}
+    if recorded in map(_told, origin.previous):
         return Comparison("origin", name, "same")
-    return Comparison("origin", name, "differs", f"names the address {origin.address}; {expected} was recorded")
+    odd = {key: text for key, text in _told(origin).items() if text != recorded[key]}
+    if odd:
+        said = "; ".join(f"names the {key} {text}; {recorded[key]} was recorded" for key, text in odd.items())
+        return Comparison("origin", name, "differs", said)
+    digest = json.loads(found.tags.get(f"records.{month}", "{}")).get(SIDECAR)
+    return compare("origin", name, digest, hash_file(sidecar)) if digest else Comparison("origin", name, "same")
 
 
 def check_months(found: Version, settings: Settings) -> list[Comparison]:
-    """Compare raw bytes, their origin and kept trips of all months that trained the version."""
-    months = found.tags["months"].split(",")
-    origins = [check_origin(found, month, settings) for month in months]
+    """Compare raw bytes, and what was made and said of them, of all months that trained the version or judged it."""
+    months = dict.fromkeys([*found.tags["months"].split(","), found.tags["judged_in"]])
+    known = [month for month in months if f"data.{month}" in found.tags]
+    origins = [check_origin(found, month, settings) for month in known]
     return [
-        *(check_kept(found, month, settings) for month in months),
-        *(check_raw(found, month, settings) for month in months),
+        *(check_raw(found, month, settings) for month in known),
+        *(one for month in known for one in check_beside(found, month, settings)),
         *(one for one in origins if one),
     ]
 
@@ -142,13 +185,36 @@ class _MonthFingerprint(BaseModel):
     fingerprint: str | None = None
 
 
+def _result_file(found: Version, settings: Settings) -> Path:
+    return settings.month(found.service, found.tags["judged_in"]).reports / "month.json"
+
+
 def made_by_the_same_run(found: Version, settings: Settings) -> bool:
     """Return whether the reports and models in the month's folders are of the run that registered the version."""
-    result = settings.month(found.service, found.tags["judged_in"]).reports / "month.json"
-    if not result.is_file():
-        return True
-    kept = read_model(result, _MonthFingerprint, "the result of a month", "Remove it and run the month again")
-    return kept.fingerprint == found.tags["fingerprint"]
+    path = _result_file(found, settings)
+    return not path.is_file() or _fingerprint(path) == found.tags["fingerprint"]
+
+
+def _fingerprint(path: Path) -> str | None:
+    return read_model(path, _MonthFingerprint, "the result of a month", "Remove it and run the month again").fingerprint
+
+
+def check_result(found: Version, run: Run, client: Client, settings: Settings) -> Comparison:
+    """Compare the month's result, ``month.json``, with the digest that its run keeps; another run's is checked by that run."""
+    path, name = _result_file(found, settings), f"reports/{found.service}/{found.tags['judged_in']}/month.json"
+    if not path.is_file():
+        return Comparison("month result", name, "away", "is not on hand")
+    if (fingerprint := _fingerprint(path)) != found.tags["fingerprint"]:
+        named = f"tags.fingerprint = '{fingerprint}'"
+        plain = re.fullmatch(r"[\w-]+", fingerprint or "")
+        if not plain or not client.search_runs([run.info.experiment_id], named, max_results=1):
+            return Comparison(
+                "month result", name, "differs", f"names a run that is not in the registry: {fingerprint!r}"
+            )
+        return Comparison("month result", name, "away", "is of another run since")
+    if (expected := run.data.tags.get(RESULT)) is None:
+        return Comparison("month result", name, "away", "was made before results were sealed")
+    return compare("month result", name, expected, sha256_json(read_json(path)))
 
 
 def check_folder(what: str, folder: Path, shown: str, expected: Mapping[str, str], away: str) -> list[Comparison]:
@@ -256,21 +322,100 @@ def check_model(tracking_uri: str, found: Version, prediction: Json | None) -> l
     return [*checked, check_prediction(model, prediction)] if prediction else checked
 
 
-def check_run(tracking_uri: str, found: Version) -> tuple[list[Comparison], Json]:
-    """Compare the run's parameters and its executed notebooks and reports; also return the parameters."""
-    with reaching(tracking_uri), TemporaryDirectory() as place:
-        client = connect(tracking_uri)
-        data = client.get_run(found.run_id).data
+@dataclass(frozen=True)
+class RunChecks:
+    """What comparing a version with its run gave: the findings, the parameters that it logged, and the paths of its reports."""
+
+    findings: list[Comparison]
+    params: Json
+    pages: list[str]
+
+
+def check_run(settings: Settings, found: Version) -> RunChecks:
+    """Compare the run's tags and parameters, its executed notebooks and reports, and the figures that the version is judged by."""
+    with reaching(settings.tracking_uri), TemporaryDirectory() as place:
+        client = connect(settings.tracking_uri)
+        try:
+            run = client.get_run(found.run_id)
+        except MlflowException as error:
+            if not is_missing(error):
+                raise
+            return RunChecks([Comparison("run", found.run_id, "differs", "is gone from the registry")], {}, [])
         some = client.list_artifacts(found.run_id, "reports")
         got = Path(client.download_artifacts(found.run_id, "reports", place)) if some else Path(place)
         kept = check_folder("report", got, "run", found.recorded_reports, "gone")
+        figures = check_figures(found, got / FIGURES)
+        result = check_result(found, run, client, settings)
     reports = [
         Comparison(one.what, one.name, "differs", "is gone from the run") if one.status == "away" else one
         for one in kept
     ]
-    expected = found.tags.get("params_sha256", "nothing")
-    parameters = compare("parameters", f"of run {found.run_id}", expected, sha256_json(dict(data.params)))
-    return [check_run_tags(found, dict(data.tags)), *reports, parameters], dict(data.params)
+    tags, params = dict(run.data.tags), dict(run.data.params)
+    parameters = compare(
+        "parameters", f"of run {found.run_id}", found.tags.get("params_sha256", "nothing"), sha256_json(params)
+    )
+    run_findings = [check_run_tags(found, tags), check_seal(found, tags), *reports, figures, parameters, result]
+    return RunChecks(run_findings, params, [page.path for page in some])
+
+
+def check_seal(found: Version, run_tags: Mapping[str, str]) -> Comparison:
+    """Compare the version's tags with the digest of them that it and its run keep: one that was edited since differs."""
+    seals = {found.tags.get(SEAL), run_tags.get(f"{SEAL}.{found.tags['role']}")}
+    if seals == {None}:
+        return Comparison("tags", found.label, "away", "was registered before tags were sealed")
+    if seals == {sealed_digest(found.tags)}:
+        return Comparison("tags", found.label, "same")
+    return Comparison("tags", found.label, "differs", "are not those that it was registered with")
+
+
+def check_figures(found: Version, report: Path) -> Comparison:
+    """Compare the version's metrics with those that the comparison's result, a report of its run, has of the challenger."""
+    digest = found.recorded_reports.get(FIGURES)
+    if digest is None:
+        return Comparison("metrics", found.label, "away", f"no {FIGURES} was recorded")
+    if hash_file(report) != digest:
+        return Comparison("metrics", found.label, "differs", f"cannot be told from {FIGURES}, which is not as recorded")
+    return compare_scores(found, _Figures.model_validate_json(report.read_bytes()).challenger, f"the report {FIGURES}")
+
+
+class _Figures(BaseModel):
+    """The one field of ``training.step_result.CompareResult`` that the registry, which lies below it, looks at."""
+
+    challenger: dict[str, float]
+
+
+def compare_scores(found: Version, scores: Mapping[str, float], told: str) -> Comparison:
+    """Return whether the version's metrics are the ``scores`` that ``told`` has, but for a processor's rounding."""
+    names = sorted({*found.metrics, *scores})
+    pairs = {name: (found.metrics.get(name, math.nan), scores.get(name, math.nan)) for name in names}
+    odd = [name for name, pair in pairs.items() if not math.isclose(*pair, rel_tol=ROUNDING)]
+    if not odd:
+        return Comparison("metrics", found.label, "same")
+    said = ", ".join(f"{name} {pairs[name][0]:g} where {told} has {pairs[name][1]:g}" for name in odd)
+    return Comparison("metrics", found.label, "differs", f"say {said}")
+
+
+def score_again(settings: Settings, found: Version) -> Comparison:
+    """Let the challenger predict again the trips that judged it, and compare its scores with the version's metrics."""
+    trips = settings.month(found.service, found.tags["judged_in"]).trips
+    rivals = [
+        one
+        for one in versions(settings.tracking_uri, found.service)
+        if (one.run_id, one.tags["role"]) == (found.run_id, "challenger")
+    ]
+    since, digest = found.tags.get("holdout_from"), found.tags.get(f"trips.{found.tags['judged_in']}")
+    if since is None or not rivals or hash_file(trips) != digest:
+        return Comparison("metrics", found.label, "away", "the trips or the model that judged it are not on hand")
+    with TemporaryDirectory() as place:
+        try:
+            got = fetch_registered(settings.tracking_uri, rivals[-1], Path(place) / "model")
+            check_registered_folder(got, recorded_manifest(rivals[-1]))
+            model = load_model(got / model_part(recorded_manifest(rivals[-1]))[0])
+        except UnsafeModel as error:
+            return Comparison("metrics", rivals[-1].label, "differs", str(error))
+    rows = read_trips(trips)
+    judging = rows if since == "none" else rows[rows["pickup"] >= pd.Timestamp(since)].reset_index(drop=True)
+    return compare_scores(found, score(judging["duration"], model.predict(judging)), "predicting again")
 
 
 def check_run_tags(found: Version, tags: dict[str, str]) -> Comparison:
@@ -287,19 +432,19 @@ def verify_version(settings: Settings, found: Version, prediction: Json | None =
 
     What is not on this machine is counted under ``away``, and is no fault. Raises RegistryUnreachable without an answer.
     """
-    uri = settings.tracking_uri
-    with reaching(uri):
-        pages = [page.path for page in connect(uri).list_artifacts(found.run_id, "reports")]
-    of_run, params = check_run(uri, found)
-    model = check_model(uri, found, prediction)
+    of_run, model = check_run(settings, found), check_model(settings.tracking_uri, found, prediction)
     local = check_published(found, settings, _own(found))
-    findings = [*model, *of_run, *local, *check_months(found, settings), *check_code(found, settings.root)]
+    findings = [*model, *of_run.findings, *local, *check_months(found, settings), *check_code(found, settings.root)]
     faults = [one for one in findings if one.status == "differs"]
-    trail, here = trace_version(found, pages), [one.status == "same" for one in findings if one.what == "raw month"]
+    # in the order of the months that trained it; a month that only judged it comes last
+    trail, here = (
+        trace_version(found, of_run.pages),
+        [one.status == "same" for one in findings if one.what == "raw month"],
+    )
     return trail | {
-        "raw": [one | {"on_hand": same} for one, same in zip(trail["raw"], here, strict=True)],
+        "raw": [one | {"on_hand": same} for one, same in zip(trail["raw"], here, strict=False)],
         "prediction": prediction and {name: _plain(value) for name, value in prediction.items()},
-        "parameters": params,
+        "parameters": of_run.params,
         "verified": not faults,
         "counts": count_findings(findings),
         "faults": [f"{one.what} {one.name} {one.reason}" for one in faults],
@@ -316,10 +461,15 @@ def _plain(value: Any) -> Any:
 
 
 def gate_faults(settings: Settings, one: Version, target: str) -> dict[str, str | None]:
-    """Return what recomputing found, for ``target``'s gate: the model's files and golden trips, for prod the whole way back."""
-    if target != ENVIRONMENTS[-1]:
-        return {"model": describe_faults(check_model(settings.tracking_uri, one, None))}
-    return {"lineage": "; ".join(verify_version(settings, one)["faults"]) or None}
+    """Return what recomputing found, for ``target``'s gate: model, golden trips, run, reports and scores; for prod the whole way back."""
+    if target == ENVIRONMENTS[-1]:
+        whole = {"lineage": "; ".join(verify_version(settings, one)["faults"]) or None}
+    elif fault := describe_faults(check_model(settings.tracking_uri, one, None)):
+        return {"model": fault}
+    else:
+        findings = [*check_run(settings, one).findings, *check_published(one, settings, {})]
+        whole = {"model": None, "record": describe_faults(findings)}
+    return whole | {"metrics": describe_faults([score_again(settings, one)])}
 
 
 def trace(settings: Settings, wanted: str, environment: str = DEV, predictions: str | None = None) -> Json:

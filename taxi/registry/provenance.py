@@ -2,16 +2,22 @@
 
 import hashlib
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from taxi.config import Settings
+from taxi.config import MonthPaths, Settings
 from taxi.data.origin import read_origin
-from taxi.files import sha256_file
+from taxi.files import sha256_file, sha256_json
 from taxi.params import Params
 
 NEEDED = ("holidays", "numpy", "pandas", "pyarrow", "scikit-learn", "xgboost-cpu")
+
+
+SEAL = "seal"
+RESULT = "result_sha256"  # of month.json, in the tags of the month's run
+SET_LATER = ("approved.", "mlflow.", "released_", "rolled_back", SEAL)
 
 
 def requirements() -> list[str]:
@@ -48,7 +54,10 @@ def committed_sha256(root: Path, commit: str, name: str) -> str | None:
 
 
 def describe_inputs(settings: Settings, service: str, months: list[str]) -> dict[str, dict[str, Any]]:
-    """Return for each month the sha256 of raw bytes and kept trips, address, ETag, time, and whether they are synthetic."""
+    """Return for each month the sha256 of raw bytes and kept trips, address, ETag, time, and whether they are synthetic.
+
+    ``records`` are the sha256 of what lies beside them: quarantine, acceptance and sidecar, as far as these are there.
+    """
     found = {}
     for month in months:
         paths = settings.month(service, month)
@@ -60,8 +69,20 @@ def describe_inputs(settings: Settings, service: str, months: list[str]) -> dict
             "etag": (origin and origin.etag) or "none",
             "fetched_at": origin.fetched_at if origin else "unknown",
             "synthetic": bool(origin and origin.synthetic),
+            "records": {name: sha256_file(path) for name, path in list_records(paths).items() if path.is_file()},
         }
     return found
+
+
+def list_records(paths: MonthPaths) -> dict[str, Path]:
+    """Return the files that say what was published, refused and accepted of a month, by what they are."""
+    return {"quarantine": paths.quarantine, "acceptance": paths.acceptance, "sidecar": paths.sidecar}
+
+
+def sealed_digest(tags: Mapping[str, str]) -> str:
+    """Return one SHA-256 over the tags that a version is registered with: not those that events, or MLflow, set later."""
+    lasting = {name: text for name, text in tags.items() if not name.startswith(SET_LATER)}
+    return sha256_json(lasting)
 
 
 def flatten_params(params: Params) -> dict[str, Any]:

@@ -1,16 +1,17 @@
 """Promotion between environments, from dev over staging to prod: each is a registered model of its own, and each has its gate."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from taxi.errors import Refused, UsageError
 from taxi.files import locked
 from taxi.params import MonitorParams, Params, ReleaseParams
 from taxi.registry.aliases import carry_out, make_name, settle_open
-from taxi.registry.events import COPY, Event, now
+from taxi.registry.events import COPY, Event, fold_tags, now
 from taxi.registry.mlflow_client import connect, lock_file, prepare, reaching
 from taxi.registry.versions import (
     ENVIRONMENTS,
+    Registered,
     Version,
     find_version,
     model_name,
@@ -82,12 +83,17 @@ def check_origin(one: Version, release: ReleaseParams) -> Condition:
 
 
 def check_approval(one: Version, target: str, release: ReleaseParams) -> Condition:
-    """A person must have approved it where params.yaml asks for that."""
+    """A person must have approved it, on the report that judged it, where params.yaml asks for that."""
     if target not in release.approval:
         return Condition("approval", True, f"params.yaml asks for none in {target}")
-    note = one.tags.get(f"approved.{target}")
+    note = one.approval(target)
     command = f"taxi approve {one.service}/{one.number} --environment {one.environment} --for {target} --report …"
-    return Condition("approval", bool(note), note or f"none yet: {command}")
+    if not note:
+        return Condition("approval", False, f"none yet: {command}")
+    if note["sha256"] not in one.deciding_reports.values():
+        given = f"given on {note.get('report')}; expected {', '.join(sorted(one.deciding_reports)) or 'a comparison'}"
+        return Condition("approval", False, f"{given}: {command}")
+    return Condition("approval", True, f"by {note.get('by')} on {note.get('report')}, sha256 {note['sha256']}")
 
 
 def check_evidence(name: str, fault: str | None) -> Condition:
@@ -130,6 +136,7 @@ def promote(
         make_name(client, name)
         for settled in (model_name(one.service, one.environment), name):
             settle_open(client, settled)
+        one = _with_said_approval(one, read_registered(client, model_name(one.service, one.environment)), target)
         champion = pick_champion(versions(tracking_uri, one.service, one.environment))
         checks = open_gate(one, target, champion, versions(tracking_uri, one.service, target), params, faults)
         if closed := [f"{check.name}: {check.reason}" for check in checks if not check.met]:
@@ -138,6 +145,13 @@ def promote(
         carry_out(client, registered, _entry(one, registered.aliases.get("champion"), by))
     found = find_version(tracking_uri, f"{one.service}/champion", environment=target)
     return found, checks
+
+
+def _with_said_approval(one: Version, registered: Registered, target: str) -> Version:
+    """Return the version with the approval that an event says, whatever its tag says: a tag may be typed by anyone."""
+    name = f"approved.{target}"
+    said = fold_tags(registered.events.values()).get(str(one.number), {}).get(name, "")
+    return replace(one, tags=one.tags | {name: said})
 
 
 def _entry(version: Version, before: str | None, by: str) -> Event:

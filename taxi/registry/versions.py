@@ -28,6 +28,9 @@ from taxi.registry.mlflow_client import Client, connect, is_missing, prepare, re
 # --- Registered versions as plain values: which is the champion, which one is asked for, and the way back to its bytes.
 
 DEV = "dev"
+DECIDING = (
+    "05-compare"  # the report that judges a challenger: what a person approves on, and whose figures a gate reads
+)
 ENVIRONMENTS = (DEV, "staging", "prod")
 
 
@@ -61,13 +64,26 @@ class Version:
     @property
     def in_use(self) -> bool:
         """Whether it may be champion: promoted, approved where a person must approve, and not rolled back."""
-        waits = "awaits_approval" in self.tags and not self.tags.get(f"approved.{DEV}")
+        waits = "awaits_approval" in self.tags and not self.approval(DEV)
         return bool(self.promoted_in) and not waits and not self.tags.get("rolled_back")
 
     @property
     def recorded_reports(self) -> dict[str, str]:
         """SHA-256 of the month's reports as they were when the version was registered, by file name."""
         return dict(json.loads(self.tags.get("reports", "{}")))
+
+    @property
+    def deciding_reports(self) -> dict[str, str]:
+        """The recorded reports that say why the version was promoted, the page and its notebook."""
+        return {name: digest for name, digest in self.recorded_reports.items() if name.startswith(f"{DECIDING}.")}
+
+    def approval(self, environment: str) -> dict[str, str]:
+        """Return who let the version into an environment, when and on which report; {} if none, or on a report not its own."""
+        try:
+            note = dict(json.loads(self.tags.get(f"approved.{environment}") or "{}"))
+        except (ValueError, TypeError):  # a tag that `taxi approve` did not write
+            return {}
+        return note if note.get("sha256") in self.recorded_reports.values() else {}
 
 
 def newest_version(versions: Sequence[Version]) -> Version | None:

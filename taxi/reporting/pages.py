@@ -89,11 +89,11 @@ def write_refusal(paths: MonthPaths, acceptance: Acceptance) -> Path:
 
 SEEN_BY = {
     "prediction": ("prediction",),
-    "model version": ("model", "model file", "local model file", "golden trips"),
-    "MLflow run": ("run",),
-    "executed notebooks and reports": ("report", "published report"),
+    "model version": ("model", "model file", "local model file", "golden trips", "metrics"),
+    "MLflow run": ("run", "tags"),
+    "executed notebooks and reports": ("report", "published report", "month result"),
     "parameters": ("parameters",),
-    "kept months": ("kept month",),
+    "kept months": ("kept month", "quarantine", "acceptance"),
     "raw bytes": ("raw month", "origin"),
     "code and lock": ("lock",),
 }

@@ -244,7 +244,7 @@ def change_over_time(looks: pd.DataFrame, metric: str, effect: float) -> Figure:
     axes.fill_between(looks.index, looks["low"] * 100, looks["high"] * 100, color=BLUE, alpha=0.2, linewidth=0)
     axes.plot(looks.index, looks["change"] * 100, color=BLUE)
     widest = looks[["low", "high"]].tail(1).abs().to_numpy()  # the first days' bounds would hide the last ones
-    top = 300 * max(effect, *widest[np.isfinite(widest)])
+    top = 300 * max([effect, *widest[np.isfinite(widest)]])
     axes.set_ylim(-top, top)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))
     return _done(figure)

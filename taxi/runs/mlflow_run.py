@@ -23,7 +23,15 @@ from taxi.registry.aliases import follow_tags, make_name
 from taxi.registry.golden import write_golden
 from taxi.registry.integrity import check_registered_folder, read_manifest, write_manifest
 from taxi.registry.mlflow_client import ARTIFACTS, Client, connect, database_file, lock_file, prepare, reaching
-from taxi.registry.provenance import describe_code, describe_inputs, flatten_params, requirements
+from taxi.registry.provenance import (
+    RESULT,
+    SEAL,
+    describe_code,
+    describe_inputs,
+    flatten_params,
+    requirements,
+    sealed_digest,
+)
 from taxi.registry.versions import DEV, model_name, versions
 from taxi.training.plan import Plan
 from taxi.training.step_result import CompareResult, Scores
@@ -65,10 +73,11 @@ def version_tags(
     tags |= {"judged_in": plan.month} | ({"promoted_in": plan.month} if role == "winner" else {})
     tags |= {"parent": f"{plan.service}/{parent}"} if parent else {}
     tags |= {f"metric.{name}": str(value) for name, value in metrics.items()}
-    for month in months:
+    for month in dict.fromkeys([*months, plan.month]):  # the month that judged it, too
         tags |= {f"data.{month}": inputs[month]["raw_sha256"], f"trips.{month}": inputs[month]["trips_sha256"]}
         tags |= {f"{name}.{month}": inputs[month][name] for name in ("address", "etag", "fetched_at")}
-    return tags
+        tags |= {f"records.{month}": json.dumps(inputs[month]["records"], sort_keys=True)}
+    return tags | {"holdout_from": plan.holdout_from or "none"}
 
 
 Json = dict[str, Any]
@@ -154,7 +163,10 @@ def _register_models(
             own = version_tags(plan, role, compare.challenger, inputs, there.get("challenger"))
             own |= _marks(settings, plan, role, logged) | (waits if role == "winner" else {})
             source = f"models:/{logged.model_id}"
-            made = client.create_model_version(name, source, run.run_id, tags | own, model_id=logged.model_id)
+            seal = sealed_digest(tags | own)
+            client.set_tag(run.run_id, f"{SEAL}.{role}", seal)
+            sealed = tags | own | {SEAL: seal}
+            made = client.create_model_version(name, source, run.run_id, sealed, model_id=logged.model_id)
             there[role] = int(made.version)
             if "awaits_approval" in own:
                 page = settings.month(plan.service, plan.month).reports / "05-compare.html"
@@ -166,6 +178,14 @@ def _month_run(client: Client, tracking_uri: str, plan: Plan, fingerprint: str) 
     for run in client.search_runs([experiment], f"tags.fingerprint = '{fingerprint}'", max_results=1):
         return run
     return client.create_run(experiment, tags={"fingerprint": fingerprint}, run_name=f"{plan.service} {plan.month}")
+
+
+def seal_result(tracking_uri: str, plan: Plan, fingerprint: str, result: Json) -> None:
+    """Keep the digest of the month's result with its run, before the result itself is written."""
+    with reaching(tracking_uri):
+        client = connect(tracking_uri)
+        run = _month_run(client, tracking_uri, plan, fingerprint)
+        client.set_tag(run.info.run_id, RESULT, sha256_json(result))
 
 
 def record_month(

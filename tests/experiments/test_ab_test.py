@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 
 from taxi.errors import TaxiError, UsageError
-from taxi.experiments.ab_test import Look, decide, judge_experiment, plan_experiment
+from taxi.experiments.ab_test import UNBOUNDED, UNEVEN, Look, decide, judge_experiment, plan_experiment
 from taxi.experiments.losses import find_running, judged_trips, share_blocks
 from taxi.params import ExperimentParams, Params, load_params
 from taxi.reporting.plots import change_over_time as change_picture
-from tests.support.live import build_log, shadow_log, share_log, simulate_errors
+from tests.support.campaign import at_scale
+from tests.support.live import build_log, lengths_log, shadow_log, share_log, simulate_errors
 
 PARAMS = load_params()
 SOUND = Look("share", "rmse", 100_000, 30, -0.01, -0.03, 0.01)
@@ -40,6 +41,10 @@ def errors(seed: int = 1, days: int = 14, daily: int = 400) -> tuple[pd.Series, 
         ({"evidence": 1500.0, "high": -0.001}, "invalid: sample ratio", "50% to the challenger): evidence 1.5e+03", True),
         ({"evidence": 999.0, "high": -0.001}, "challenger better", "RMSE", True),
         ({"unpaired": 0.06, "mode": "shadow"}, "invalid: sample ratio", "6.0% of trips have no shadow prediction", True),
+        ({"high": np.inf, "low": -np.inf}, "undecided", "RMSE -1.00%, too few days to bound, 100,000 trips of 650,000", False),
+        ({"high": np.inf, "low": -np.inf, "trips": 650_000}, "undecided", "too few days to bound", False),
+        ({"uneven": "so and so", "high": -0.001}, "invalid: outcomes missing unevenly", "so and so", False),
+        ({"complete": False, "high": -0.001}, "undecided", "has the outcomes of 95% of its trips yet", False),
         ({"fallback": 0.02, "high": -0.001}, "champion better", "failed on 2.0% of its trips (limit 1%)", True),
     ],
 )  # fmt: skip
@@ -211,6 +216,96 @@ def test_the_first_days_say_that_it_is_early(days: int) -> None:
     assert judged.verdict.reason == f"day {days}; no verdict before 7 whole days"
     assert "No look so far decided" in judged.verdict_text
     assert plan_experiment(judged.changes, PARAMS.experiment).empty
+
+
+def test_bounds_of_the_first_days_are_words_and_no_number_of_thousands_of_percent() -> None:
+    judged = judge_experiment(share_log(*errors(days=2, daily=60)), PARAMS)
+
+    assert judged.change_table.loc["rmse", ["low", "high"]].tolist() == [UNBOUNDED] * 2
+    assert judged.result["change"]["rmse"]["high"] is None
+    assert UNBOUNDED in judged.change_table.to_string()
+
+
+def late(log: pd.DataFrame, days: int = 4) -> pd.DataFrame:
+    """Return the log as it is when outcomes of long trips come ``days`` late, and the last trip was just made."""
+    young = log["pickup"] >= log["pickup"].max().floor("D") - pd.Timedelta(days=days - 1)
+    return log.assign(duration=log["duration"].mask(young & (log["duration"] > 25)))
+
+
+def lost(log: pd.DataFrame, share: float, seed: int = 5) -> pd.DataFrame:
+    """Return the log without the outcomes of a share of the long trips, drawn at random; both arms' rows lose the same."""
+    gone = pd.Series(np.random.default_rng(seed).random(len(log)), index=log["trip_id"])
+    gone = gone[~gone.index.duplicated()] < share
+    return log.assign(duration=log["duration"].mask((log["duration"] > 25) & log["trip_id"].map(gone)))
+
+
+@pytest.mark.slow
+@pytest.mark.campaign
+def test_outcomes_of_long_trips_that_come_late_make_no_better_challenger() -> None:
+    """Hours are judged once their outcomes are complete, so that nothing is decided on the short trips of the last days."""
+    trials = at_scale(2, 100)
+    verdicts = []
+    for seed in range(trials):
+        log = late(lengths_log(seed, days=16))
+        log.loc[log["trip_id"] == "t7", "pickup"] += pd.DateOffset(years=18)  # a client's clock is wrong
+        judged = judge_experiment(log, with_experiment(planned_trips=8000))
+        verdicts.append(judged.verdict.name)
+        assert judged.changes["rmse"].index.max() < pd.Timestamp(
+            "2024-03-17"
+        )  # of 4 to 19 March, the last 4 days are late
+
+    assert verdicts.count("challenger better") / trials <= PARAMS.experiment.alpha
+    assert UNEVEN not in verdicts
+
+
+@pytest.mark.parametrize("share", [0.2, 0.6])
+def test_outcomes_lost_of_long_trips_alone_are_said_and_judge_nothing(share: float) -> None:
+    judged = judge_experiment(lost(lengths_log(2, days=12), share), PARAMS)
+
+    assert (judged.verdict.name, judged.verdict.stop, judged.first) == (UNEVEN, False, None)
+    assert "outcomes missing unevenly" in judged.verdict.reason
+    assert "the champion's trips of the longest predicted durations have none" in judged.verdict.reason
+    assert json.dumps(judged.result, allow_nan=False)
+    table = {one["predicted"]: one["missing"] / one["trips"] for one in judged.result["missing"]}
+    assert table["longest"] > share / 2 > 0.01 > table["shortest"]
+
+
+def test_outcomes_that_one_arm_loses_of_its_long_trips_are_said() -> None:
+    log = share_log(*errors(daily=900))
+    log = log.assign(
+        duration=log["duration"].mask((log["arm"] == "challenger") & (log["mean"] > 35) & (log.index % 4 == 0))
+    )
+
+    judged = judge_experiment(log, PARAMS)
+
+    assert judged.verdict.name == UNEVEN
+    assert "the challenger's trips of the longest predicted durations" in judged.verdict.reason
+
+
+def test_outcomes_lost_by_chance_or_of_whole_nights_leave_the_experiment_sound() -> None:
+    log = lengths_log(3, days=12)
+    chance = log["trip_id"].map(lambda trip: int(trip[1:]) % 50 == 7)
+    night = (log["pickup"].dt.hour < 5) & (log["pickup"].dt.day % 3 == 0)
+
+    judged = judge_experiment(log.assign(duration=log["duration"].mask(chance | night)), PARAMS)
+
+    assert judged.verdict.name == "undecided"
+    hours = judged.changes["rmse"].index
+    assert {3, 4} <= set(hours[hours.day % 3 == 1].hour)
+    assert not (hours[hours.day % 3 == 0].hour < 5).any()
+    assert judged.missing["missing"].sum() > 100
+
+
+def test_outcomes_of_every_tenth_trip_lost_leave_no_hour_to_judge() -> None:
+    log = lengths_log(3, days=9)
+    log = log.assign(duration=log["duration"].mask(log["trip_id"].map(lambda trip: int(trip[1:]) % 10 == 7)))
+
+    judged = judge_experiment(log, PARAMS)
+    patient = judge_experiment(log, with_experiment(complete_share=0.6))
+
+    assert "no hour of pickup has the outcomes of 95% of its trips yet" in judged.verdict.reason
+    assert judged.verdict.name == patient.verdict.name == "undecided"
+    assert "complete" not in patient.verdict.reason
 
 
 def test_arms_are_compared_within_the_hour() -> None:

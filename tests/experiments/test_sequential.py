@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
+from taxi.experiments import sequential
 from taxi.experiments.ab_test import change_over_time, first_decision, plan_experiment
 from taxi.experiments.losses import loss, paired_blocks, share_blocks
 from taxi.experiments.sequential import plan_trips, ratio_evidence, ratio_sequence, sequence_radius, widen_for_few
 from taxi.params import load_params
 from tests.support.campaign import at_scale
-from tests.support.live import simulate_errors
+from tests.support.live import simulate_errors, spell_blocks
 
 PARAMS = load_params().experiment
 
@@ -47,14 +48,36 @@ def test_few_days_widen_the_bounds_and_many_do_not() -> None:
 
 
 def test_a_sequence_worked_by_hand() -> None:
-    """Blocks 2, 1, 3, 2 against 2, 2, 2, 2: the ratio of sums is 1; residuals by day are 0 - 1 and 1 + 0."""
-    looks = ratio_sequence(make_blocks([2, 1, 3, 2], [2, 2, 2, 2]), planned=40, alpha=0.05)
+    """Four days whose residuals are 0.1, -0.1, 0.1 and -0.1: 0.04 in squares, 4/3 of it for one ratio estimated, 3 for spells."""
+    looks = ratio_sequence(make_blocks([2.1, 2, 1.9, 2] * 2, [2] * 8), planned=80, alpha=0.05)
 
     last = looks.iloc[-1]
-    assert looks["ratio"].tolist() == pytest.approx([1, 3 / 4, 1, 1])
-    assert (last["trips"], last["days"], last["weight"], last["units"]) == (40, 2, 8, 2)
-    assert last["variance"] == pytest.approx(max(2 * 4 / 3, 2 * 2 / 1))
-    assert last["high"] - 1 == pytest.approx(widen_for_few(sequence_radius(40, 40, 0.05), np.array(2.0)) * 2 / 8)
+    assert looks["ratio"].tolist()[:2] == pytest.approx([1.05, 4.1 / 4])
+    assert (last["trips"], last["days"], last["weight"], last["units"]) == (80, 4, 16, 4)
+    assert last["ratio"] == pytest.approx(1)
+    assert last["variance"] == pytest.approx(0.04 * 4 / 3 * 3)
+    reach = widen_for_few(sequence_radius(np.array(80.0), 80, 0.05), np.array(4.0)) * 0.4 / 16
+    assert last["high"] - 1 == 1 - last["low"] == pytest.approx(reach)
+
+
+def test_what_random_dealing_explains_is_not_taken_for_spells() -> None:
+    blocks = make_blocks([2.1, 2, 1.9, 2] * 2, [2] * 8)
+
+    variance = [
+        ratio_sequence(blocks.assign(dealt=dealt), 80, 0.05)["variance"].iloc[-1] for dealt in (0.0, 0.01, 0.02)
+    ]
+
+    by_day = 0.04 * 4 / 3
+    at_most = by_day * (1 + math.sqrt(2 / 3))
+    assert variance == pytest.approx([3 * by_day, by_day + 2 * (at_most - 0.08), by_day])
+
+
+def test_the_variance_of_dealing_worked_by_hand() -> None:
+    """Two trips an arm, which lose 1 and 3, and 2 and 6: about their means 2 + 8 in squares of 2 degrees, and weight 1."""
+    pickup = pd.Series(pd.to_datetime(["2024-03-04 03:10"] * 4))
+    blocks = share_blocks(pickup, np.array([False, False, True, True]), np.array([1.0, 3.0, 2.0, 6.0]))
+
+    assert blocks[["challenger", "champion", "dealt"]].iloc[0].tolist() == [4, 2, 5]
 
 
 def test_the_same_losses_are_no_change_at_all() -> None:
@@ -67,6 +90,20 @@ def test_one_day_tells_nothing() -> None:
     looks = ratio_sequence(make_blocks([1, 2, 3], [2, 2, 2], per_day=3), planned=40, alpha=0.05)
 
     assert np.isinf(looks[["low", "high"]]).all().all()
+
+
+def test_days_too_few_or_too_unlike_to_keep_the_ratio_from_0_and_from_1_bound_nothing() -> None:
+    looks = ratio_sequence(make_blocks([2, 1, 3, 2], [2, 2, 2, 2]), planned=40, alpha=0.05)
+
+    assert np.isinf(looks[["low", "high"]]).all().all()
+
+
+def test_bounds_that_keep_the_ratio_from_1_alone_still_decide() -> None:
+    """The challenger loses a tenth on average, and between nothing and a fifth by day: it is better, whatever its worth."""
+    looks = ratio_sequence(make_blocks([0.0, 0.0, 0.4, 0.4] * 8, [2.0] * 32), planned=320, alpha=0.05)
+
+    last = looks.iloc[-1]
+    assert last["low"] < 0 < last["ratio"] < last["high"] < 1
 
 
 def test_more_trips_are_planned_for_a_smaller_effect_and_for_more_certainty() -> None:
@@ -148,6 +185,29 @@ def test_days_that_suit_one_model_are_not_taken_for_a_better_model() -> None:
 
     assert wrong["whole days"] / trials <= 0.05
     assert wrong["hours alone"] / trials > 0.5
+
+
+def ever_wrong(blocks: pd.DataFrame, planned: float) -> bool:
+    """Return whether bounds of two equal models ever exclude no change, at looks from the eighth day on."""
+    looks = ratio_sequence(blocks, planned, 0.05)[
+        blocks["day"].to_numpy() >= blocks["day"].iloc[0] + pd.Timedelta("7D")
+    ]
+    return bool(((looks["low"] > 1) | (looks["high"] < 1)).any())
+
+
+@pytest.mark.slow
+@pytest.mark.campaign
+@pytest.mark.parametrize(("phi", "week"), [(0.2, 0.0), (0.4, 0.0), (0.6, 0.0), (0.3, 0.3)])
+def test_equal_models_whose_days_come_in_spells_are_seldom_called_different(
+    phi: float, week: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """28 days in the shadow, looked at all the time: days of real months are correlated by 0.35 at most, weeks by 0.2."""
+    trials, limit = at_scale((50, 0.1), (2000, 0.05))  # of 50, a true rate of 4 % may well show 5
+    experiments = [spell_blocks(np.random.default_rng(seed), 28, phi, week) for seed in range(trials)]
+
+    assert np.mean([ever_wrong(one, 28 * 400) for one in experiments]) <= limit
+    monkeypatch.setattr(sequential, "INFLATION", 1.0)
+    assert phi < 0.4 or np.mean([ever_wrong(one, 28 * 400) for one in experiments]) > 0.08
 
 
 def test_a_sound_split_is_seldom_called_wrong_and_a_lost_tenth_soon() -> None:

@@ -15,23 +15,31 @@ from typer.testing import CliRunner
 from pipelines.cli import app
 from taxi.config import Settings
 from taxi.data.schema import to_arrow
-from taxi.errors import TaxiError, UsageError
+from taxi.errors import Refused, TaxiError, UsageError
 from taxi.files import read_json, sha256_file, write_json
 from taxi.models.fitting import fit_model
 from taxi.models.model import load_model, save_model
+from taxi.params import Params
 from taxi.predictions.store import open_store
+from taxi.registry.aliases import approve
 from taxi.registry.integrity import UnsafeModel
 from taxi.registry.lineage import gate_faults, trace, verify_version
 from taxi.registry.mlflow_client import prepare
+from taxi.registry.provenance import sealed_digest
 from taxi.registry.release import promote
 from taxi.registry.versions import champion_now, download_model, find_version
 from taxi.reporting.pages import write_lineage_page, write_text
-from tests.support.month_results import make_edition, write_origin
-from tests.support.registered import CHECKOUT, MONTHS, PARAMS, make_month, make_zones, record
+from taxi.runs.mlflow_run import seal_result
+from taxi.training.plan import make_plan
+from tests.support.month_results import make_edition, write_acceptance, write_origin
+from tests.support.registered import CHECKOUT, MONTHS, PARAMS, judge, make_month, make_zones, record
 
 pytestmark = pytest.mark.slow
 
 JUDGE = "2023-03"
+OPEN = PARAMS.model_copy(
+    update={"monitor": PARAMS.monitor.model_copy(update={"coverage_low": 0.0, "coverage_high": 1.0})}
+)
 ID = "0123456789abcdef0123456789abcdef"
 
 
@@ -75,13 +83,19 @@ def recorded(tmp_path_factory) -> Path:
         }
         write_origin(paths, sha256_file(paths.raw), **origin)
         parquet.write_table(to_arrow(make_month(month)), paths.trips)
+        write_acceptance(paths, status="accepted")
+        paths.quarantine.parent.mkdir(parents=True, exist_ok=True)
+        paths.quarantine.write_bytes(f"refused of {month}".encode())
     paths = settings.month("green", JUDGE)
     for role in ("challenger", "winner"):
         save_model(model, paths.models / role)
     paths.reports.mkdir(parents=True)
     for name in ("04-train.ipynb", "05-compare.html"):
         (paths.reports / name).write_text(f"executed {name}")
-    record(settings, JUDGE)
+    record(settings, JUDGE, scores=judge(settings, JUDGE))
+    result = {"fingerprint": f"print-{JUDGE}", "rows": {"kept": 300}, "promoted": True}
+    seal_result(settings.tracking_uri, make_plan("green", JUDGE, MONTHS[:2], 12, None), result["fingerprint"], result)
+    write_json(paths.reports / "month.json", result)
     return place
 
 
@@ -119,7 +133,7 @@ def test_a_version_leads_back_to_bytes_code_and_reports_and_all_agree(settings):
         "fetched_at": "2023-05-01T00:00:00+00:00",
         "on_hand": True,
     }
-    assert found["reports"] == ["reports/04-train.ipynb", "reports/05-compare.html"]
+    assert found["reports"] == ["reports/04-train.ipynb", "reports/05-compare.html", "reports/05-compare.json"]
     assert found["parameters"]["model.window_months"] == str(PARAMS.model.window_months)
     assert found["code"]["lock_sha256"] == sha256_file(settings.root / "requirements.lock")
     assert (found["faults"], found["verified"], found["counts"]["away"]) == ([], True, 0)
@@ -133,7 +147,8 @@ def test_a_version_leads_back_to_bytes_code_and_reports_and_all_agree(settings):
         "parameters",
         "lock",
     }
-    assert {one["what"] for one in found["checks"]} == kinds | {"kept month", "raw month", "origin"}
+    kinds |= {"kept month", "raw month", "origin", "quarantine", "acceptance", "tags", "metrics", "month result"}
+    assert {one["what"] for one in found["checks"]} == kinds
     json.dumps(found, allow_nan=False)
 
 
@@ -141,6 +156,7 @@ def test_a_version_leads_back_to_bytes_code_and_reports_and_all_agree(settings):
     ("pattern", "said"),
     [
         ("data/raw/green/2023-01.parquet", "raw month raw/green/2023-01.parquet has sha256"),
+        ("data/quarantine/green/2023-03.parquet", "quarantine quarantine/green/2023-03.parquet has sha256"),
         ("data/trips/green/2023-02.parquet", "kept month trips/green/2023-02.parquet has sha256"),
         ("mlartifacts/green/models/*/artifacts/data/winner/mean.ubj", "model file data/winner/mean.ubj has sha256"),
         ("mlartifacts/green/models/*/artifacts/data/winner/tables.npz", "model file data/winner/tables.npz has sha256"),
@@ -176,6 +192,14 @@ def test_another_address_in_a_sidecar_is_named(settings):
     ]
 
 
+def test_a_challenger_leads_back_to_the_month_that_judged_it_too(settings):
+    found = trace(settings, "green/1")
+
+    assert (found["verified"], [one["month"] for one in found["raw"]]) == (True, MONTHS[:2])
+    flip(settings.month("green", JUDGE).trips)
+    assert trace(settings, "green/1")["faults"][0].startswith("kept month trips/green/2023-03.parquet has sha256")
+
+
 def test_a_changed_parameter_in_the_database_is_named(settings):
     with closing(sqlite3.connect(settings.data.parent / "mlflow.db")) as connection, connection:
         connection.execute("UPDATE params SET value = '99' WHERE key = 'model.max_depth'")
@@ -189,10 +213,12 @@ def test_a_version_that_says_otherwise_than_its_run_is_named(settings):
     client = mlflow.MlflowClient(settings.tracking_uri, settings.tracking_uri)
     client.set_model_version_tag("taxi-green", "2", "data.2023-01", sha256_file(settings.month("green", "2023-02").raw))
 
-    run, raw = sorted(trace(settings, "green/champion")["faults"], reverse=True)
+    origin, raw, run, tags = sorted(trace(settings, "green/champion")["faults"])
 
     assert run.startswith("run ") and run.endswith("says otherwise than green/2 of data.2023-01")
     assert raw.startswith("raw month raw/green/2023-01.parquet has sha256")
+    assert origin.startswith("origin raw/green/2023-01.json names the sha256")
+    assert tags == "tags green/2 are not those that it was registered with"
 
 
 def test_a_report_that_is_gone_from_the_run_is_named(settings):
@@ -216,7 +242,7 @@ def test_what_is_not_on_this_machine_is_said_and_is_no_fault(settings):
     found = trace(settings, "green/champion")
 
     assert found["verified"]
-    assert found["counts"]["away"] == 3
+    assert found["counts"]["away"] == 5
     assert [one["on_hand"] for one in found["raw"]] == [False, True, True]
 
 
@@ -231,7 +257,7 @@ def test_a_month_that_was_published_anew_is_verified_by_the_edition_that_was_kep
     write_origin(paths, sha256_file(paths.raw), previous=[make_edition(old)])
 
     found = trace(settings, "green/champion")
-    assert (found["verified"], found["counts"]["away"]) == (True, 1)
+    assert (found["verified"], found["counts"]["away"]) == (True, 3)  # trips, quarantine and acceptance made from it
 
     flip(kept)
     assert f"raw month editions/green/{kept.name} has sha256" in trace(settings, "green/champion")["faults"][0]
@@ -242,6 +268,12 @@ def test_reports_that_a_later_run_made_anew_are_not_held_against_the_version(set
     (paths.reports / "05-compare.html").write_text("made anew")
     write_json(paths.reports / "month.json", {"fingerprint": "another"})
 
+    assert trace(settings, "green/champion")["faults"] == [
+        "month result reports/green/2023-03/month.json names a run that is not in the registry: 'another'"
+    ]
+    client = mlflow.MlflowClient(settings.tracking_uri, settings.tracking_uri)
+    experiment = client.get_experiment_by_name("taxi-green")
+    client.create_run(experiment.experiment_id, tags={"fingerprint": "another"})
     assert trace(settings, "green/champion")["verified"]
 
 
@@ -398,15 +430,137 @@ def test_a_version_whose_manifest_is_gone_is_refused(settings, tmp_path):
 
 
 def test_a_copied_version_is_the_same_model_and_leads_back_as_far(settings, tmp_path):
-    params = PARAMS.model_copy(update={"monitor": PARAMS.monitor.model_copy(update={"coverage_low": 0.0})})
     one = find_version(settings.tracking_uri, "green/champion")
-    one.metrics["coverage80"] = 0.8
 
-    made, _ = promote(settings.tracking_uri, one, "staging", params, gate_faults(settings, one, "staging"), "ada")
+    made, _ = promote(settings.tracking_uri, one, "staging", OPEN, gate_faults(settings, one, "staging"), "ada")
     download_model(settings.tracking_uri, made, tmp_path / "model")
     found = verify_version(settings, made)
 
     assert made.label == "green/1 in staging"
     assert found["released_from"] == "green/2"
     assert found["verified"]
-    assert gate_faults(settings, made, "prod") == {"lineage": None}
+    assert gate_faults(settings, made, "prod") == {"lineage": None, "metrics": None}
+
+
+def set_tag(settings: Settings, name: str, text: str) -> None:
+    """Edit a tag of green/2 in the registry's database, as one with a password to it can."""
+    with closing(sqlite3.connect(settings.data.parent / "mlflow.db")) as connection, connection:
+        given = (text, "taxi-green", 2, name)
+        done = connection.execute(
+            "UPDATE model_version_tags SET value = ? WHERE name = ? AND version = ? AND key = ?", given
+        )
+        assert done.rowcount == 1
+
+
+def enter_staging(settings: Settings, params: Params = OPEN) -> None:
+    one = find_version(settings.tracking_uri, "green/champion")
+    promote(settings.tracking_uri, one, "staging", params, gate_faults(settings, one, "staging"), "ada")
+
+
+def test_a_metric_edited_in_the_database_is_named_and_opens_no_gate(settings):
+    set_tag(settings, "metric.coverage80", "0.8")
+
+    metrics, tags = trace(settings, "green/champion")["faults"][::-1]
+
+    assert metrics.startswith("metrics green/2 say coverage80 0.8 where the report 05-compare.json has 0.6")
+    assert tags == "tags green/2 are not those that it was registered with"
+    with pytest.raises(Refused, match=r"metrics: metrics green/2 say coverage80 0.8 where predicting again has 0.6"):
+        enter_staging(settings)
+
+
+def test_figures_forged_in_tag_report_digest_and_seal_are_found_by_predicting_again(settings):
+    reports = json.loads(find_version(settings.tracking_uri, "green/champion").tags["reports"])
+    places = [only(settings.data.parent, "mlartifacts/green/*/artifacts/reports/05-compare.json")]
+    for path in [*places, settings.month("green", JUDGE).reports / "05-compare.json"]:
+        kept = read_json(path)
+        write_json(path, kept | {"challenger": kept["challenger"] | {"coverage80": 0.8}})
+    set_tag(settings, "metric.coverage80", "0.8")
+    set_tag(settings, "reports", json.dumps(reports | {"05-compare.json": sha256_file(places[0])}))
+    tags = find_version(settings.tracking_uri, "green/champion").tags
+    set_tag(settings, "seal", sealed_digest(tags))
+    client = mlflow.MlflowClient(settings.tracking_uri, settings.tracking_uri)
+    client.set_tag(find_version(settings.tracking_uri, "green/champion").run_id, "seal.winner", sealed_digest(tags))
+
+    assert trace(settings, "green/champion")["verified"]
+    with pytest.raises(Refused, match=r"staging: metrics: .*where predicting again has 0.6"):
+        enter_staging(settings)
+
+
+def test_any_tag_edited_in_the_database_is_named(settings):
+    set_tag(settings, "trained_to", "2023-04")
+
+    assert "tags green/2 are not those that it was registered with" in trace(settings, "green/2")["faults"]
+
+
+EDITS = [
+    ("data/acceptance/green/2023-02.json", "status", "refused", "acceptance acceptance/green/2023-02.json has sha256"),
+    ("reports/green/2023-03/month.json", "promoted", False, "month result reports/green/2023-03/month.json has sha256"),
+    ("data/raw/green/2023-01.json", "sha256", "0" * 64, "origin raw/green/2023-01.json names the sha256 000"),
+    (
+        "data/raw/green/2023-02.json",
+        "etag",
+        "x",
+        'origin raw/green/2023-02.json names the etag x; "2023-02" was recorded',
+    ),
+    ("data/raw/green/2023-03.json", "size", 12, "origin raw/green/2023-03.json has sha256"),
+]
+
+
+def test_edits_of_what_is_said_of_a_month_are_named(settings):
+    for name, key, value, _ in EDITS:
+        path = settings.data.parent / name
+        write_json(path, read_json(path) | {key: value})
+
+    faults = trace(settings, "green/champion")["faults"]
+
+    assert len(faults) == len(EDITS)
+    for *_, said in EDITS:
+        assert any(fault.startswith(said) for fault in faults), said
+
+
+def test_the_same_bytes_brought_anew_from_elsewhere_are_no_fault(settings):
+    sidecar = settings.month("green", "2023-02").sidecar
+    kept = read_json(sidecar)
+    before = {name: kept[name] for name in ("address", "sha256", "size", "etag", "fetched_at")}
+    write_json(sidecar, kept | {"address": "s3://mirror", "etag": "other", "previous": [before]})
+
+    assert trace(settings, "green/champion")["verified"]
+
+
+ASKING = OPEN.model_copy(update={"release": PARAMS.release.model_copy(update={"approval": ["staging"]})})
+
+
+def approve_on(settings: Settings, name: str) -> None:
+    report, one = settings.month("green", JUDGE).reports / name, find_version(settings.tracking_uri, "green/champion")
+    approve(settings.tracking_uri, one, "staging", report.name, sha256_file(report), "ada", ASKING)
+
+
+def test_an_approval_is_given_on_the_report_that_judged_the_version_and_on_no_other(settings):
+    with pytest.raises(Refused, match=r"04-train.ipynb does not judge green/2; expected 05-compare.html"):
+        approve_on(settings, "04-train.ipynb")
+    with pytest.raises(Refused, match=r"approval: none yet"):
+        enter_staging(settings, ASKING)
+
+    approve_on(settings, "05-compare.html")
+    enter_staging(settings, ASKING)
+
+
+@pytest.mark.parametrize(
+    "page", ["reports/green/2023-03/05-compare.html", "mlartifacts/green/*/artifacts/reports/05-compare.html"]
+)
+def test_a_page_that_was_changed_after_its_approval_keeps_the_version_out(settings, page):
+    approve_on(settings, "05-compare.html")
+    flip(only(settings.data.parent, page))
+
+    with pytest.raises(Refused, match=r"record: .*05-compare.html has sha256"):
+        enter_staging(settings, ASKING)
+
+
+def test_an_approval_typed_into_the_database_is_none(settings):
+    digest = find_version(settings.tracking_uri, "green/champion").deciding_reports["05-compare.html"]
+    client = mlflow.MlflowClient(settings.tracking_uri, settings.tracking_uri)
+    note = json.dumps({"at": "2023-05-01", "by": "eve", "report": "05-compare.html", "sha256": digest})
+    client.set_model_version_tag("taxi-green", "2", "approved.staging", note)
+
+    with pytest.raises(Refused, match=r"approval: none yet"):
+        enter_staging(settings, ASKING)

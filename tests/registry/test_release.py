@@ -91,8 +91,18 @@ def test_a_person_must_approve_where_params_ask_for_it():
     one = make_version(environment="staging")
 
     assert closed(gate(one, "prod", params=asking)) == ["approval"]
-    assert closed(gate(make_version(environment="staging", **{"approved.prod": "ada"}), "prod", params=asking)) == []
     assert closed(gate(make_version(), "staging", params=asking)) == []
+
+    reports = json.dumps({"05-compare.html": "ab", "01-explore.html": "cd"})
+    for note, missing in (
+        ('{"by": "ada", "report": "05-compare.html", "sha256": "ab"}', []),
+        ('{"by": "ada", "report": "01-explore.html", "sha256": "cd"}', ["approval"]),
+        ('{"by": "ada", "report": "05-compare.html", "sha256": "ef"}', ["approval"]),
+        ("ada", ["approval"]),
+        ("7", ["approval"]),
+    ):
+        approved = make_version(environment="staging", reports=reports, **{"approved.prod": note})
+        assert closed(gate(approved, "prod", params=asking)) == missing
 
 
 @pytest.mark.parametrize("target", ["dev", "production", ""])

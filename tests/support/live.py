@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.signal import lfilter
 
 from taxi.predictions.arms import assign
 
@@ -63,3 +64,37 @@ def shadow_log(pickup: pd.Series, champion: np.ndarray, challenger: np.ndarray) 
         mean=30 + challenger, median=30 + challenger,
     )  # fmt: skip
     return pd.concat([answers, shadows], ignore_index=True)
+
+
+def simulate_spells(draw: np.random.Generator, days: int, phi: float, week: float = 0.0) -> np.ndarray:
+    """Return days' effects that come in spells: of unit variance, correlated by ``phi`` with the day before.
+
+    ``week`` is the correlation of what remains with the same weekday of the week before: (1 - phi B)(1 - week B^7) x = noise.
+    """
+    process = np.convolve([1, -phi], [1, 0, 0, 0, 0, 0, 0, -week])
+    scale = np.sqrt((lfilter([1], process, np.r_[1.0, np.zeros(999)]) ** 2).sum())
+    return lfilter([1], process, draw.normal(size=days + 400))[-days:] / scale
+
+
+def spell_blocks(draw: np.random.Generator, days: int, phi: float, week: float = 0.0, hours: int = 4) -> pd.DataFrame:
+    """Return the blocks of a shadow experiment on two models of equal error whose days come in spells."""
+    champion = np.exp(draw.normal(0, WEATHER, days)).repeat(hours)
+    suits = 0.05 * simulate_spells(draw, days, phi, week).repeat(hours) + draw.normal(0, 0.02, days * hours)
+    day = pd.Timestamp("2024-03-04") + pd.to_timedelta(np.arange(days * hours) // hours, unit="D")
+    return pd.DataFrame({"day": day, "trips": 100, "challenger": champion * (1 + suits), "champion": champion})
+
+
+def lengths_log(seed: int, days: int = 28, daily: int = 480) -> pd.DataFrame:
+    """Return a shadow experiment's log of two models whose RMSE is equal: the challenger is better on short trips, worse on long.
+
+    Trips are of 3 to 55 minutes; a quarter, those from 25 minutes on, are long.
+    """
+    draw = np.random.default_rng(seed)
+    pickup, error = simulate_errors(draw, days, daily)
+    long = draw.random(len(error)) < 0.25
+    length = np.where(long, draw.uniform(25, 55, len(error)), draw.uniform(3, 25, len(error)))
+    error = error * np.where(long, 1.5, 1.0)
+    other = error * np.sqrt(np.where(long, 1 + 0.3 * 3 / 2.25, 1 - 0.3))
+    log = shadow_log(pickup, error, other)
+    lengths = np.tile(length, 2)
+    return log.assign(duration=lengths, **{name: log[name] - 30 + lengths for name in ("mean", "median", "p10", "p90")})

@@ -7,9 +7,11 @@ import pandas as pd
 import pyarrow.parquet as parquet
 
 from taxi.config import Settings
-from taxi.data.schema import to_arrow
+from taxi.data.schema import read_trips, to_arrow
+from taxi.files import write_json
+from taxi.models.evaluate import score
 from taxi.models.fitting import fit_model
-from taxi.models.model import DurationModel, save_model
+from taxi.models.model import DurationModel, load_model, save_model
 from taxi.params import Params, load_params
 from taxi.registry.versions import champion_before
 from taxi.runs.mlflow_run import record_month
@@ -84,11 +86,25 @@ def settings_with_months(place: Path, model: DurationModel) -> Settings:
     return made
 
 
+def judge(settings: Settings, month: str) -> dict[str, float]:
+    """Return the scores of the month's challenger on its trips, and keep them as 05-compare records them."""
+    paths = settings.month("green", month)
+    trips = read_trips(paths.trips)
+    scores = score(trips["duration"], load_model(paths.models / "challenger").predict(trips))
+    write_json(paths.reports / "05-compare.json", make_compare(scores, True))
+    return scores
+
+
 def record(
-    settings: Settings, month: str, promote: bool = True, fingerprint: str | None = None, params: Params = PARAMS
+    settings: Settings,
+    month: str,
+    promote: bool = True,
+    fingerprint: str | None = None,
+    params: Params = PARAMS,
+    scores: dict[str, float] = SCORES,
 ) -> dict[str, int]:
     champion = champion_before(settings.tracking_uri, "green", month)
     incumbent = champion and {"version": champion.number}
     plan = make_plan("green", month, [one for one in MONTHS if one < month], 12, incumbent)
-    compare = CompareResult(**make_compare(SCORES, promote))
-    return record_month(settings, plan, params, SCORES, compare, fingerprint or f"print-{month}")
+    compare = CompareResult(**make_compare(scores, promote))
+    return record_month(settings, plan, params, scores, compare, fingerprint or f"print-{month}")
