@@ -1,17 +1,24 @@
-"""Flow runs and the processes behind them: each run carries its process's mark, and one whose process is gone has crashed."""
+"""Flow runs: which process is behind each (one whose process is gone has crashed), and retry of what is transient."""
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
+import httpx
 from prefect import tags
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState
 from prefect.client.schemas.filters import FlowRunFilterStateType as OfType
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Crashed
+from tenacity import Retrying, before_sleep_log, retry_if_exception, stop_after_delay, wait_exponential
 
+from pipelines.runtime import is_prepared, prepare_process
+from taxi.config import load_settings
+from taxi.errors import NoAnswer
 from taxi.processes import lives_here, machine_mark
 
 TAG, LABEL = "process:", "taxi.process"
@@ -55,9 +62,55 @@ def tagged(flow: Callable[..., Answer]) -> Callable[..., Answer]:
 
 
 def sign(flow: Any, flow_run: FlowRun, state: Any) -> None:
-    """Label a run that begins with its process, whoever started it: a hook for ``on_running``."""
-    with get_client(sync_client=True) as client:
-        client.update_flow_run_labels(flow_run.id, {LABEL: machine_mark()})
+    """Label a run that begins with its process, whoever started it: a hook for ``on_running``.
+
+    A process that a worker started does first what a command does: it marks what it starts, and clears away what is left.
+    """
+    began = is_prepared()
+    if not began:
+        prepare_process(load_settings())
+    for attempt in _patience(120):
+        with attempt, get_client(sync_client=True) as client:
+            client.update_flow_run_labels(flow_run.id, {LABEL: machine_mark()})
+    if not began:
+        mark_crashed()
+
+
+# --- Retry of what is transient, where nobody waits for the answer: under a worker.
+
+Given = ParamSpec("Given")
+PATIENCE_SECONDS = 7200.0
+
+
+def is_transient(error: BaseException | None) -> bool:
+    """Say whether something did not answer that may answer later: Prefect's server, the publisher, the registry, a store."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code >= 500
+    return isinstance(error, NoAnswer | httpx.TransportError) or (error is not None and is_transient(error.__cause__))
+
+
+def _patience(seconds: float) -> Retrying:
+    return Retrying(
+        retry=retry_if_exception(is_transient),
+        wait=wait_exponential(multiplier=5, max=600),
+        stop=stop_after_delay(seconds),
+        before_sleep=before_sleep_log(_LOG, logging.WARNING),
+        reraise=True,
+    )
+
+
+def patient(body: Callable[Given, Answer]) -> Callable[Given, Answer]:
+    """Let a flow's body begin again when something does not answer, for two hours, under a worker; what is done is not done again.
+
+    A command fails at once: whoever typed it waits for the answer.
+    """
+
+    @wraps(body)
+    def run(*arguments: Given.args, **named: Given.kwargs) -> Answer:
+        by_worker = "PREFECT__FLOW_RUN_ID" in os.environ
+        return _patience(PATIENCE_SECONDS if by_worker else 0)(body, *arguments, **named)
+
+    return run
 
 
 def _under_way(client: SyncPrefectClient) -> list[tuple[FlowRun, UnderWay]]:

@@ -31,10 +31,17 @@ def prepare_reading() -> None:
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        # A server may be away for minutes; one of our own that does not answer has been ended with us.
+        "PREFECT_CLIENT_MAX_RETRIES": "7" if os.environ.get("PREFECT_API_URL") else "2",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     os.environ[PARENT_MARK] = mark_of()
+
+
+def is_prepared() -> bool:
+    """Say whether this very process was prepared."""
+    return os.environ.get(PARENT_MARK) == mark_of()
 
 
 def prepare_process(settings: Settings) -> None:
@@ -42,7 +49,7 @@ def prepare_process(settings: Settings) -> None:
     from taxi.operations.leftovers import clear_sockets, clear_staging
 
     prepare_reading()
-    end_orphans()
+    end_orphans(settings.data)
     hand_on(settings)
     clear_staging(settings)
     clear_sockets(settings)

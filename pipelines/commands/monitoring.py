@@ -138,12 +138,14 @@ def _check(service: str, month: str | None, live: bool) -> dict[str, Any]:
     return check_month(settings, params, service, month, now)
 
 
-def _emit(result: dict[str, Any]) -> None:
-    settings = load_settings()
-    if result["told"] and settings.prefect:
-        from pipelines.alarms import emit_alarms
+def _emit() -> None:
+    from taxi.monitoring.alarm_book import waits_for_server
 
-        emit_alarms(settings, result["told"])
+    settings = load_settings()
+    if waits_for_server(settings):
+        from pipelines.alarms import deliver_events  # imports Prefect
+
+        deliver_events(settings)
 
 
 @alarms_app.command()
@@ -152,7 +154,7 @@ def check(service: Service = "green", month: NewestMonth = None, live: Live = Fa
     if month and live:
         raise UsageError("expected --month or --live, not both")
     result = _check(service, month, live)
-    _emit(result)
+    _emit()
     if json_:
         print(json.dumps(result, allow_nan=False), flush=True)
         return
