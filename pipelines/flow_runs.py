@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -13,12 +15,13 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState
 from prefect.client.schemas.filters import FlowRunFilterStateType as OfType
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import TerminationSignal
 from prefect.states import Crashed
 from tenacity import Retrying, before_sleep_log, retry_if_exception, stop_after_delay, wait_exponential
 
 from pipelines.runtime import is_prepared, prepare_process
 from taxi.config import load_settings
-from taxi.errors import NoAnswer
+from taxi.errors import NoAnswer, TaxiError
 from taxi.processes import lives_here, machine_mark
 
 TAG, LABEL = "process:", "taxi.process"
@@ -52,13 +55,34 @@ _LOG = logging.getLogger(__name__)
 
 
 def tagged(flow: Callable[..., Answer]) -> Callable[..., Answer]:
-    """Return the flow as a function whose runs, and those it starts, carry this process's mark from their creation on."""
+    """Return the flow as a function whose runs, and those it starts, carry this process's mark from their creation on.
 
-    def run(*arguments: Any) -> Answer:
-        with tags(f"{TAG}{machine_mark()}"):
-            return flow(*arguments)
+    A Prefect server that no longer answers is one explained line; if it was ended by the signal that ended us, it is none.
+    """
+
+    def run(*arguments: Any, **named: Any) -> Answer:
+        try:
+            with tags(f"{TAG}{machine_mark()}"):
+                return flow(*arguments, **named)
+        except httpx.TransportError as error:
+            if number := _asked_to_end(error):
+                logging.disable()  # what is said from here on is that nobody listens
+                sys.exit(128 + number)
+            todo = "what was done is kept: run it again"
+            raise TaxiError(
+                f"Prefect's server at {error.request.url.host} no longer answers ({error}); {todo}"
+            ) from error
 
     return run
+
+
+def _asked_to_end(error: BaseException | None) -> int | None:
+    """Return the signal that was being handled when the error came, if one was."""
+    if isinstance(error, KeyboardInterrupt):
+        return signal.SIGINT
+    if isinstance(error, TerminationSignal):
+        return int(error.signal)
+    return _asked_to_end(error.__context__) if error else None
 
 
 def sign(flow: Any, flow_run: FlowRun, state: Any) -> None:

@@ -13,6 +13,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from taxi.config import TELEMETRY_OFF, Settings, load_settings
+from taxi.errors import TaxiError
 from taxi.files import locked, remove
 from taxi.processes import PARENT_MARK, end_orphans, mark_of
 
@@ -133,6 +134,10 @@ def begin_flow(settings: Settings, name: str) -> Callable[..., dict[str, Any]]:
     prepare_process(settings)
     if name != "ingest":
         warm_up("pipelines.cli")
+    if settings.prefect and (
+        reason := import_module("taxi.operations.doctor").why_unreachable(settings.prefect, "/health")
+    ):
+        raise TaxiError(f"{reason}. Start Prefect's server, or unset PREFECT_API_URL: the run then starts its own")
     wait_for_prefect, runs = start_prefect(settings), import_module("pipelines.flow_runs")
     if settings.prefect:  # it answers already: mark before the flow's imports, which take longer
         runs.mark_crashed()

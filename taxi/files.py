@@ -107,7 +107,7 @@ _OWNER = re.compile(r"(\d+)-(?:([0-9a-f]{8})-)?")
 
 def pid_namespace(process: int | str = "self") -> str:
     """Return the PID namespace of a process: containers have their own; "" where the system has none."""
-    return str(Path(f"/proc/{process}/ns/pid").readlink()) if Path("/proc/self/ns/pid").exists() else ""
+    return str(Path(f"/proc/{process}/ns/pid").readlink())[5:-1] if Path("/proc/self/ns/pid").exists() else ""
 
 
 @cache
