@@ -14,7 +14,7 @@ from prefect import tags
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState
 from prefect.client.schemas.filters import FlowRunFilterStateType as OfType
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, StateType, WorkerStatus
 from prefect.exceptions import TerminationSignal
 from prefect.states import Crashed
 from tenacity import Retrying, before_sleep_log, retry_if_exception, stop_after_delay, wait_exponential
@@ -26,6 +26,7 @@ from taxi.processes import lives_here, machine_mark
 
 TAG, LABEL = "process:", "taxi.process"
 UNDER_WAY = ("RUNNING", "PENDING", "CANCELLING")
+ENTRYPOINTS = "pipelines/"  # where prefect.yaml says that our flows are
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,23 @@ def _under_way(client: SyncPrefectClient) -> list[tuple[FlowRun, UnderWay]]:
         page = client.read_flow_runs(flow_run_filter=wanted, limit=PAGE, offset=len(found))
         found += page
         if len(page) < PAGE:
-            return [(run, judge(run.name, run.tags, dict(run.labels))) for run in found]
+            return [(run, _judge_run(client, run)) for run in found]
+
+
+def _judge_run(client: SyncPrefectClient, run: FlowRun) -> UnderWay:
+    judged = judge(run.name, run.tags, dict(run.labels))
+    return UnderWay(run.name, False) if judged.alive is None and _lost_its_worker(client, run) else judged
+
+
+def _lost_its_worker(client: SyncPrefectClient, run: FlowRun) -> bool:
+    """Say whether a worker took this run of ours and went before a process of it began: nobody will begin it any more."""
+    worker, pool = (run.labels.get(f"prefect.{name}.name") for name in ("worker", "work-pool"))
+    if not worker or not run.deployment_id or run.state_type != StateType.PENDING:
+        return False
+    if not (client.read_deployment(run.deployment_id).entrypoint or "").startswith(ENTRYPOINTS):
+        return False
+    workers = client.read_workers_for_work_pool(str(pool))
+    return all(one.status == WorkerStatus.OFFLINE for one in workers if one.name == worker)
 
 
 def read_under_way() -> list[UnderWay]:
@@ -156,7 +173,9 @@ def read_under_way() -> list[UnderWay]:
 def mark_crashed() -> list[str]:
     """Mark every run whose process is gone as crashed, and return the runs' names; may be done by several at once."""
     with get_client(sync_client=True) as client:
-        gone = [run for run, judged in _under_way(client) if judged.alive is False]
+        lost = [run for run, judged in _under_way(client) if judged.alive is False]
+        # one may have come to its end, and then its process, while they were judged
+        gone = [run for run in lost if client.read_flow_run(run.id).state_type in UNDER_WAY]
         for run in gone:
             state: Any = Crashed(message="its process ended without a word: killed, or the machine went down")
             client.set_flow_run_state(run.id, state, force=True)
