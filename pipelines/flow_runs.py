@@ -10,6 +10,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import httpx
+from filelock import Timeout
 from prefect import tags
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState
@@ -108,10 +109,12 @@ PATIENCE_SECONDS = 7200.0
 
 
 def is_transient(error: BaseException | None) -> bool:
-    """Say whether something did not answer that may answer later: Prefect's server, the publisher, the registry, a store."""
+    """Say whether something did not answer that may later: Prefect's server, the publisher, the registry, a store, a lock."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code >= 500
-    return isinstance(error, NoAnswer | httpx.TransportError) or (error is not None and is_transient(error.__cause__))
+    return isinstance(error, NoAnswer | httpx.TransportError | Timeout) or (
+        error is not None and is_transient(error.__cause__)
+    )
 
 
 def _patience(seconds: float) -> Retrying:
