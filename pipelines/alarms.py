@@ -14,8 +14,10 @@ from prefect.client.orchestration import get_client
 from prefect.events import Event, Resource
 
 from pipelines.flow_runs import patient, sign
+from pipelines.runtime import why_server_is_away
 from taxi.config import Settings, load_settings, parse_service
-from taxi.monitoring.alarm_book import deliver
+from taxi.errors import TaxiError
+from taxi.monitoring.alarm_book import deliver, waits_for_server
 from taxi.monitoring.alarms import check_store, not_checked
 from taxi.monitoring.alarms import watch as check_and_tell
 from taxi.params import load_params
@@ -59,9 +61,17 @@ def _event(told: Mapping[str, Any]) -> Event:
 
 def deliver_events(settings: Settings) -> None:
     """Send the messages that wait for Prefect's server, those of earlier checks too; where it is away they wait on."""
+    if not waits_for_server(settings):
+        return
     try:
+        if reason := why_server_is_away(settings):
+            raise TaxiError(reason)
         deliver(settings, lambda messages: emit_alarms(settings, [asdict(one) for one in messages]))
-    except (httpx.HTTPError, RuntimeError) as error:  # as RuntimeError Prefect's client tells that it cannot connect
+    except (
+        TaxiError,
+        httpx.HTTPError,
+        RuntimeError,
+    ) as error:  # as RuntimeError Prefect's client tells that it cannot connect
         _LOG.warning("alarms wait for Prefect's server, the next check sends them: %s", error)
 
 

@@ -1,7 +1,6 @@
 """Flow runs: which process is behind each (one whose process is gone has crashed), and retry of what is transient."""
 
 import logging
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.states import Crashed
 from tenacity import Retrying, before_sleep_log, retry_if_exception, stop_after_delay, wait_exponential
 
-from pipelines.runtime import is_prepared, prepare_process
+from pipelines.runtime import is_prepared, is_workers, prepare_process
 from taxi.config import load_settings
 from taxi.errors import NoAnswer, TaxiError
 from taxi.processes import lives_here, machine_mark
@@ -90,15 +89,13 @@ def _asked_to_end(error: BaseException | None) -> int | None:
 def sign(flow: Any, flow_run: FlowRun, state: Any) -> None:
     """Label a run that begins with its process, whoever started it: a hook for ``on_running``.
 
-    A process that a worker started does first what a command does: it marks what it starts, and clears away what is left.
+    A process that a worker started then does what a command does: it marks what it starts, and clears away what is left.
     """
-    began = is_prepared()
-    if not began:
-        prepare_process(load_settings())
     for attempt in _patience(120):
         with attempt, get_client(sync_client=True) as client:
             client.update_flow_run_labels(flow_run.id, {LABEL: machine_mark()})
-    if not began:
+    if not is_prepared():
+        prepare_process(load_settings())
         mark_crashed()
 
 
@@ -135,8 +132,7 @@ def patient(body: Callable[Given, Answer]) -> Callable[Given, Answer]:
 
     @wraps(body)
     def run(*arguments: Given.args, **named: Given.kwargs) -> Answer:
-        by_worker = "PREFECT__FLOW_RUN_ID" in os.environ
-        return _patience(PATIENCE_SECONDS if by_worker else 0)(body, *arguments, **named)
+        return _patience(PATIENCE_SECONDS if is_workers() else 0)(body, *arguments, **named)
 
     return run
 

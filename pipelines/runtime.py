@@ -11,8 +11,10 @@ from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
-from taxi.config import TELEMETRY_OFF, Settings, load_settings
+from taxi.config import TELEMETRY_OFF, Settings, load_settings, shown
 from taxi.errors import TaxiError
 from taxi.files import locked, remove
 from taxi.processes import PARENT_MARK, end_orphans, mark_of
@@ -43,6 +45,11 @@ def prepare_reading() -> None:
 def is_prepared() -> bool:
     """Say whether this very process was prepared."""
     return os.environ.get(PARENT_MARK) == mark_of()
+
+
+def is_workers() -> bool:
+    """Say whether a Prefect worker started this process, to run one flow."""
+    return "PREFECT__FLOW_RUN_ID" in os.environ
 
 
 def prepare_process(settings: Settings) -> None:
@@ -101,6 +108,19 @@ def _prepare_prefect() -> None:
         stamp.touch()
 
 
+def why_server_is_away(settings: Settings) -> str | None:
+    """Return why the Prefect server that is set does not answer, in seconds; None if it does, or none is set."""
+    if settings.prefect is None:
+        return None
+    try:
+        urlopen(f"{settings.prefect.rstrip('/')}/health", timeout=5).close()
+    except HTTPError as error:
+        error.close()  # it answered
+    except (OSError, ValueError) as error:
+        return f"Prefect's server at {shown(settings.prefect)} did not answer: {getattr(error, 'reason', error)}"
+    return None
+
+
 def start_prefect(settings: Settings) -> Callable[[], None]:
     """Start Prefect's embedded server, where no server is set; call what is returned, which waits for it, before the first flow."""
     if settings.prefect:
@@ -134,10 +154,8 @@ def begin_flow(settings: Settings, name: str) -> Callable[..., dict[str, Any]]:
     prepare_process(settings)
     if name != "ingest":
         warm_up("pipelines.cli")
-    if settings.prefect and (
-        reason := import_module("taxi.operations.doctor").why_unreachable(settings.prefect, "/health")
-    ):
-        raise TaxiError(f"{reason}. Start Prefect's server, or unset PREFECT_API_URL: the run then starts its own")
+    if reason := why_server_is_away(settings):
+        raise TaxiError(f"{reason}. Start it, or unset PREFECT_API_URL: the run then starts its own")
     wait_for_prefect, runs = start_prefect(settings), import_module("pipelines.flow_runs")
     if settings.prefect:  # it answers already: mark before the flow's imports, which take longer
         runs.mark_crashed()
