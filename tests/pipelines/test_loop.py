@@ -28,6 +28,7 @@ from taxi.data.synthetic import write_sample
 from taxi.monitoring import alarm_book
 from taxi.monitoring.alarm_book import CLAIM_SECONDS, read_book, tell, waits_for_server
 from taxi.monitoring.alarm_rules import Alarm
+from taxi.months import shift_month
 from taxi.params import load_params
 from taxi.processes import PARENT_MARK
 from taxi.registry.versions import aliased_version
@@ -208,27 +209,55 @@ def test_a_check_killed_before_or_after_the_server_took_the_event_leaves_one(
 ENDED = ("COMPLETED", "FAILED", "CRASHED")
 
 
-def test_a_run_whose_worker_and_process_were_killed_is_crashed_at_the_next_and_leaves_no_process(
-    world: Automation,
-) -> None:
+@pytest.fixture
+def stranger(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that another installation's killed run has left."""
+    sleeping = [sys.executable, "-c", "import time; time.sleep(3600)"]
+    process = subprocess.Popen(sleeping, env={PARENT_MARK: "1:0.00", "TAXI_DATA": str(tmp_path)})
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A source that takes connections and never answers: a run that asks it is under way until it is killed."""
+    with closing(socket.create_server(("127.0.0.1", 0), backlog=16)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+KILLED = [shift_month("2024-03", number) for number in range(at_scale(1, 12))]
+
+
+def kill_runs(world: Automation, source: str) -> list[str]:
+    """Start a run of each month, kill the worker and the run's process: once under way, in the campaign at random moments."""
     luck, killed = random.Random(7), []
-    with closing(socket.create_server(("127.0.0.1", 0), backlog=16)) as silent:
-        # in the suite the run hangs at a source that never answers, so that it is under way when it is killed
-        source = at_scale(f"http://127.0.0.1:{silent.getsockname()[1]}", None)
-        for _ in range(at_scale(1, 12)):
-            killed.append(world.start_run("month", service="yellow", month="2024-01", source=source, version=False))
+    for month in KILLED:
+        killed.append(world.start_run("month", service="green", month=month, source=source, version=False))
+        if at_scale(True, False):
             wait_for(lambda: world.state_of(killed[-1]) == "RUNNING", "the run's begin", 300)
-            time.sleep(luck.uniform(0, at_scale(1, 30)))
-            world.kill_worker()
+        else:
+            time.sleep(luck.uniform(2, 45))
+        world.kill_worker()
+    time.sleep(at_scale(0, 100))  # a worker counts as gone after 90 seconds
+    return killed
 
-    last = world.start_run("month", service="yellow", month="2024-09", version=False)
-    wait_for(lambda: world.state_of(last) in ENDED, "the end of the run after", 600)
 
-    assert world.state_of(last) == "COMPLETED"  # that month is not published
-    assert {world.state_of(run) for run in killed} <= (
-        {"CRASHED"} if at_scale(True, False) else {"CRASHED", "COMPLETED"}
-    )
+def test_a_run_whose_worker_and_process_were_killed_is_crashed_at_the_next_and_leaves_no_process(
+    world: Automation, silent: str, stranger: "subprocess.Popen[bytes]"
+) -> None:
+    more = str(world.place / "more")
+    write_sample(Path(more), "green", at_scale([], KILLED), rows=2000)
+    killed = kill_runs(world, at_scale(silent, more))
+
+    # in the suite it is not published
+    last = world.start_run("month", service="green", month=KILLED[-1], source=at_scale(None, more), version=False)
+    wait_for(lambda: all(world.state_of(run) in ENDED for run in (last, *killed)), "the end of all runs", 900)
+
+    assert world.state_of(last) == "COMPLETED"
+    assert {world.state_of(run) for run in killed} <= at_scale({"CRASHED"}, {"CRASHED", "COMPLETED"})
     assert marked_processes(world) == []
+    assert stranger.poll() is None
 
 
 def marked_processes(world: Automation) -> list[str]:
