@@ -10,7 +10,7 @@ from uuid import UUID
 import httpx
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.events import Event, Resource
 
 from pipelines.flow_runs import patient, sign
@@ -25,6 +25,7 @@ from taxi.params import load_params
 # --- Alarms as Prefect events, so that automations of the server can act on them.
 
 PREFIX = "taxi.alarm"
+PAGE = 50  # the most that the server answers at once
 _LOG = logging.getLogger(__name__)
 
 
@@ -42,21 +43,26 @@ def emit_alarms(settings: Settings, told: Sequence[Mapping[str, Any]]) -> list[s
     """
     if settings.prefect is None or not told:
         return []
+    events = [_event(one) for one in told]
     with get_client(sync_client=True) as client:
-        ids = [str(UUID(one["id"])) for one in told]
-        page = client.request("POST", "/events/filter", json={"filter": {"id": {"id": ids}}, "limit": len(ids)}).json()
-        there = {event["id"] for event in page["events"]}
-        new = [one for one, number in zip(told, ids, strict=True) if number not in there]
-        client.request("POST", "/events", json=[_event(one).model_dump(mode="json") for one in new])
-    for one in new:
-        _LOG.info("event %s.%s: %s %s", PREFIX, one["kind"], one["service"], one["rule"])
-    return [f"{PREFIX}.{one['kind']}" for one in told]
+        for first in range(0, len(events), PAGE):
+            _send_new(client, events[first : first + PAGE])
+    return [event.event for event in events]
 
 
 def _event(told: Mapping[str, Any]) -> Event:
-    occurred = {"occurred": told["at"]} if "at" in told else {}
-    name, number = f"{PREFIX}.{told['kind']}", UUID(told["id"])
-    return Event(event=name, resource=Resource(resource_of(told)), payload=dict(told), id=number, **occurred)
+    """Return a message as an event of now: automations pass over one that comes late. Its payload says when it was raised."""
+    resource = Resource(resource_of(told))
+    return Event(event=f"{PREFIX}.{told['kind']}", resource=resource, payload=dict(told), id=UUID(told["id"]))
+
+
+def _send_new(client: SyncPrefectClient, events: Sequence[Event]) -> None:
+    wanted = {"filter": {"id": {"id": [str(event.id) for event in events]}}, "limit": PAGE}
+    there = {event["id"] for event in client.request("POST", "/events/filter", json=wanted).json()["events"]}
+    new = [event for event in events if str(event.id) not in there]
+    client.request("POST", "/events", json=[event.model_dump(mode="json") for event in new])
+    for event in new:
+        _LOG.info("event %s: %s %s", event.event, event.payload["service"], event.payload["rule"])
 
 
 def deliver_events(settings: Settings) -> None:
@@ -67,11 +73,8 @@ def deliver_events(settings: Settings) -> None:
         if reason := why_server_is_away(settings):
             raise TaxiError(reason)
         deliver(settings, lambda messages: emit_alarms(settings, [asdict(one) for one in messages]))
-    except (
-        TaxiError,
-        httpx.HTTPError,
-        RuntimeError,
-    ) as error:  # as RuntimeError Prefect's client tells that it cannot connect
+    # as RuntimeError Prefect's client tells that it cannot connect
+    except (TaxiError, httpx.HTTPError, RuntimeError) as error:
         _LOG.warning("alarms wait for Prefect's server, the next check sends them: %s", error)
 
 

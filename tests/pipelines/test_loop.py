@@ -20,6 +20,7 @@ from tenacity import retry, stop_after_delay, wait_fixed
 
 from pipelines import alarms
 from pipelines.alarms import deliver_events, emit_alarms
+from pipelines.flow_runs import mark_crashed
 from taxi.config import Settings
 from taxi.data.acceptance import clean_month
 from taxi.data.fetch import fetch_month, fetch_zones
@@ -258,6 +259,29 @@ def test_a_run_whose_worker_and_process_were_killed_is_crashed_at_the_next_and_l
     assert {world.state_of(run) for run in killed} <= at_scale({"CRASHED"}, {"CRASHED", "COMPLETED"})
     assert marked_processes(world) == []
     assert stranger.poll() is None
+
+
+def take_run(world: Automation, worker: str) -> str:
+    """Make a run that a worker of that name took and that no process has begun; return its id."""
+    (deployment,) = world.ask("/deployments/filter", deployments={"name": {"any_": ["month"]}})
+    ids = {"flow_id": deployment["flow_id"], "deployment_id": deployment["id"]}
+    run = str(world.ask("/flow_runs/", **ids, state={"type": "PENDING"})["id"])
+    labels = {"prefect.worker.name": worker, "prefect.work-pool.name": "taxi"}
+    httpx.patch(f"{world.server}/flow_runs/{run}/labels", json=labels, timeout=60).raise_for_status()
+    return run
+
+
+def test_a_run_that_was_taken_and_never_begun_is_crashed_once_its_worker_is_gone(
+    world: Automation, at_server: Callable[[str], Any]
+) -> None:
+    workers = world.ask("/work_pools/taxi/workers/filter")
+    living = next(worker["name"] for worker in workers if worker["status"] == "ONLINE")
+    gone, waits = take_run(world, "a worker that is gone"), take_run(world, living)
+
+    with at_server(world.server):
+        mark_crashed()
+
+    assert (world.state_of(gone), world.state_of(waits)) == ("CRASHED", "PENDING")
 
 
 def marked_processes(world: Automation) -> list[str]:
