@@ -40,7 +40,8 @@ def lives(mark: str) -> bool:
     """Say whether the process of that mark lives; one that ended and was not waited for does not."""
     try:
         process = psutil.Process(int(mark.split(":")[0]))
-        return mark_of(process) == mark and process.status() != psutil.STATUS_ZOMBIE
+        older = f"{process.pid}:{process.create_time():.2f}"  # of a run that an update of taxi came upon
+        return mark in (mark_of(process), older) and process.status() != psutil.STATUS_ZOMBIE
     except (ValueError, psutil.NoSuchProcess):
         return False
 
