@@ -124,18 +124,16 @@ app.add_typer(alarms_app, name="alarms")
 
 
 def _check(service: str, month: str | None, live: bool) -> dict[str, Any]:
-    from taxi.monitoring.alarms import check_month, check_service, check_store
+    from taxi.monitoring import alarms
     from taxi.params import load_params
     from taxi.runs.month_result import read_results
 
-    settings, params, now = load_settings(), load_params(), datetime.now(UTC)
+    settings = load_settings()
     if live:
-        return check_store(settings, params, service, now)
-    if month is None:
-        return check_service(settings, params, service, now)
-    if month not in (there := read_results(settings.reports, service)):
+        return alarms.check_store(settings, load_params(), service, datetime.now(UTC))
+    if month and month not in (there := read_results(settings.reports, service)):
         raise UsageError(f"{service} {month} was not run; there are {', '.join(there) or 'none'}")
-    return check_month(settings, params, service, month, now)
+    return alarms.check(settings, service, month)
 
 
 def _emit() -> None:
