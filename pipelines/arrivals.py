@@ -6,7 +6,7 @@ from typing import Any
 from prefect import flow
 
 from pipelines.alarms import watch
-from pipelines.flow_runs import sign
+from pipelines.flow_runs import patient, sign
 from pipelines.monthly import monthly
 from pipelines.retrain import retrain
 from taxi.config import Settings, load_settings
@@ -19,6 +19,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @flow(name="arrivals", flow_run_name="arrivals-{service}", on_running=[sign])
+@patient
 def arrivals(service: str, source: str | None = None, version: bool = True) -> list[dict[str, Any]]:
     """Run the months that the publisher has and we have not, oldest first, and return their results; none is fine."""
     settings, results = load_settings(source), []

@@ -4,12 +4,13 @@ from typing import Any
 
 from prefect import flow
 
-from pipelines.flow_runs import sign
+from pipelines.flow_runs import patient, sign
 from pipelines.monthly import monthly
 from taxi.months import iterate_months
 
 
 @flow(name="backfill", flow_run_name="backfill-{service}-{first}-{last}", on_running=[sign])
+@patient
 def backfill(
     service: str,
     first: str,

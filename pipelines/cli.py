@@ -3,6 +3,7 @@
 import atexit
 import gc
 import logging
+import signal
 import sys
 from typing import Annotated
 
@@ -37,8 +38,14 @@ for module in (months, registry, serving, experiments, monitoring, operations):
     app.add_typer(module.app)
 
 
+def _end(number: int, frame: object) -> None:
+    """End as any program does that is asked to: what is registered to be ended with it is ended."""
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Run the command line; every failure becomes one explained line on stderr and its exit code."""
+    signal.signal(signal.SIGTERM, _end)
     gc.set_threshold(OBJECTS)
     atexit.register(gc.freeze)  # the end of a process needs no search through all that it imported
     try:

@@ -1,18 +1,17 @@
 """Months that are finished already: what their publication lacks is made again, without a flow run, Prefect, MLflow or kernels."""
 
 import logging
-from datetime import UTC, datetime
+from contextlib import ExitStack
 from typing import Any
 
 from pipelines.runtime import prepare_process
 from taxi.config import Settings
-from taxi.errors import TaxiError
 from taxi.files import locked
-from taxi.monitoring.alarms import check_month
-from taxi.params import load_params
+from taxi.monitoring.alarm_book import waits_for_server
+from taxi.monitoring.alarms import watch
 from taxi.reporting.live_page import keep_month
 from taxi.reporting.pages import build_gallery
-from taxi.runs.month_result import finished_month
+from taxi.runs.month_result import MonthResult, finished_month
 
 _LOG = logging.getLogger(__name__)
 
@@ -28,34 +27,25 @@ def publish_files(settings: Settings, service: str, month: str, version: bool) -
     return gallery.as_uri()
 
 
-def _watch(settings: Settings, service: str, month: str) -> dict[str, Any]:
-    """Check the alarms as a flow's last step does; a check that fails is said, and fails no month."""
-    try:
-        params = load_params(settings.root / "params.yaml")
-        came = check_month(settings, params, service, month, datetime.now(UTC))
-    except (TaxiError, OSError, ValueError, KeyError) as error:
-        _LOG.error("%s %s: the alarms were not checked: %s", service, month, error)
-        return {"told": [], "channels": [], "failed": str(error)}
-    if came["told"] and settings.prefect:
-        from pipelines.alarms import emit_alarms
+def _publish_again(settings: Settings, result: MonthResult, version: bool) -> dict[str, Any]:
+    _LOG.info("%s %s is finished already; nothing to do", result.service, result.month)
+    publish_files(settings, result.service, result.month, version)
+    came = watch(settings, result.service, result.month)
+    if waits_for_server(settings):
+        from pipelines.alarms import deliver_events  # imports Prefect
 
-        emit_alarms(settings, came["told"])
-    return {"told": came["told"], "channels": came["channels"], "failed": None}
-
-
-def _publish_again(settings: Settings, service: str, month: str, version: bool) -> dict[str, Any] | None:
-    with locked(settings.data / ".locks" / f"{service}-{month}.lock"):
-        if (result := finished_month(settings, service, month)) is None:
-            return None
-        _LOG.info("%s %s is finished already; nothing to do", service, month)
-        publish_files(settings, service, month, version)
-    return result.as_json() | {"finished_before": True, "alarm_check": _watch(settings, service, month)}
+        deliver_events(settings)
+    return result.as_json() | {"finished_before": True, "alarm_check": came}
 
 
 def publish_finished(settings: Settings, service: str, months: list[str], version: bool) -> list[dict[str, Any]] | None:
     """Publish the months again, and return their results, if all are finished from what there is now; else None: a flow is due."""
-    if not all(finished_month(settings, service, month) for month in months):
-        return None
-    prepare_process(settings)
-    results = [_publish_again(settings, service, month, version) for month in months]
-    return None if None in results else [result for result in results if result]
+    with ExitStack() as locks:
+        results = []
+        for month in months:
+            locks.enter_context(locked(settings.data / ".locks" / f"{service}-{month}.lock"))
+            if (result := finished_month(settings, service, month)) is None:
+                return None
+            results.append(result)
+        prepare_process(settings)
+        return [_publish_again(settings, result, version) for result in results]

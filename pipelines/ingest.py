@@ -5,7 +5,7 @@ from typing import Any
 
 from prefect import flow, task
 
-from pipelines.flow_runs import sign
+from pipelines.flow_runs import patient, sign
 from taxi.config import Settings, load_settings
 from taxi.data.acceptance import Acceptance, clean_month, read_acceptance, ready_split, refuse_unreadable, split_ahead
 from taxi.data.fetch import fetch_month, fetch_zones
@@ -51,6 +51,7 @@ def clean(settings: Settings, service: str, month: str) -> Acceptance:
 
 
 @flow(name="ingest", flow_run_name="ingest-{service}-{month}", on_running=[sign])
+@patient
 def ingest(
     service: str, month: str, source: str | None = None, engine: str | None = None, scheduler: str | None = None
 ) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 
 from pipelines.alarms import watch
 from pipelines.finished import publish_files
-from pipelines.flow_runs import sign
+from pipelines.flow_runs import patient, sign
 from pipelines.ingest import clean, fetch
 from pipelines.runtime import hand_on
 from taxi.config import NOTEBOOKS, Settings, load_settings
@@ -172,6 +172,7 @@ def _run(settings: Settings, service: str, month: str, version: bool) -> MonthRe
 
 
 @flow(name="monthly", flow_run_name="monthly-{service}-{month}", validate_parameters=True, on_running=[sign])
+@patient
 def monthly(
     service: str,
     month: str,

@@ -7,7 +7,7 @@ from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from pipelines.flow_runs import sign
+from pipelines.flow_runs import patient, sign
 from pipelines.ingest import clean, fetch
 from pipelines.monthly import refit, register, run_step, take_incumbent
 from pipelines.runtime import attempting, hand_on
@@ -109,6 +109,7 @@ def _train(settings: Settings, service: str, call: Call, decision: TrainingDecis
 
 
 @flow(name="retrain", flow_run_name="retrain-{service}-{rule}", on_running=[sign])
+@patient
 def retrain(
     service: str,
     rule: str,

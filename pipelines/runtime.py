@@ -11,8 +11,11 @@ from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
-from taxi.config import TELEMETRY_OFF, Settings, load_settings
+from taxi.config import TELEMETRY_OFF, Settings, load_settings, shown
+from taxi.errors import TaxiError
 from taxi.files import locked, remove
 from taxi.processes import PARENT_MARK, end_orphans, mark_of
 
@@ -31,10 +34,22 @@ def prepare_reading() -> None:
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        # A server may be away for minutes; one of our own that does not answer has been ended with us.
+        "PREFECT_CLIENT_MAX_RETRIES": "7" if os.environ.get("PREFECT_API_URL") else "2",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     os.environ[PARENT_MARK] = mark_of()
+
+
+def is_prepared() -> bool:
+    """Say whether this very process was prepared."""
+    return os.environ.get(PARENT_MARK) == mark_of()
+
+
+def is_workers() -> bool:
+    """Say whether a Prefect worker started this process, to run one flow."""
+    return "PREFECT__FLOW_RUN_ID" in os.environ
 
 
 def prepare_process(settings: Settings) -> None:
@@ -42,7 +57,7 @@ def prepare_process(settings: Settings) -> None:
     from taxi.operations.leftovers import clear_sockets, clear_staging
 
     prepare_reading()
-    end_orphans()
+    end_orphans(settings.data)
     hand_on(settings)
     clear_staging(settings)
     clear_sockets(settings)
@@ -93,6 +108,19 @@ def _prepare_prefect() -> None:
         stamp.touch()
 
 
+def why_server_is_away(settings: Settings) -> str | None:
+    """Return why the Prefect server that is set does not answer, in seconds; None if it does, or none is set."""
+    if settings.prefect is None:
+        return None
+    try:
+        urlopen(f"{settings.prefect.rstrip('/')}/health", timeout=5).close()
+    except HTTPError as error:
+        error.close()  # it answered
+    except (OSError, ValueError) as error:
+        return f"Prefect's server at {shown(settings.prefect)} did not answer: {getattr(error, 'reason', error)}"
+    return None
+
+
 def start_prefect(settings: Settings) -> Callable[[], None]:
     """Start Prefect's embedded server, where no server is set; call what is returned, which waits for it, before the first flow."""
     if settings.prefect:
@@ -126,6 +154,8 @@ def begin_flow(settings: Settings, name: str) -> Callable[..., dict[str, Any]]:
     prepare_process(settings)
     if name != "ingest":
         warm_up("pipelines.cli")
+    if reason := why_server_is_away(settings):
+        raise TaxiError(f"{reason}. Start it, or unset PREFECT_API_URL: the run then starts its own")
     wait_for_prefect, runs = start_prefect(settings), import_module("pipelines.flow_runs")
     if settings.prefect:  # it answers already: mark before the flow's imports, which take longer
         runs.mark_crashed()

@@ -21,7 +21,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.schema import CreateIndex, CreateTable
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
-from taxi.errors import TaxiError, UsageError
+from taxi.errors import NoAnswer, TaxiError, UsageError
 
 INSERT: dict[str, Callable[..., Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 PATIENCE = {  # seconds, and milliseconds for the last: a silent server counts as down instead of holding a thread
@@ -34,7 +34,7 @@ PATIENCE = {  # seconds, and milliseconds for the last: a silent server counts a
 BUSY_SECONDS = 5
 
 
-class StoreDown(TaxiError):
+class StoreDown(NoAnswer):
     """The database did not answer; the rows were not written and may be written later."""
 
 

@@ -5,6 +5,10 @@ class TaxiError(Exception):
     """A failure that is explained to the user without a traceback (exit code 1)."""
 
 
+class NoAnswer(TaxiError):
+    """The publisher, the registry or a store did not answer: a transient failure, another attempt may succeed (exit code 1)."""
+
+
 class UsageError(TaxiError):
     """The request itself is wrong: an unknown service, a malformed month, a bad parameter (exit code 2)."""
 

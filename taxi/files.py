@@ -5,10 +5,13 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
+import socket
+import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -44,7 +47,7 @@ def publish(staged: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     _sync_tree(staged)
     if target.is_dir():
-        old = target.with_name(f".{target.name}{STAGING_MARK}old-{uuid.uuid4().hex[:8]}")
+        old = staging_path(target)
         target.rename(old)
         staged.rename(target)
         shutil.rmtree(old)
@@ -80,13 +83,18 @@ def staged(target: Path) -> Iterator[Path]:
     """Give a temporary path beside ``target``; publish it if the block ends well, remove it if it raises."""
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.stem}{STAGING_MARK}{os.getpid()}-{uuid.uuid4().hex[:8]}{target.suffix}")
+    part = staging_path(target)
     try:
         with making_room_known(target):
             yield part
             publish(part, target)
     finally:
         remove(part)
+
+
+def staging_path(target: Path, end: str | None = None) -> Path:
+    """Return a hidden path beside ``target`` that says who writes it; its end is random where none is given."""
+    return target.with_name(f".{target.stem}{STAGING_MARK}{owner_mark()}-{end or uuid.uuid4().hex[:8]}{target.suffix}")
 
 
 def remove(path: Path) -> None:
@@ -99,20 +107,57 @@ def remove(path: Path) -> None:
 
 def left_staging(folder: Path) -> list[Path]:
     """Return what processes that no longer live left half-written under ``folder``."""
-    return [p for p in folder.rglob(f".*{STAGING_MARK}*") if not _owner_lives(p)] if folder.is_dir() else []
+    parts = (
+        Path(place, name)
+        for place, folders, files in os.walk(folder)  # which passes over what vanishes meanwhile
+        for name in (*folders, *files)
+        if name.startswith(".") and STAGING_MARK in name
+    )
+    return [part for part in parts if not owner_lives(part, part.name.split(STAGING_MARK, 1)[1])]
 
 
 def remove_staging(folder: Path) -> list[Path]:
     """Remove what processes that no longer live left half-written under ``folder``; return what was removed."""
     leftovers = left_staging(folder)
     for path in leftovers:
-        remove(path)
+        with suppress(FileNotFoundError):  # another start removed it first
+            remove(path)
     return leftovers
 
 
-def _owner_lives(part: Path) -> bool:
-    owner = part.name.split(STAGING_MARK, 1)[1].split("-", 1)[0]
-    return owner.isdigit() and Path(f"/proc/{owner}").exists() if Path("/proc").exists() else False
+# --- Who writes a file is part of its name: a process's number, and where such numbers count.
+
+ABANDONED_SECONDS = 86_400.0  # what another machine or container writes is left alone until it is this old
+_OWNER = re.compile(r"(\d+)-(?:([0-9a-f]{8})-)?")
+
+
+def pid_namespace(process: int | str = "self") -> str:
+    """Return the PID namespace of a process: containers have their own; "" where the system has none."""
+    return str(Path(f"/proc/{process}/ns/pid").readlink())[5:-1] if Path("/proc/self/ns/pid").exists() else ""
+
+
+@cache
+def _pids_place() -> str:
+    return hashlib.sha256(f"{socket.gethostname()}/{pid_namespace()}".encode()).hexdigest()[:8]
+
+
+def owner_mark() -> str:
+    """Return this process's number with the place (machine and PID namespace) that it counts in."""
+    return f"{os.getpid()}-{_pids_place()}"
+
+
+def owner_lives(path: Path, mark: str) -> bool:
+    """Say whether the writer of ``path`` lives, by the ``owner_mark`` that ``mark`` begins with.
+
+    Of another place nobody here can say: it counts as living while the file is not ``ABANDONED_SECONDS`` old.
+    """
+    owner = _OWNER.match(mark)
+    if owner is None:
+        return False
+    if owner[2] not in (None, _pids_place()):
+        with suppress(FileNotFoundError):
+            return time.time() - path.stat().st_mtime < ABANDONED_SECONDS
+    return Path("/proc", owner[1]).exists()
 
 
 def write_json(path: Path, content: Any) -> None:

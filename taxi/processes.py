@@ -4,79 +4,108 @@ import atexit
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
 
 import psutil
 
-PARENT_MARK = "TAXI_PARENT"
-SOCKETS = "taxi-kernel-"  # begins the name of a folder of sockets in the system's temporary folder; its owner's number follows
+from taxi.files import owner_lives, owner_mark, pid_namespace
+
+PARENT_MARK, DATA = (
+    "TAXI_PARENT",
+    "TAXI_DATA",
+)  # what a child's environment says: who started it, and for which installation
+SOCKETS = "taxi-kernel-"  # begins the name of a folder of sockets in the system's temporary folder; its owner follows
+_MARK = re.compile(r"\d+:[\d.]+")
 _LOG = logging.getLogger(__name__)
 
 
 def mark_of(process: psutil.Process | None = None) -> str:
-    """Return a process's mark, by default this one's: its number and when it began, since numbers are used again."""
+    """Return a process's mark, by default this one's: its number and when it began, since numbers are used again.
+
+    When: in seconds since the machine's start, which a step of the clock does not change.
+    """
     process = process or psutil.Process()
-    return f"{process.pid}:{process.create_time():.2f}"
+    return f"{process.pid}:{process.create_time() - psutil.boot_time():.2f}"
 
 
 def lives(mark: str) -> bool:
     """Say whether the process of that mark lives; one that ended and was not waited for does not."""
     try:
         process = psutil.Process(int(mark.split(":")[0]))
-        return mark_of(process) == mark and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+        older = f"{process.pid}:{process.create_time():.2f}"  # of a run that an update of taxi came upon
+        return mark in (mark_of(process), older) and process.status() != psutil.STATUS_ZOMBIE
+    except (ValueError, psutil.NoSuchProcess):
         return False
 
 
 def machine_mark() -> str:
-    """Return this process's mark with its machine's name, as flow runs carry it."""
-    return f"{socket.gethostname()}/{mark_of()}"
+    """Return this process's mark with its machine's name and its PID namespace, as flow runs carry it."""
+    return f"{socket.gethostname()}/{mark_of()}@{pid_namespace()}"
 
 
 def lives_here(mark: str) -> bool | None:
-    """Say whether the process of a ``machine_mark`` lives; None where that is another machine's to know."""
+    """Say whether the process of a ``machine_mark`` lives; None where that is another machine's or container's to know."""
     machine, _, process = mark.rpartition("/")
-    return lives(process) if machine == socket.gethostname() else None
+    process, _, namespace = process.partition("@")
+    return lives(process) if machine == socket.gethostname() and namespace in ("", pid_namespace()) else None
 
 
-def orphans() -> list[psutil.Process]:
-    """Return kernels and embedded servers whose `taxi` process no longer lives."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            mark = process.environ().get(PARENT_MARK)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-        if mark and process.pid != os.getpid() and not lives(mark):
-            found.append(process)
-    return found
+def orphans(data: Path) -> list[psutil.Process]:
+    """Return the kernels and embedded servers of this installation whose `taxi` process no longer lives.
+
+    ``data`` is the installation's TAXI_DATA. Processes of other installations, containers and users are none of ours.
+    """
+    return [process for process in psutil.process_iter() if process.pid != os.getpid() and _is_orphan(process, data)]
 
 
-def end_orphans() -> list[int]:
+def _is_orphan(process: psutil.Process, data: Path) -> bool:
+    try:
+        environment = process.environ()
+        parent = environment.get(PARENT_MARK, "")
+        if not _MARK.fullmatch(parent) or pid_namespace(process.pid) != pid_namespace():
+            return False
+        return _is_same(process, environment.get(DATA, ""), data) and not lives(parent)
+    except (psutil.Error, OSError):  # it ended meanwhile, or is another user's
+        return False
+
+
+def _is_same(process: psutil.Process, given: str, data: Path) -> bool:
+    """Say whether the folder that the process was given is ``data``, whatever both are called where they are mounted."""
+    root = Path(f"/proc/{process.pid}/root")
+    return (root / given.lstrip("/")).samefile(data) if root.exists() and data.exists() else given == str(data)
+
+
+def end_orphans(data: Path) -> list[int]:
     """End the orphans and wait until they are gone; return their process ids."""
     ended = []
-    for process in orphans():
-        try:
+    for process in orphans(data):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             process.kill()
             ended.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
     psutil.wait_procs(ended, timeout=5)
     if ended:
         _LOG.warning("ended %d processes that a killed run had left: %s", len(ended), [one.pid for one in ended])
     return [one.pid for one in ended]
 
 
+def own_sockets() -> str:
+    """Return how the name of a folder of this process's sockets begins."""
+    return f"{SOCKETS}{owner_mark()}-"
+
+
 def left_sockets() -> list[Path]:
-    """Return the folders of kernels' sockets whose process no longer lives."""
-    found = Path(tempfile.gettempdir()).glob(f"{SOCKETS}[0-9]*-*")
-    return [path for path in found if not psutil.pid_exists(int(path.name.removeprefix(SOCKETS).split("-")[0]))]
+    """Return this user's folders of kernels' sockets whose process no longer lives."""
+    folders = Path(tempfile.gettempdir()).glob(f"{SOCKETS}[0-9]*-*")
+    mine = [path for path in folders if os.access(path, os.W_OK)]
+    return [path for path in mine if not owner_lives(path, path.name.removeprefix(SOCKETS))]
 
 
 # --- One process that has the packages imported, from which others are forked: imports are paid once, not once a process.
@@ -108,14 +137,21 @@ def import_before_forking(*modules: str) -> None:
 
 def warm_processes() -> list[psutil.Process]:
     """Return the process that this one forks from, if it runs."""
-    mine = psutil.Process().children()
-    return [child for child in mine if "multiprocessing.forkserver" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process().children() if _is_forkserver(child)]
+
+
+def _is_forkserver(child: psutil.Process) -> bool:
+    try:
+        return "multiprocessing.forkserver" in " ".join(child.cmdline())
+    except psutil.NoSuchProcess:  # it ended, and was or was not waited for
+        return False
 
 
 def _cool_down() -> None:
     """End the process that is forked from at once; by itself it takes seconds, and looks like an orphan meanwhile."""
     for child in warm_processes():
-        child.kill()
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
 
 
 # --- Processes that do not outlive the one that started them, however that one ends.

@@ -126,25 +126,25 @@ app.add_typer(alarms_app, name="alarms")
 def _check(service: str, month: str | None, live: bool) -> dict[str, Any]:
     from taxi.params import load_params
 
-    settings, params, now = load_settings(), load_params(), datetime.now(UTC)
-    from taxi.monitoring.alarms import check_month, check_service, check_store
+    settings, params = load_settings(), load_params()
+    from taxi.monitoring import alarms
     from taxi.runs.month_result import read_results
 
     if live:
-        return check_store(settings, params, service, now)
-    if month is None:
-        return check_service(settings, params, service, now)
-    if month not in (there := read_results(settings.reports, service)):
+        return alarms.check_store(settings, params, service, datetime.now(UTC))
+    if month and month not in (there := read_results(settings.reports, service)):
         raise UsageError(f"{service} {month} was not run; there are {', '.join(there) or 'none'}")
-    return check_month(settings, params, service, month, now)
+    return alarms.check(settings, service, month)
 
 
-def _emit(result: dict[str, Any]) -> None:
+def _emit() -> None:
+    from taxi.monitoring.alarm_book import waits_for_server
+
     settings = load_settings()
-    if result["told"] and settings.prefect:
-        from pipelines.alarms import emit_alarms
+    if waits_for_server(settings):
+        from pipelines.alarms import deliver_events  # imports Prefect
 
-        emit_alarms(settings, result["told"])
+        deliver_events(settings)
 
 
 @alarms_app.command()
@@ -153,7 +153,7 @@ def check(service: Service = "green", month: NewestMonth = None, live: Live = Fa
     if month and live:
         raise UsageError("expected --month or --live, not both")
     result = _check(service, month, live)
-    _emit(result)
+    _emit()
     if json_:
         print(json.dumps(result, allow_nan=False), flush=True)
         return

@@ -3,13 +3,17 @@
 import getpass
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipelines.commands.options import AsJson, Service
 from taxi.config import load_settings
 from taxi.errors import UsageError
+
+if TYPE_CHECKING:
+    from taxi.registry.release import Condition
+    from taxi.registry.versions import Version
 
 app = typer.Typer()
 
@@ -38,12 +42,14 @@ def rollback(
 
     settings = load_settings()
     who = by or getpass.getuser()
-    before, now = roll_back(settings.tracking_uri, service, who, reason, to, environment)
-    result = {"service": service, "environment": environment, "from": before and before.number, "to": now.number}
-    words = (
-        f"{service}: champion is {now.label}, trained to {now.trained_to}; it was {before.label if before else 'none'}"
-    )
-    _answer(result | {"reason": reason, "by": who}, words, json_)
+
+    def answer(before: "Version | None", now: "Version") -> None:
+        numbers = {"from": before and before.number, "to": now.number}
+        was = before.label if before else "none"
+        words = f"{service}: champion is {now.label}, trained to {now.trained_to}; it was {was}"
+        _answer({"service": service, "environment": environment, **numbers, "reason": reason, "by": who}, words, json_)
+
+    roll_back(settings.tracking_uri, service, who, reason, to, environment, answer)
 
 
 @app.command()
@@ -97,16 +103,15 @@ def promote(
     from taxi.registry.versions import find_version
 
     one = find_version(settings.tracking_uri, version, environment=environment_before(to))
-    made, checks = enter(
-        settings.tracking_uri, one, to, params, gate_faults(settings, one, to), by or getpass.getuser()
-    )
-    passed = [{"check": check.name, "reason": check.reason} for check in checks]
-    words = "\n".join(
-        [f"{one.label} is {made.label}, and champion there", *(f"  {c.name}: {c.reason}" for c in checks)]
-    )
-    _answer(
-        {"from": one.label, "to": made.label, "environment": to, "version": made.number, "checks": passed}, words, json_
-    )
+
+    def answer(made: "Version", checks: "list[Condition]") -> None:
+        passed = [{"check": check.name, "reason": check.reason} for check in checks]
+        lines = [f"{one.label} is {made.label}, and champion there", *(f"  {c.name}: {c.reason}" for c in checks)]
+        result = {"from": one.label, "to": made.label, "environment": to, "version": made.number, "checks": passed}
+        _answer(result, "\n".join(lines), json_)
+
+    faults = gate_faults(settings, one, to)
+    enter(settings.tracking_uri, one, to, params, faults, by or getpass.getuser(), answer)
 
 
 @app.command()

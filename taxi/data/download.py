@@ -15,7 +15,7 @@ import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from taxi.config import shown
-from taxi.errors import NotPublished, TaxiError
+from taxi.errors import NoAnswer, NotPublished, TaxiError
 from taxi.files import making_room_known, read_kept, remove, write_json
 
 _LOG = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Interrupted(TaxiError):
         self.after = after
 
 
-class Unreachable(TaxiError):
+class Unreachable(NoAnswer):
     """The source did not answer, however often it was asked."""
 
 

@@ -131,6 +131,8 @@ def remove_delivered(book: Json, delivered: dict[str, list[str]], tried: Sequenc
 
 
 OURS = "alarms"  # the service that the channels' own alarms are kept under
+EVENTS = "prefect"  # what messages wait for until Prefect's server has them as events
+CLAIM_SECONDS = 60.0
 
 
 def _enter(
@@ -143,6 +145,8 @@ def _enter(
     to: Sequence[str],
     live: Mapping[str, str] | None = None,
 ) -> list[Message]:
+    to = [*to, *([EVENTS] if settings.prefect else [])]
+
     def change(book: Json) -> tuple[Json, list[Message]]:
         after, told = enter(book, service, found, month, at, params.alarms)
         # The file before the book: killed in between, a line may come twice, and none is lost.
@@ -168,6 +172,32 @@ def _flush(settings: Settings, params: Params, channels: Sequence[Channel]) -> l
     tried = {message.id for messages in mine.values() for message in messages}
     change_book(settings.alarm_book, lambda book: (remove_delivered(book, arrived, sorted(tried)), None))
     return came
+
+
+def waits_for_server(settings: Settings) -> bool:
+    """Say whether a message waits for Prefect's server."""
+    return settings.prefect is not None and any(
+        EVENTS in one["to"] for one in read_book(settings.alarm_book)["waiting"]
+    )
+
+
+def deliver(settings: Settings, emit: Callable[[list[Message]], object]) -> list[Message]:
+    """Hand ``emit`` the messages that wait for Prefect's server; those that it takes without an error no longer wait.
+
+    Returns what was delivered. A claim of one who was killed at it lapses after a minute.
+    """
+    now = datetime.now(UTC)
+    mine = change_book(settings.alarm_book, lambda book: claim(book, [EVENTS], now, CLAIM_SECONDS)).get(EVENTS, [])
+    if not mine:
+        return []
+    ids, taken = [one.id for one in mine], False
+    try:
+        emit(mine)
+        taken = True
+    finally:
+        arrived = {EVENTS: ids if taken else []}
+        change_book(settings.alarm_book, lambda book: (remove_delivered(book, arrived, ids), None))
+    return mine
 
 
 def judge_channels(came: Sequence[Delivery], standing: Mapping[str, Any], names: Sequence[str]) -> Checked:

@@ -2,17 +2,18 @@
 
 import logging
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from taxi.config import Settings
 from taxi.data.acceptance import read_acceptance
+from taxi.errors import TaxiError
 from taxi.monitoring.alarm_book import list_standing, read_book, tell
 from taxi.monitoring.alarm_rules import Alarm, Checked, judge_overdue, judge_result
 from taxi.monitoring.live_rules import WEEKS, judge_arms, judge_live_volume
 from taxi.months import days_in_month
-from taxi.params import Params
+from taxi.params import Params, load_params
 from taxi.predictions.arms import with_known_duration
 from taxi.predictions.store import Store, open_store
 from taxi.runs.month_result import read_results
@@ -60,6 +61,32 @@ def judge_live_check(settings: Settings, params: Params, service: str, last: str
         return {key: None}
     said = f"live traffic was last looked at {last or 'never'} (expected every {params.alarms.live_every_minutes:g} minutes)"
     return {key: Alarm("check-did-not-run", "error", said, part="live")}
+
+
+def check(settings: Settings, service: str, month: str | None) -> dict[str, Any]:
+    """Check a month's result, or without one what holds now."""
+    params, now = load_params(settings.root / "params.yaml"), datetime.now(UTC)
+    if month is None:
+        return check_service(settings, params, service, now)
+    return check_month(settings, params, service, month, now)
+
+
+def watch(settings: Settings, service: str, month: str | None) -> dict[str, Any]:
+    """Check the alarms as the last step of a run: returns what was told, what came of the channels, and why the check failed.
+
+    A check that fails (``failed`` says why; None: it did not) is said, and fails no month.
+    """
+    try:
+        came = check(settings, service, month)
+    except (TaxiError, OSError, ValueError, KeyError) as error:
+        return not_checked(service, month, str(error))
+    return {"told": came["told"], "channels": came["channels"], "failed": None}
+
+
+def not_checked(service: str, month: str | None, why: str) -> dict[str, Any]:
+    """Return the answer of a check that failed, and say so."""
+    _LOG.error("%s %s: the alarms were not checked: %s", service, month or "now", why)
+    return {"told": [], "channels": [], "failed": why}
 
 
 # --- The live check: reads the prediction log and the registry, and hands the rules what they judge.

@@ -42,7 +42,7 @@ def clear_staging(settings: Settings) -> None:
 
 def find_orphans(settings: Settings) -> Diagnosis:
     """Look for kernels and embedded servers that outlived their run."""
-    left = [process.pid for process in orphans()]
+    left = [process.pid for process in orphans(settings.data)]
     if not left:
         return Diagnosis("processes", "ok", "no kernel or embedded server has outlived its run")
     said = f"{len(left)} kernels or embedded servers outlived their run: {', '.join(map(str, left))}"
@@ -167,7 +167,7 @@ def find_unfinished(settings: Settings) -> Diagnosis:
 
 
 CHECKS = (
-    Probe("processes", find_orphans, lambda settings: end_orphans()),
+    Probe("processes", find_orphans, lambda settings: end_orphans(settings.data)),
     Probe("staging", find_staging, clear_staging),
     Probe("sockets", find_sockets, clear_sockets),
     Probe("locks", find_locks),

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -9,6 +10,7 @@ from taxi.errors import Refused, UsageError
 from taxi.files import locked
 from taxi.params import Params
 from taxi.registry.events import (
+    ANSWERED,
     COPY,
     EVENT,
     JOURNAL,
@@ -19,6 +21,7 @@ from taxi.registry.events import (
     fold_aliases,
     fold_tags,
     now,
+    now_less,
     write_event,
 )
 from taxi.registry.mlflow_client import Client, connect, lock_file, prepare, reaching
@@ -95,6 +98,14 @@ def approval_tags(version: Version, environment: str, report: str, sha256: str, 
     """Return the tags that say who let the version into ``environment``, when, and on the strength of which report."""
     note, name = json.dumps({"at": at, "by": by, "report": report, "sha256": sha256}), f"approved.{environment}"
     return {str(version.number): {name: [version.tags.get(name), note]}}
+
+
+def _is_approved(tags: TagChanges) -> bool:
+    """Say whether this very approval (same person, same report) stands already: typed again, it is one."""
+    ((_, changes),) = tags.items()
+    ((before, after),) = changes.values()
+    same = [{name: text for name, text in json.loads(note or "{}").items() if name != "at"} for note in (before, after)]
+    return same[0] == same[1]
 
 
 # --- Events are written in one call each; aliases, versions' tags and copies are then set by all events, again if need be.
@@ -204,12 +215,46 @@ def _carry_out_plan(
         carry_out(client, registered, event)
 
 
+# --- A command that was killed and is typed again is one request: what it did already is answered, not done once more.
+
+REPEAT_HOURS = 1.0  # a request that was not answered is the same one so long
+
+
+def is_unanswered(registered: Registered, by: str) -> bool:
+    """Say whether the newest event is this person's, of this hour, and of a command that never came to its end."""
+    if not registered.events or [*registered.events][-1] == registered.answered:
+        return False
+    return registered.last.by == by and registered.last.at >= now_less(REPEAT_HOURS)
+
+
+def close_request(client: Client, name: str) -> None:
+    """Note that the newest event's command was answered: typed again from here on, it is another request."""
+    client.set_registered_model_tag(name, ANSWERED, [*read_registered(client, name).events][-1])
+
+
+def _begun_rollback(registered: Registered, by: str, why: str, to: int | None) -> tuple[str | None, int] | None:
+    """Return from where to where this very rollback went already, if it was not answered."""
+    if not is_unanswered(registered, by):
+        return None
+    went = re.fullmatch(rf"rollback to (\d+): {re.escape(why)}", registered.last.why)
+    if went is None or to not in (None, int(went[1])):
+        return None
+    return registered.last.aliases.get("champion", [None])[0], int(went[1])
+
+
 def roll_back(
-    tracking_uri: str, service: str, by: str, why: str, to: int | None = None, environment: str = DEV
+    tracking_uri: str,
+    service: str,
+    by: str,
+    why: str,
+    to: int | None = None,
+    environment: str = DEV,
+    answer: Callable[[Version | None, Version], object] = lambda *_: None,
 ) -> tuple[Version | None, Version]:
     """Return to the champion before this one (or to version ``to``), for good: the monthly run does not bring it back.
 
-    Returns the version that was champion and the one that is. Raises Refused or UsageError if there is none to go to.
+    Returns, and tells ``answer``, the version that was champion and the one that is. Killed before that and called again, it goes
+    no further. Raises Refused or UsageError if there is none to go to.
     """
     prepare(tracking_uri)
     name = model_name(service, environment)
@@ -217,11 +262,19 @@ def roll_back(
         client = connect(tracking_uri)
         settle_open(client, name)
         registered, made = read_registered(client, name), versions(tracking_uri, service, environment)
-        before = next((one for one in made if str(one.number) == registered.aliases.get("champion")), None)
-        target = choose_target(made, [*registered.events.values()], to)
-        tags = rollback_tags(made, target, now(), by, why)
-        _carry_out_plan(client, tracking_uri, service, environment, by, f"rollback to {target.number}: {why}", tags)
-    return before, find_version(tracking_uri, f"{service}/{target.number}", environment=environment)
+        if begun := _begun_rollback(registered, by, why, to):
+            _LOG.warning("this rollback was begun at %s and is done; it is not done twice", registered.last.at)
+            was, number = begun
+        else:
+            was, target = registered.aliases.get("champion"), choose_target(made, [*registered.events.values()], to)
+            tags, number = rollback_tags(made, target, now(), by, why), target.number
+            _carry_out_plan(client, tracking_uri, service, environment, by, f"rollback to {number}: {why}", tags)
+    before = next((one for one in made if str(one.number) == was), None)
+    after = find_version(tracking_uri, f"{service}/{number}", environment=environment)
+    answer(before, after)
+    with reaching(tracking_uri):
+        close_request(client, name)
+    return before, after
 
 
 def approve(
@@ -247,6 +300,8 @@ def approve(
         client = connect(tracking_uri)
         settle_open(client, model_name(service, environment))
         tags = approval_tags(wanted, for_environment, report, sha256, now(), by)
+        if _is_approved(tags):
+            tags = {}
         why = f"{wanted.label} was approved for {for_environment}"
         _carry_out_plan(client, tracking_uri, service, environment, by, why, tags)
     return find_version(tracking_uri, f"{service}/{wanted.number}", environment=environment)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from taxi.errors import TaxiError
 
@@ -11,7 +11,9 @@ EVENT = "event."
 # Registries before the event log: a move that was carried out, and the journal of one that was begun.
 MOVED, JOURNAL = "moved.", "journal"
 COPY = "copy"
+ANSWERED = "answered"  # names the newest event whose command came to its end
 
+_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 Change = list[str | None]
 TagChanges = dict[str, dict[str, Change]]
 
@@ -33,7 +35,12 @@ class Event:
 
 def now() -> str:
     """Return the time (UTC), sortable, to a microsecond."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return now_less(0)
+
+
+def now_less(hours: float) -> str:
+    """Return the time so many hours ago, as ``now`` does."""
+    return (datetime.now(UTC) - timedelta(hours=hours)).strftime(_TIME)
 
 
 def write_event(event: Event) -> str:

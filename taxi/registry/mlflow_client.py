@@ -16,7 +16,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from taxi.config import SQLITE, sqlite_file
-from taxi.errors import TaxiError
+from taxi.errors import NoAnswer
 from taxi.files import STAGING_MARK, locked, read_kept, remove, staged, write_json
 
 # --- The registry's SQLite file: made once however many processes start, and found again after it was moved.
@@ -70,7 +70,7 @@ def move_places(database: Path) -> None:
 Client = MlflowClient
 
 
-class RegistryUnreachable(TaxiError):
+class RegistryUnreachable(NoAnswer):
     """The registry did not answer; nothing is known about champions."""
 
 

@@ -1,12 +1,12 @@
 """Promotion between environments, from dev over staging to prod: each is a registered model of its own, and each has its gate."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from taxi.errors import Refused, UsageError
 from taxi.files import locked
 from taxi.params import MonitorParams, Params, ReleaseParams
-from taxi.registry.aliases import carry_out, make_name, settle_open
+from taxi.registry.aliases import carry_out, close_request, is_unanswered, make_name, settle_open
 from taxi.registry.events import COPY, Event, fold_tags, now
 from taxi.registry.mlflow_client import connect, lock_file, prepare, reaching
 from taxi.registry.versions import (
@@ -121,11 +121,18 @@ def open_gate(
 
 
 def promote(
-    tracking_uri: str, one: Version, target: str, params: Params, faults: dict[str, str | None], by: str
+    tracking_uri: str,
+    one: Version,
+    target: str,
+    params: Params,
+    faults: dict[str, str | None],
+    by: str,
+    answer: Callable[[Version, list[Condition]], object] = lambda *_: None,
 ) -> tuple[Version, list[Condition]]:
     """Copy the version into ``target`` and make it champion there, if the gate is open; raise Refused with what is not met.
 
-    The copy and the move of the alias are one event: a crash between them is finished at the next start.
+    The copy and the move of the alias are one event: a crash between them is finished at the next start, and the command typed
+    again before it told ``answer`` is the same request.
     """
     if environment_before(target) != one.environment:
         raise UsageError(f"expected a version of {environment_before(target)}; got {one.label}")
@@ -138,13 +145,20 @@ def promote(
             settle_open(client, settled)
         one = _with_said_approval(one, read_registered(client, model_name(one.service, one.environment)), target)
         champion = pick_champion(versions(tracking_uri, one.service, one.environment))
-        checks = open_gate(one, target, champion, versions(tracking_uri, one.service, target), params, faults)
-        if closed := [f"{check.name}: {check.reason}" for check in checks if not check.met]:
-            raise Refused(f"{one.label} does not enter {target}: {'; '.join(closed)}")
-        registered = read_registered(client, name)
-        carry_out(client, registered, _entry(one, registered.aliases.get("champion"), by))
-    found = find_version(tracking_uri, f"{one.service}/champion", environment=target)
-    return found, checks
+        registered, there = read_registered(client, name), versions(tracking_uri, one.service, target)
+        entry = _entry(one, registered.aliases.get("champion"), by)
+        if begun := is_unanswered(registered, by) and registered.last.copied == entry.copied:
+            there = [copy for copy in there if copy.source != entry.copied]
+        checks = open_gate(one, target, champion, there, params, faults)
+        if not begun:
+            if closed := [f"{check.name}: {check.reason}" for check in checks if not check.met]:
+                raise Refused(f"{one.label} does not enter {target}: {'; '.join(closed)}")
+            carry_out(client, registered, entry)
+    made = find_version(tracking_uri, f"{one.service}/champion", environment=target)
+    answer(made, checks)
+    with reaching(tracking_uri):
+        close_request(client, name)
+    return made, checks
 
 
 def _with_said_approval(one: Version, registered: Registered, target: str) -> Version:

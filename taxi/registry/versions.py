@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from taxi.config import parse_service
 from taxi.errors import UsageError
 from taxi.files import remove, sha256_tree, staged
-from taxi.registry.events import Event, fold_tags, read_events
+from taxi.registry.events import ANSWERED, Event, fold_tags, read_events
 from taxi.registry.integrity import (
     WRAPPED_NAME,
     Manifest,
@@ -123,12 +123,16 @@ def _version(one: ModelVersion, service: str, environment: str) -> Version:
 
 @dataclass(frozen=True)
 class Registered:
-    """A registered model as MLflow has it now; ``events`` say how its aliases and its versions' tags are to be."""
+    """A registered model as MLflow has it now; ``events`` say how its aliases and its versions' tags are to be.
+
+    ``answered`` is the tag of the newest event whose command has said so to the person who typed it.
+    """
 
     name: str
     aliases: dict[str, str]
     versions: list[ModelVersion]
     events: dict[str, Event]
+    answered: str | None
 
     @property
     def last(self) -> Event:
@@ -151,7 +155,8 @@ def read_registered(client: Client, name: str) -> Registered:
     model = _registered_model(client, name)
     made = client.search_model_versions(f"name = '{name}'", max_results=10_000)
     events = read_events(model.tags, {str(version.source): str(version.version) for version in made})
-    return Registered(name, {alias: str(number) for alias, number in model.aliases.items()}, list(made), events)
+    aliases = {alias: str(number) for alias, number in model.aliases.items()}
+    return Registered(name, aliases, list(made), events, model.tags.get(ANSWERED))
 
 
 def with_tags(versions: Sequence[Version], said: Mapping[str, Mapping[str, str]]) -> list[Version]:

@@ -17,7 +17,7 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets import Unicode, default
 
-from taxi.processes import FORKING, SOCKETS, import_before_forking
+from taxi.processes import FORKING, import_before_forking, own_sockets
 
 WARM = (
     "ipykernel.kernelapp",
@@ -109,7 +109,7 @@ class ForkedKernelManager(AsyncKernelManager):
     @default("ip")
     def _own_sockets(self) -> str:
         """Return where the sockets begin: by default the working folder, where two runs at once would take the same ones."""
-        self._folder = tempfile.TemporaryDirectory(prefix=f"{SOCKETS}{os.getpid()}-")
+        self._folder = tempfile.TemporaryDirectory(prefix=own_sockets())
         return str(Path(self._folder.name) / "kernel")
 
     async def _async_pre_start_kernel(self, **kw: Any) -> tuple[list[str], dict[str, Any]]:

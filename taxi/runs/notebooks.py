@@ -3,7 +3,6 @@
 import ast
 import json
 import logging
-import os
 import re
 import sys
 import time
@@ -19,7 +18,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from taxi.config import TEMPLATES
 from taxi.errors import TaxiError, UsageError
-from taxi.files import publish, remove, staged, write_json
+from taxi.files import publish, remove, staged, staging_path, write_json
 from taxi.runs.kernels import ForkedKernelManager
 from taxi.runs.record import MIME
 from taxi.training.step_result import FORMAT
@@ -221,7 +220,7 @@ def run_notebook(
     begun = time.perf_counter()
     kept, result = page.with_suffix(".ipynb"), page.with_suffix(".json")
     page.parent.mkdir(parents=True, exist_ok=True)
-    executed = page.with_name(f".{page.stem}.part-{os.getpid()}-run.ipynb")
+    executed = staging_path(page.with_suffix(".ipynb"), "run")
     try:
         try:
             execute(notebook, executed, parameters, cwd, timeout)
@@ -271,7 +270,7 @@ def _strip(content: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 def refresh_outputs(notebook: Path) -> None:
     """Execute a committed notebook with its own defaults and write it back with its outputs, free of times and paths."""
-    executed = notebook.with_name(f".{notebook.stem}.part-{os.getpid()}-run.ipynb")
+    executed = staging_path(notebook, "run")
     try:
         execute(notebook, executed, {}, notebook.parent, 3600)
         content = _strip(nbformat.read(executed, as_version=4))

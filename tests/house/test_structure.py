@@ -22,7 +22,7 @@ HOMES = {
     "dvc": {"taxi/runs"},
     "pandera": {"taxi/data"},
     "matplotlib": {"taxi/reporting", "taxi/runs"},
-    "httpx": {"taxi/data", "taxi/serving"},
+    "httpx": {"taxi/data", "taxi/serving", "pipelines"},  # in flows: what the client of Prefect raises
     "sqlalchemy": {"taxi", "taxi/predictions", "taxi/monitoring", "taxi/registry", "taxi/models"},
     "optuna": {"taxi/models"},
     "xgboost": {"taxi/models"},

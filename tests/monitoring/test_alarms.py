@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app
 from taxi.config import Settings
-from taxi.monitoring.alarm_book import list_standing, tell
+from taxi.monitoring.alarm_book import list_standing, read_book, tell
 from taxi.monitoring.alarm_rules import Alarm
 from taxi.monitoring.alarms import check_month, check_service
 from taxi.params import Params, load_params
@@ -61,9 +61,11 @@ def mail_to(port: int) -> str:
     return f"mailto://taxi:{TOKEN}@127.0.0.1:{port}/?smtp=127.0.0.1&from=taxi@example.org&to=ops@example.org"
 
 
-def test_without_a_channel_the_local_file_has_all(settings):
+def test_without_a_channel_or_a_server_the_local_file_has_all_and_nothing_waits(settings, monkeypatch):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
     raise_error(settings)
 
+    assert read_book(settings.alarm_book)["waiting"] == []
     (line,) = log_lines(settings)
     assert {name: line[name] for name in ("kind", "service", "rule", "severity", "month")} == {
         "kind": "raised",

@@ -5,23 +5,26 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipelines.commands import operations
 from pipelines.flow_runs import judge
+from taxi import processes
 from taxi.config import Settings, shown
 from taxi.errors import TaxiError
-from taxi.files import locked
+from taxi.files import locked, staging_path
 from taxi.operations import doctor, leftovers
 from taxi.operations.doctor import Diagnosis, Probe, as_answer, examine, why_unreachable, worst
 from taxi.predictions.spool import Spool, add_segment, encode_rows
 from taxi.predictions.store import open_store
-from taxi.processes import PARENT_MARK, SOCKETS, lives, lives_here, machine_mark, mark_of
+from taxi.processes import SOCKETS, lives, lives_here, machine_mark, mark_of, own_sockets
 from taxi.registry.aliases import open_event
 from taxi.registry.events import Event, write_event
 from taxi.registry.mlflow_client import connect, prepare
@@ -71,6 +74,19 @@ def test_half_written_files_of_the_dead_are_found_and_only_repair_removes_them(s
     assert living.exists() and not dead.exists()
 
 
+def test_half_written_files_of_another_container_are_left_alone_until_they_are_a_day_old(
+    settings: Settings, ended: int
+) -> None:
+    here = staging_path(settings.data / "month.parquet").name.split("-")[2]
+    young, old = (settings.data / f".{name}.part-{ended}-0123abcd-{'1' * 8}.parquet" for name in ("young", "old"))
+    dead = settings.data / f".month.part-{ended}-{here}-{'1' * 8}.parquet"
+    young.touch(), old.touch(), dead.touch()
+    os.utime(old, (0, time.time() - 90_000))
+
+    assert check("staging", settings, repair=True).repaired
+    assert [path.exists() for path in (young, old, dead)] == [True, False, False]
+
+
 def test_a_lock_that_is_held_is_told_from_a_file_without_a_holder_and_neither_is_deleted(settings: Settings) -> None:
     folder = settings.data / ".locks"
     with locked(folder / "green-2024-01.lock"):
@@ -86,32 +102,77 @@ def test_a_lock_that_is_held_is_told_from_a_file_without_a_holder_and_neither_is
     assert {path.name for path in folder.iterdir()} >= {"green-2024-01.lock", "free.lock"}
 
 
-def test_a_process_that_outlived_its_run_is_found_and_ended_and_one_with_a_parent_is_not(settings: Settings) -> None:
-    marks = {"lost": "1:0.00", "kept": mark_of()}
-    sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
-    children = {name: subprocess.Popen(sleeping, env={**os.environ, PARENT_MARK: mark}) for name, mark in marks.items()}
-    try:
-        wait_for(lambda: str(children["lost"].pid) in check("processes", settings).says)
-        assert str(children["kept"].pid) not in check("processes", settings).says
-
-        assert check("processes", settings, repair=True).repaired
-        assert children["lost"].wait(10) is not None
-        assert children["kept"].poll() is None
-    finally:
-        for child in children.values():
-            child.kill()
-            child.wait()
+SLEEPING = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 
-def test_sockets_of_a_kernel_that_is_gone_are_removed(
+@pytest.fixture
+def start() -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
+    """Start a sleeping process in an environment; it ends with the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(**environment: str) -> "subprocess.Popen[bytes]":
+        started.append(subprocess.Popen(SLEEPING, env={**os.environ, **environment}))
+        wait_for(lambda: "time.sleep(60)" in " ".join(psutil.Process(started[-1].pid).cmdline()[-1:]))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_a_process_that_outlived_its_run_is_found_and_ended_and_one_with_a_parent_is_not(
+    settings: Settings, start: Callable[..., "subprocess.Popen[bytes]"], tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(settings.data)
+    lost = [start(TAXI_PARENT="1:0.00", TAXI_DATA=str(data)) for data in (settings.data, tmp_path / "link")]
+    kept = start(TAXI_PARENT=mark_of(), TAXI_DATA=str(settings.data))
+
+    found = check("processes", settings).says
+    assert all(str(process.pid) in found for process in lost) and str(kept.pid) not in found
+
+    assert check("processes", settings, repair=True).repaired
+    assert all(process.wait(10) is not None for process in lost)
+    assert kept.poll() is None
+
+
+def test_processes_of_other_installations_and_containers_are_neither_listed_nor_ended(
+    settings: Settings,
+    start: Callable[..., "subprocess.Popen[bytes]"],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "other").mkdir()
+    ours = str(settings.data)
+    strangers = [
+        start(TAXI_PARENT="1:0.00", TAXI_DATA=str(tmp_path / "other")),
+        start(TAXI_PARENT="1:0.00", TAXI_DATA=str(tmp_path / "gone")),
+        start(TAXI_PARENT="1:0.00"),
+        start(TAXI_PARENT="somebody else's", TAXI_DATA=ours),
+        start(TAXI_DATA=ours),
+    ]
+    assert check("processes", settings, repair=True).level == "ok"
+
+    inside = start(TAXI_PARENT="1:0.00", TAXI_DATA=ours)
+    monkeypatch.setattr(processes, "pid_namespace", lambda process="self": f"pid:[{process == 'self'}]")
+    assert check("processes", settings, repair=True).level == "ok"
+    assert [process.poll() for process in (*strangers, inside)] == [None] * 6
+
+
+def test_sockets_of_a_kernel_that_is_gone_are_removed_and_those_of_another_container_are_not(
     settings: Settings, ended: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    gone, there = (tmp_path / f"{SOCKETS}{owner}-xyz" for owner in (ended, os.getpid()))
-    gone.mkdir(), there.mkdir()
+    here = own_sockets().split("-")[-2]
+    gone, there, elsewhere, older = (
+        tmp_path / f"{SOCKETS}{owner}-xyz"
+        for owner in (f"{ended}-{here}", f"{os.getpid()}-{here}", f"{ended}-0123abcd", ended)
+    )
+    for folder in (gone, there, elsewhere, older):
+        folder.mkdir()
 
     assert check("sockets", settings, repair=True).repaired
-    assert there.exists() and not gone.exists()
+    assert [folder.exists() for folder in (gone, older, there, elsewhere)] == [False, False, True, True]
 
 
 @pytest.mark.slow
@@ -208,6 +269,8 @@ def test_whether_a_process_lives_is_known_here_and_not_elsewhere(ended: int) -> 
     assert lives(mark_of()) and lives_here(machine_mark())
     assert not lives(f"{ended}:1.00") and not lives(f"{os.getpid()}:1.00")
     assert lives_here(f"another-machine/{mark_of()}") is None
+    assert lives_here(f"{socket.gethostname()}/1:0.00@another container's") is None
+    assert not lives("no mark")
 
 
 def test_a_flow_run_is_judged_by_its_label_before_its_tag_and_without_either_by_nobody() -> None:

@@ -173,6 +173,67 @@ def test_a_rollback_killed_at_any_step_is_whole_after_the_next_start(uri, step, 
     assert settle(uri, "green") is None
 
 
+@pytest.mark.parametrize(("step", "after"), [(1, False), (1, True), (3, False), (3, True), (4, False)])
+def test_a_rollback_killed_at_any_step_and_typed_again_goes_back_once(uri, step, after):
+    to = {1: None, 3: 2, 4: None}[step]
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, step, after)
+        with pytest.raises(Killed):
+            roll_back(uri, "green", "ada", "bad", to)
+    told = []
+
+    before, now = roll_back(uri, "green", "ada", "bad", to, answer=lambda *numbers: told.append(numbers))
+
+    assert (before.number, now.number) == (3, 2) and told == [(before, now)]
+    assert aliases(uri)["champion"] == 2
+    assert len(history(uri)) == 5
+
+
+def test_another_persons_another_reason_or_another_days_rollback_is_another_request(uri, monkeypatch):
+    def killed(*_):
+        raise Killed
+
+    with pytest.raises(Killed):
+        roll_back(uri, "green", "ada", "bad", answer=killed)
+
+    assert roll_back(uri, "green", "ada", "bad")[1].number == 2
+    with pytest.raises(Killed):
+        roll_back(uri, "green", "ada", "worse", answer=killed)
+    assert aliases(uri)["champion"] == 1
+
+    with pytest.raises(Refused, match="no champion before it"):
+        roll_back(uri, "green", "bob", "worse")
+    monkeypatch.setattr("taxi.registry.aliases.REPEAT_HOURS", -1)
+    with pytest.raises(Refused, match="no champion before it"):
+        roll_back(uri, "green", "ada", "worse")
+
+
+@pytest.mark.parametrize("step", [1, 2, 4])
+def test_a_promotion_killed_at_any_step_and_typed_again_enters_once_and_is_answered(uri, step):
+    one = find_version(uri, "green/3")
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, step, after=True)
+        with pytest.raises(Killed):
+            promote(uri, one, "staging", PARAMS, {}, "ada")
+
+    made, checks = promote(uri, one, "staging", PARAMS, {}, "ada")
+
+    assert (made.label, all(check.met for check in checks)) == ("green/1 in staging", True)
+    assert [copy.source for copy in versions(uri, "green", "staging")] == ["models:/taxi-green/3"]
+    with pytest.raises(Refused, match="is in staging already"):
+        promote(uri, one, "staging", PARAMS, {}, "ada")
+
+
+def test_an_approval_typed_again_is_one(uri):
+    waiting = register(uri, "2023-04", awaits_approval="true")
+    given = "dev", "05-compare.html", "ab" * 32
+
+    for by in ("ada", "ada", "bob"):
+        approve(uri, find_version(uri, f"green/{waiting}"), *given, by, PARAMS)
+
+    assert [event.by for event in history(uri)[4:]] == ["ada", "bob"]
+
+
 @pytest.mark.parametrize("step", [1, 2])
 def test_a_monthly_move_killed_at_any_step_is_whole_after_the_next_months_run(uri, step):
     newer = register(uri, "2023-04")

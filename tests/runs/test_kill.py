@@ -16,6 +16,9 @@ import pytest
 from taxi.data.synthetic import write_sample
 from taxi.files import STAGING_MARK, sha256_file, sha256_tree
 from taxi.processes import PARENT_MARK
+from taxi.registry.aliases import roll_back
+from taxi.registry.versions import aliased_version, champion_now, versions
+from tests.support.aliased import fill
 from tests.support.automation import SMALL, make_checkout
 from tests.support.campaign import at_scale
 from tests.support.databases import give_prefect_home
@@ -83,14 +86,39 @@ def test_kill_9_at_random_moments_leaves_nothing_behind_and_changes_nothing(tmp_
     whole = time.monotonic() - begun
     luck = random.Random(7)
 
-    for _ in range(KILLS):
+    for kill in range(KILLS):
         process = start(shaken, prefect)
         time.sleep(luck.uniform(0.1, 0.9) * whole)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        os.killpg(process.pid, at_scale(signal.SIGKILL, signal.SIGKILL if kill % 4 else signal.SIGTERM))
+        _, err = process.communicate(timeout=30)  # asked to end, it does not wait for a server that was ended too
+        assert "Traceback" not in err
         check_nothing_is_half_written(shaken)
     answer = finish(shaken, prefect)
 
     assert outcome(shaken, answer) == expected
     assert left_running(shaken) == []
     assert list(shaken.rglob(f"*{STAGING_MARK}*")) == []
+
+
+def test_a_rollback_killed_at_random_moments_and_typed_again_goes_back_once(tmp_path: Path) -> None:
+    world, luck = World(tmp_path), random.Random(8)
+    uri = world.environment["MLFLOW_TRACKING_URI"]
+    fill(uri)
+    words = ["rollback", "--service", "green", "--by", "ada", "--reason"]
+    begun = time.monotonic()
+    world.answer(*words, "a trial")
+    whole = time.monotonic() - begun
+
+    for kill in range(at_scale(1, 20)):
+        roll_back(uri, "green", "bob", f"it was right before kill {kill}", to=3)
+        process = world.begin(tmp_path, *words, f"kill {kill}", "--json")
+        process.join(luck.uniform(0.3, 1) * whole)
+        process.kill()
+        process.join()
+        told = (tmp_path / "out").is_file() and (tmp_path / "out").read_text()
+        code, answer = (0, json.loads(told)) if told else world.answer(*words, f"kill {kill}")
+        (tmp_path / "out").unlink(missing_ok=True)
+
+        assert (code, answer["from"], answer["to"]) == (0, 3, 2)
+        assert champion_now(uri, "green") == aliased_version(uri, "green", "champion")
+        assert [version.number for version in versions(uri, "green") if version.in_use] == [1, 2]

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import nbformat
+import psutil
 import yaml
 
 from taxi.config import TELEMETRY_OFF
@@ -107,14 +109,43 @@ class Automation:
         assert done.returncode == 0, f"{' '.join(words)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def start_prefect(self) -> None:
-        """Start the server and a worker, and deploy the retrain with the automation that ``prefect.yaml`` gives it."""
+    def start_prefect(self, *more: str) -> None:
+        """Start the server and a worker, and deploy the retrain with the automation that ``prefect.yaml`` gives it, and ``more``."""
         port = self.server.split(":")[2].split("/")[0]
         self.start("prefect-server", "prefect", "server", "start", "--port", port, "--log-level", "ERROR")
         wait_for(self._healthy, "a Prefect server", PATIENCE)
         self.run("prefect", "work-pool", "create", "taxi", "--type", "process")
-        self.run("prefect", "--no-prompt", "deploy", "--name", DEPLOYMENT)
-        self.start("prefect-worker", "prefect", "worker", "start", "--pool", "taxi", "--type", "process")
+        names = [word for name in (DEPLOYMENT, *more) for word in ("--name", name)]
+        self.run("prefect", "--no-prompt", "deploy", *names)
+        self.worker = self.start_worker()
+
+    def start_worker(self) -> "subprocess.Popen[bytes]":
+        """Start a worker of the pool that the deployments name."""
+        return self.start("prefect-worker", "prefect", "worker", "start", "--pool", "taxi", "--type", "process")
+
+    def ask(self, path: str, **what: Any) -> Any:
+        """Return what the server answers."""
+        return httpx.post(f"{self.server}{path}", json=what, timeout=60).raise_for_status().json()
+
+    def state_of(self, run: str) -> str:
+        """Return the type of a flow run's state."""
+        time.sleep(0.5)
+        return str(self.ask("/flow_runs/filter", flow_runs={"id": {"any_": [run]}})[0]["state_type"])
+
+    def start_run(self, deployment: str, **parameters: Any) -> str:
+        """Let the worker run a deployment, and return the run's id."""
+        (found,) = self.ask("/deployments/filter", deployments={"name": {"any_": [deployment]}})
+        return str(self.ask(f"/deployments/{found['id']}/create_flow_run", parameters=parameters)["id"])
+
+    def kill_worker(self) -> None:
+        """Kill -9 the worker and what it runs flows in, not what these have started; start another."""
+        worker = psutil.Process(self.worker.pid)
+        for process in [worker, *worker.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                if "-m prefect" in " ".join(process.cmdline()):
+                    process.kill()
+        self.worker.wait()
+        self.worker = self.start_worker()
 
     def _healthy(self) -> bool:
         time.sleep(0.5)
