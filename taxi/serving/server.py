@@ -24,6 +24,7 @@ from taxi.serving.responses import CLOSE, CUT_OFF, LARGE_HEAD, LATE, MALFORMED, 
 # --- Connections that can be held open neither by silence nor by endless headers, and whose malformed requests are answered in JSON too.
 
 MOST_HEAD = 64 * 1024  # bytes of address and headers
+LINGER_SECONDS = 1.0
 SLICE = 4096  # bytes that are parsed before the size of a head is looked at again
 
 
@@ -62,7 +63,7 @@ class PatientConnection(HttpToolsProtocol):
             self._end(CUT_OFF)
         elif self._is_answering():
             self.cycle.keep_alive = False
-        return self._is_answering()
+        return self._is_answering() and not self.cycle.disconnected
 
     def on_message_begin(self) -> None:
         """Wait for the rest of a request from now on."""
@@ -143,17 +144,21 @@ class PatientConnection(HttpToolsProtocol):
             self.pipeline.popleft()
             self.last = reply
             return
-        if not self.cycle.response_started:
+        if self.cycle.response_started:
+            self.transport.close()
+        else:
             self._say(reply)
         self.cycle.disconnected = True
         self.cycle.message_event.set()
-        self.transport.close()
 
     def _say(self, reply: Response) -> None:
+        """Send the last word; what still comes is dropped for a while: a socket closed on it would take the answer back."""
         if not self.transport.is_closing():
+            self.last = reply
             head = [b"%s: %s\r\n" % pair for pair in (*reply.raw_headers, *SAFE, *CLOSE)]
             self.transport.write(b"".join([STATUS_LINE[reply.status_code], *head, b"\r\n", reply.body]))
-            self.transport.close()
+            self.transport.write_eof()
+            self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
 
 def end_silent(connections: Iterable[Any], seconds: float, now: float) -> None:

@@ -51,11 +51,11 @@ def test_an_address_and_headers_of_more_than_64_kib_are_refused_at_once(here: He
     assert time.monotonic() - began < 0.8
 
 
-def test_a_head_of_a_hundred_megabytes_stalls_nobody(here: Here) -> None:
+def test_a_head_of_a_hundred_megabytes_stalls_nobody_and_its_sender_reads_the_answer(here: Here) -> None:
     began = time.monotonic()
     (reply,) = read_replies(here.talk(b"GET / HTTP/1.1\r\nX: ", *[b"x" * 2**20] * 100))
 
-    assert reply.status == 431 and time.monotonic() - began < 2
+    assert reply.status == 431 and time.monotonic() - began < 3
 
 
 def test_a_large_body_is_no_large_head(here: Here) -> None:

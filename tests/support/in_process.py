@@ -102,6 +102,8 @@ def read_replies(got: bytes, bodiless: bool = False) -> list[Reply]:
         head, _, got = got.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        if first.split()[1] == "100":  # go on: the answer follows
+            continue
         length = 0 if bodiless else int(headers["content-length"])
         replies.append(Reply(int(first.split()[1]), headers, got[:length]))
         got = got[length:]
