@@ -4,6 +4,7 @@ Only here is a version fetched and looked at for the first time: a malformed fil
 supervisor starts it again, and the version that did it is refused.
 """
 
+import ctypes
 import errno
 import logging
 import os
@@ -45,7 +46,11 @@ STEP = 0.2
 EDITED_SECONDS = 5.0
 BEHIND = 10  # niceness: requests come first, examining a version can wait
 ENDED = "examining it ended the process"
-MOST_ENDS = 2  # a kill from outside is no fault of the version's, so it is tried once more
+CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
+MOST_CRASHES = 2
+MOST_CUTS = (
+    5  # a kill from outside is no fault of the version's; but one that takes all memory ends a machine like that, too
+)
 # what OSError says of this machine, and of no version: full, out of handles, failing, read-only, closed to this user
 OF_MACHINE = {
     getattr(errno, name)
@@ -91,8 +96,11 @@ class Follower:
         self.place, self.source = place, source
         self._lacked = False
 
-    def start(self) -> None:
-        """Note which version's examination ended the last process, and remove what that left half-written or damaged."""
+    def start(self, crashed: bool = True) -> None:
+        """Note which version's examination ended the last process, and remove what that left half-written or damaged.
+
+        ``crashed``: it ended by a fault of its own, as far as is known; otherwise it was killed, or the whole service was.
+        """
         self.place.versions.mkdir(parents=True, exist_ok=True)
         remove_staging(self.place.folder)
         remove(self.place.folder / "trees-2")  # grown trees, kept there before they were part of a model
@@ -104,11 +112,12 @@ class Follower:
                 remove(path)
         attempt = self.place.read_attempt()
         if attempt and attempt.running:
-            self._note_end(replace(attempt, running=False, ended=attempt.ended + 1))
+            counts = {"crashed": attempt.crashed + crashed, "cut": attempt.cut + (not crashed)}
+            self._note_end(replace(attempt, running=False, **counts))
 
     def _note_end(self, attempt: Attempt) -> None:
-        """Keep count of a version's examinations that ended the process; refuse it after the second in a row."""
-        if attempt.ended < MOST_ENDS:
+        """Keep count of a version's examinations in a row that ended the process; refuse it when there are too many."""
+        if attempt.crashed < MOST_CRASHES and attempt.cut < MOST_CUTS:
             _LOG.warning("version %d is tried once more: %s", attempt.version, ENDED)
             self.place.write_attempt(attempt)
         else:
@@ -118,6 +127,7 @@ class Follower:
     def forget_refusals(self) -> None:
         """Try again what was refused."""
         self._update(refused=())
+        remove(self.place.examining)
 
     def look(self) -> State:
         """Look at the aliases once and take up what they name and what passes; return the state after it."""
@@ -171,9 +181,10 @@ class Follower:
     def _take_up(self, arm: str, version: Version) -> None:
         sha256, name = version.tags.get("model_sha256", "none"), folder_name(version)
         before, folder = self.place.read_attempt(), self.place.versions / name
-        ended = before.ended if before and before.is_of(version.number, sha256) else 0
+        if before is None or not before.is_of(version.number, sha256):
+            before = Attempt(arm, version.number, sha256)
         try:  # also left by SystemExit: an end that was asked for is no fault of the version's
-            self.place.write_attempt(Attempt(arm, version.number, sha256, True, ended))
+            self.place.write_attempt(replace(before, arm=arm, running=True))
             self._examine(version, folder)
         except Unreachable:
             raise
@@ -232,14 +243,14 @@ def pause(place: Place, seconds: float, seen: int) -> None:
         time.sleep(STEP)
 
 
-def follow(settings: Settings, service: str) -> None:
-    """Follow the aliases until SIGTERM: the body of the follower's process."""
+def follow(settings: Settings, service: str, last_exit: ctypes.c_long) -> None:
+    """Follow the aliases until SIGTERM: the body of the follower's process; ``last_exit`` says how the one before it ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # an exception, so that what is under way is tidied up
     os.nice(BEHIND)
     place = Place(settings.server(service))
     follower, seen = Follower(place, registry_source(settings, service)), place.nudged_at()
-    follower.start()
+    follower.start(-last_exit.value in CRASHES)
     while True:
         follower.look()
         pause(place, _poll_seconds(settings.root / "params.yaml"), seen)

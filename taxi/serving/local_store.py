@@ -44,13 +44,14 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Attempt:
-    """An examination of a version: whether it is ``running``, and how many before it ``ended`` the process."""
+    """An examination of a version: whether it is ``running``, how many before it ``crashed`` the process or were ``cut`` short."""
 
     arm: str
     version: int
     sha256: str
     running: bool = True
-    ended: int = 0
+    crashed: int = 0
+    cut: int = 0
 
     def is_of(self, version: int, sha256: str) -> bool:
         """Return whether it is of that version."""

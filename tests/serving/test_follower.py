@@ -204,44 +204,48 @@ def test_a_version_that_ends_the_process_twice_is_refused_at_the_next_start(tmp_
     assert [(one.version, one.reason) for one in refused] == [(9, ENDED)]
 
 
-def killed(follower: Follower, shelf: Shelf) -> None:
-    """Have the follower examine, and leave what it leaves when it is killed at that moment; then start it again."""
+def ended(follower: Follower, shelf: Shelf, crashed: bool) -> None:
+    """Have the follower examine, and leave what it leaves when it ends at that moment; then start it again."""
     left: list[bytes] = []
-    follower.place.write_state(State())
+    follower.place.write_state(State(refused=follower.place.read_state().refused))
     shelf.examining = lambda: left.append(follower.place.examining.read_bytes())
     follower.look()
     shelf.examining = lambda: None
     follower.place.examining.write_bytes(left[0])
     follower.place.write_state(State())
-    follower.start()
+    follower.start(crashed)
 
 
-def test_a_kill_from_outside_costs_a_good_version_one_more_examination(
-    follower: Follower, shelf: Shelf, tmp_path: Path
+@pytest.mark.parametrize(("crashed", "times"), [(True, 1), (False, 4)], ids=["a crash", "four kills from outside"])
+def test_a_version_whose_examination_was_ended_is_tried_once_more(
+    follower: Follower, shelf: Shelf, tmp_path: Path, crashed: bool, times: int
 ) -> None:
     shelf.aliases["champion"] = version(3, tmp_path)
 
-    killed(follower, shelf)
-    follower.start()  # once more, before anything is examined again: no examination was ended by it
+    for _ in range(times):
+        ended(follower, shelf, crashed)
+        follower.start(crashed)  # before anything is examined again: no examination was ended by it
     state = follower.look()
 
     assert state.refused == () and state.champion and state.champion.version == 3
     assert not follower.place.examining.exists()
-    killed(follower, shelf)
-    assert follower.look().refused == (), "kills are counted in a row"
+    ended(follower, shelf, crashed)
+    assert follower.look().refused == (), "ends are counted in a row"
 
 
-def test_a_version_that_is_killed_twice_in_a_row_is_refused_and_another_is_not(
-    follower: Follower, shelf: Shelf, tmp_path: Path
+@pytest.mark.parametrize(("crashed", "times"), [(True, 2), (False, 5)], ids=["two crashes", "five kills"])
+def test_a_version_that_ends_the_process_again_and_again_is_refused_until_somebody_asks(
+    follower: Follower, shelf: Shelf, tmp_path: Path, crashed: bool, times: int
 ) -> None:
     shelf.aliases["champion"] = version(3, tmp_path)
 
-    killed(follower, shelf)
-    killed(follower, shelf)
+    for _ in range(times):
+        ended(follower, shelf, crashed)
 
     assert [(one.version, one.reason) for one in follower.look().refused] == [(3, ENDED)]
-    shelf.aliases["champion"] = version(4, tmp_path)
-    assert follower.look().champion.version == 4  # type: ignore[union-attr]
+    follower.forget_refusals()
+    ended(follower, shelf, crashed)
+    assert follower.look().champion.version == 3  # type: ignore[union-attr]
 
 
 def test_an_end_that_was_asked_for_is_no_fault_of_the_version_under_examination(
@@ -260,7 +264,7 @@ def test_an_end_that_was_asked_for_is_no_fault_of_the_version_under_examination(
 
 
 FOLLOWING = """
-import sys, time
+import ctypes, sys, time
 from pathlib import Path
 from taxi.config import load_settings
 from taxi.registry.versions import Version
@@ -268,7 +272,7 @@ from taxi.serving import follower
 one = Version("green", 9, "2024-01", "2024-02", None, {}, {"model_sha256": "9" * 64}, "", "")
 slow = lambda version, folder: time.sleep(60)
 follower.registry_source = lambda *_: follower.VersionSource(lambda arm: one, lambda version, folder: None, slow)
-follower.follow(load_settings(), "green")
+follower.follow(load_settings(), "green", ctypes.c_long(0))
 """
 
 
