@@ -112,8 +112,8 @@ class Follower:
                 remove(path)
         attempt = self.place.read_attempt()
         if attempt and attempt.running:
-            counts = {"crashed": attempt.crashed + crashed, "cut": attempt.cut + (not crashed)}
-            self._note_end(replace(attempt, running=False, **counts))
+            crashes, cuts = attempt.crashed + crashed, attempt.cut + (not crashed)
+            self._note_end(replace(attempt, running=False, crashed=crashes, cut=cuts))
 
     def _note_end(self, attempt: Attempt) -> None:
         """Keep count of a version's examinations in a row that ended the process; refuse it when there are too many."""
