@@ -71,7 +71,7 @@ def kill_once(
     store = open_store(address)
     with CarriedLog(store, place / "spool"):
         pass
-    found = store.of_trips(f"{name}-")["trip_id"].str.rpartition("-")[2].astype(int)
+    found = store.of_trips("green", f"{name}-")["trip_id"].str.rpartition("-")[2].astype(int)
     store.close()
     lost = np.setdiff1d(put, found)
     newest_only = not len(lost) or bool((lost == np.arange(lost[0], len(put))).all())

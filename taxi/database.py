@@ -120,20 +120,31 @@ class Database:
             try:
                 with self._engine.begin() as connection:
                     if not self._ready:
-                        make_all(connection, self.tables, self.lock)
+                        self._prepare(connection)
                     yield connection
                 self._ready = True
             except DBAPIError:
                 self._ready = False  # the database may have been made anew
                 raise
 
+    def _prepare(self, connection: Connection) -> None:
+        make_all(connection, self.tables, self.lock)
+
     def close(self) -> None:
         """Give back the connections."""
         self._engine.dispose()
 
 
+def _lacking_columns(connection: Connection, tables: sql.MetaData) -> list[sql.Column[Any]]:
+    look = sql.inspect(connection)
+    present = {table: {column["name"] for column in look.get_columns(table)} for table in tables.tables}
+    return [column for table in tables.sorted_tables for column in table.c if column.name not in present[table.name]]
+
+
 def make_all(connection: Connection, tables: sql.MetaData, lock: int) -> None:
-    """Make the tables and indexes that are not there; however many processes do so at once, each succeeds.
+    """Make the tables, columns and indexes that are not there; however many processes do so at once, each succeeds.
+
+    A column that an edition before this one did not have must be one that may be empty.
 
     ``lock`` is the number of PostgreSQL's advisory lock under which it is done: CREATE … IF NOT EXISTS races with itself there.
     """
@@ -141,5 +152,12 @@ def make_all(connection: Connection, tables: sql.MetaData, lock: int) -> None:
         connection.execute(sql.select(sql.func.pg_advisory_xact_lock(lock)))
     for table in tables.sorted_tables:
         connection.execute(CreateTable(table, if_not_exists=True))
+    if _lacking_columns(connection, tables):
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # it would begin no transaction for this, and let two do so
+        for column in _lacking_columns(connection, tables):
+            kind = column.type.compile(connection.dialect)
+            connection.execute(sql.DDL(f'ALTER TABLE {column.table.name} ADD COLUMN "{column.name}" {kind}'))
+    for table in tables.sorted_tables:
         for index in table.indexes:
             connection.execute(CreateIndex(index, if_not_exists=True))

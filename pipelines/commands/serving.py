@@ -125,14 +125,18 @@ def serve(
 ) -> None:
     """Serve the champion over HTTP, and follow the registry's aliases; SIGTERM ends it when what it accepted is answered."""
     from taxi.params import load_params
+    from taxi.serving.local_store import sole_server
 
     settings, _ = load_settings(), load_params()
-    prepare_server(settings.server(service) / "metrics")
-    # whatever ends and is started again finds them imported
-    import_before_forking("pipelines.cli", "taxi.serving.server", "taxi.serving.follower", "taxi.serving.log_writer")
-    from taxi.serving.middleware import ApiKeys
-    from taxi.serving.supervisor import serve as run
+    with sole_server(settings.server(service)):
+        prepare_server(settings.server(service) / "metrics")
+        # whatever ends and is started again finds them imported
+        import_before_forking(
+            "pipelines.cli", "taxi.serving.server", "taxi.serving.follower", "taxi.serving.log_writer"
+        )
+        from taxi.serving.middleware import ApiKeys
+        from taxi.serving.supervisor import serve as run
 
-    verbose = bool((context.parent or context).params.get("verbose"))
-    prepare = partial(start_logging, verbose)
-    run(settings, service, (host, port, fd), workers, ApiKeys(load_api_keys()), prepare)
+        verbose = bool((context.parent or context).params.get("verbose"))
+        prepare = partial(start_logging, verbose)
+        run(settings, service, (host, port, fd), workers, ApiKeys(load_api_keys()), prepare)

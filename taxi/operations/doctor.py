@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
 
-from taxi.config import SQLITE, TLC_SITE, Settings, shown, sqlite_file
+from taxi.config import SERVICES, SQLITE, TLC_SITE, Settings, shown, sqlite_file
 from taxi.errors import NotPublished, TaxiError, UsageError
+from taxi.serving.local_store import Place
 
 # --- Checks of an installation and of what crashes leave: each finds, and only what is asked to repair repairs.
 
@@ -295,6 +296,31 @@ def find_results(settings: Settings) -> Diagnosis:
     return Diagnosis("results", "broken", said, "do what the message says; `dvc checkout` has the versioned ones")
 
 
+def find_served(settings: Settings) -> Diagnosis:
+    """Look at the versions that the services keep on this disk: who starts next serves them."""
+    faults, refused = [], []
+    for service in SERVICES:
+        place = Place(settings.server(service))
+        try:
+            state = place.read_state()
+        except TaxiError as error:
+            faults.append(str(error))
+            continue
+        refused += [f"{service}/{one.version}: {one.reason}" for one in state.refused]
+        for entry in filter(None, (state.champion, state.challenger)):
+            try:
+                place.find(entry)
+            except TaxiError as error:
+                faults.append(str(error))
+    if faults:
+        said = f"{len(faults)} local copies are damaged: {faults[0]}{' …' * (len(faults) > 1)}"
+        return Diagnosis("served", "broken", said, "`taxi serve` fetches them again while the registry answers")
+    if refused:
+        said = f"{len(refused)} versions were refused: {refused[0]}{' …' * (len(refused) > 1)}"
+        return Diagnosis("served", "warn", said, "promote another, or POST /model/refresh tries them again")
+    return Diagnosis("served", "ok", "the local copies of what the services serve are as they were checked")
+
+
 CHECKS = (
     Probe("params", find_params),
     Probe("packages", find_packages),
@@ -304,4 +330,5 @@ CHECKS = (
     Probe("registry", find_registry),
     Probe("prefect", find_prefect),
     Probe("databases", find_stores),
+    Probe("served", find_served),
 )

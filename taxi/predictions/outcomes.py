@@ -43,8 +43,8 @@ def take_month(store: Store, settings: Settings, service: str, month: str) -> di
     if not path.is_file():
         raise UsageError(f"no kept trips of {service} {month} are on hand: `taxi ingest` brings them")
     kept = read_trips(path, ["row", *SAME, "dropoff", "duration"])
-    found, counts = join_month(store.of_trips(f"{service}-{month}-"), kept, service, month)
-    rows = found.assign(source=SOURCE).to_dict("records")
+    found, counts = join_month(store.of_trips(service, f"{service}-{month}-"), kept, service, month)
+    rows = found.assign(source=SOURCE, service=service).to_dict("records")
     for first in range(0, len(rows), AT_ONCE):
         store.write_outcomes(rows[first : first + AT_ONCE])  # type: ignore[arg-type]
     return {"service": service, "month": month, **counts}

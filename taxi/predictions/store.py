@@ -1,5 +1,6 @@
 """Prediction store: tables of predictions and outcomes, SQLite by default and PostgreSQL in production."""
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 import sqlalchemy as sql
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
 from taxi.data.clock import elapsed_minutes
 from taxi.database import INSERT, BadRows, Database, StoreDown, open_engine, reaching
@@ -19,6 +20,8 @@ from taxi.predictions.spool import Entry, encode_rows, read_rows
 # --- Rows of the prediction store as plain values: checked and cast before they are written, completed when they are read.
 
 Json = dict[str, Any]
+_LOG = logging.getLogger(__name__)
+NEW_YORK = "America/New_York"
 
 
 def as_utc(time: datetime | str) -> datetime:
@@ -57,13 +60,20 @@ REQUIRED: dict[str, Callable[[Any], Any]] = {
     "version": int,
     **dict.fromkeys(OUTPUTS, _minutes),
 }
+
+
+def _optional_utc(value: Any) -> datetime | None:
+    return None if value is None else as_utc(value)
+
+
 OPTIONAL: dict[str, Callable[[Any], Any]] = {
+    "pickup_utc": _optional_utc,
     "trip_id": lambda value: None if value is None else str(value),
     **dict.fromkeys(("passenger_count", "trip_type", "vendor", "planned_distance_miles", "latency_ms"), _number),
     "shadow": bool,
     "fallback": bool,
 }
-OUTCOME = {"trip_id", "prediction_id", "duration", "dropoff", "source", "received_at", "key"}
+OUTCOME = {"service", "trip_id", "prediction_id", "duration", "dropoff", "dropoff_utc", "source", "received_at", "key"}
 
 
 def prediction_rows(rows: Sequence[Json]) -> list[Json]:
@@ -80,10 +90,14 @@ def _prediction(row: Json) -> Json:
 
 
 def outcome_key(row: Json) -> str:
-    """Return what an outcome is about: its trip where it names one, else its prediction; ValueError if neither."""
-    for kind in ("trip", "prediction"):
-        if row.get(f"{kind}_id"):
-            return f"{kind}:{row[f'{kind}_id']}"
+    """Return what an outcome is about: its service's trip where it names one, else its prediction; ValueError if neither.
+
+    Two services may name different trips alike. A trip without its service is as an edition before this one wrote it.
+    """
+    if row.get("trip_id"):
+        return f"{row['service']}:trip:{row['trip_id']}" if row.get("service") else f"trip:{row['trip_id']}"
+    if row.get("prediction_id"):
+        return f"prediction:{row['prediction_id']}"
     raise ValueError("expected an outcome with trip_id or prediction_id; it has neither")
 
 
@@ -101,18 +115,30 @@ def _outcome(row: Json) -> Json:
         raise ValueError("expected an outcome with duration or dropoff; it has neither")
     return {
         "key": outcome_key(row),
-        **{name: OPTIONAL["trip_id"](row.get(name)) for name in ("trip_id", "prediction_id")},
+        **{name: OPTIONAL["trip_id"](row.get(name)) for name in ("service", "trip_id", "prediction_id")},
         "duration": None if duration is None else _minutes(duration),
         "dropoff": None if dropoff is None else _wall_clock(dropoff),
+        "dropoff_utc": _optional_utc(row.get("dropoff_utc")),
         "source": str(row.get("source", "http")),
         "received_at": as_utc(row.get("received_at") or datetime.now(UTC)),
     }
 
 
+def _exact_minutes(trips: pd.DataFrame) -> pd.Series:
+    """Return minutes from pickup to drop-off where each is known in UTC, or by a clock that shows it once; NaN elsewhere."""
+    ends = []
+    for name in ("pickup", "dropoff"):
+        clock = trips[name].dt.tz_localize(NEW_YORK, ambiguous="NaT", nonexistent="NaT")
+        ends.append(trips[f"{name}_utc"].fillna(clock.dt.tz_convert("UTC").dt.tz_localize(None)))
+    return (ends[1] - ends[0]).dt.total_seconds() / 60
+
+
 def with_durations(joined: pd.DataFrame) -> pd.DataFrame:
     """Return the predictions with ``duration`` (minutes) filled from pickup and drop-off where only those are known."""
-    lacking = joined["duration"].isna() & joined["dropoff"].notna()
-    filled = joined["duration"].copy()
+    lacking, filled = joined["duration"].isna() & joined["dropoff"].notna(), joined["duration"].copy()
+    exact = lacking & (joined["pickup_utc"].notna() | joined["dropoff_utc"].notna())
+    filled.loc[exact] = _exact_minutes(joined[exact])
+    lacking &= filled.isna()
     for year, part in joined[lacking].groupby(joined["pickup"].dt.year):
         filled.loc[part.index] = elapsed_minutes(part["pickup"], part["dropoff"], f"{year}-01")
     return joined.assign(duration=filled)
@@ -130,6 +156,7 @@ PREDICTIONS = sql.Table(
     sql.Column("service", sql.Text, nullable=False),
     sql.Column("trip_id", sql.Text, index=True),
     sql.Column("pickup", sql.DateTime, nullable=False, comment="New York wall-clock"),
+    sql.Column("pickup_utc", sql.DateTime, comment="UTC, where it is known exactly"),
     sql.Column("PULocationID", sql.Integer, nullable=False),
     sql.Column("DOLocationID", sql.Integer, nullable=False),
     sql.Column("passenger_count", sql.Double),
@@ -147,14 +174,25 @@ PREDICTIONS = sql.Table(
 OUTCOMES = sql.Table(
     "outcomes",
     TABLES,
-    sql.Column("key", sql.Text, primary_key=True, comment="trip:<trip_id> or prediction:<prediction_id>"),
+    sql.Column("key", sql.Text, primary_key=True, comment="<service>:trip:<trip_id> or prediction:<prediction_id>"),
+    sql.Column("service", sql.Text, comment="empty: several had predicted the trip, and it is not known whose it was"),
     sql.Column("trip_id", sql.Text),
     sql.Column("prediction_id", sql.Text),
     sql.Column("duration", sql.Double, comment="minutes; without it, dropoff tells"),
     sql.Column("dropoff", sql.DateTime, comment="New York wall-clock"),
+    sql.Column("dropoff_utc", sql.DateTime, comment="UTC, where it is known exactly"),
     sql.Column("source", sql.Text, nullable=False),
     sql.Column("received_at", sql.DateTime, nullable=False, comment="UTC"),
 )
+NOT_SAID = OUTCOMES.c.service.is_(None) & OUTCOMES.c.trip_id.is_not(None)
+sql.Index("outcomes_without_service", OUTCOMES.c.trip_id, sqlite_where=NOT_SAID, postgresql_where=NOT_SAID)
+WRITTEN = (
+    "duration",
+    "dropoff",
+    "dropoff_utc",
+    "source",
+    "received_at",
+)  # what a later outcome of the same trip replaces
 
 
 __all__ = ["BadRows", "Carried", "Store", "StoreDown", "open_store"]
@@ -192,12 +230,42 @@ class Store(Database):
 
         Of two that differ about one trip the one received later counts. Raises as ``write_predictions``.
         """
-        insert = self._insert(OUTCOMES)
+        self._write(self._unless_older(self._insert(OUTCOMES)), rows, outcome_rows)
+        if any(row.get("trip_id") and not row.get("service") for row in rows):
+            with self._transaction() as connection:
+                self._give_services(connection)
+
+    def _unless_older(self, insert: Any) -> Any:
         new = insert.excluded
-        differs = sql.or_(*(OUTCOMES.c[name].is_distinct_from(new[name]) for name in ("duration", "dropoff")))
+        differs = sql.or_(*(OUTCOMES.c[name].is_distinct_from(new[name]) for name in WRITTEN[:3]))
         later = (new.received_at >= OUTCOMES.c.received_at) & differs
-        changed = {name: new[name] for name in ("duration", "dropoff", "source", "received_at")}
-        self._write(insert.on_conflict_do_update(index_elements=["key"], set_=changed, where=later), rows, outcome_rows)
+        return insert.on_conflict_do_update(
+            index_elements=["key"], set_={name: new[name] for name in WRITTEN}, where=later
+        )
+
+    def _prepare(self, connection: Connection) -> None:
+        super()._prepare(connection)
+        self._give_services(connection)
+
+    def _give_services(self, connection: Connection) -> None:
+        """Give outcomes of trips that an edition before this one kept without a service the one that had predicted the trip.
+
+        Where several had, nobody knows whose it was: it stays, and counts for none.
+        """
+        of_trip = PREDICTIONS.c.trip_id == OUTCOMES.c.trip_id
+        services = sql.select(sql.func.count(PREDICTIONS.c.service.distinct())).where(of_trip).scalar_subquery()
+        service = sql.select(sql.func.min(PREDICTIONS.c.service)).where(of_trip).scalar_subquery()
+        sure, kept = NOT_SAID & (services == 1), ("trip_id", "prediction_id", *WRITTEN)
+        if not connection.scalar(sql.select(sql.exists().where(NOT_SAID & (services > 0)))):
+            return
+        key = service + sql.literal(":trip:") + OUTCOMES.c.trip_id
+        given = sql.select(key, service, *(OUTCOMES.c[name] for name in kept)).where(sure)
+        insert = self._insert(OUTCOMES).from_select(["key", "service", *kept], given)
+        connection.execute(self._unless_older(insert))
+        connection.execute(sql.delete(OUTCOMES).where(sure))
+        unsure = connection.execute(sql.update(OUTCOMES).where(NOT_SAID & (services > 1)).values(service="")).rowcount
+        if unsure:
+            _LOG.warning("%d outcomes count for no service: several had predicted a trip of that id", unsure)
 
     def write_segment(self, segment: Path) -> Carried:
         """Keep the rows of a segment of the spool; those that cannot be are found by writing each alone. Raises StoreDown."""
@@ -230,12 +298,10 @@ class Store(Database):
         all its predictions.
         """
         own, trips = OUTCOMES.alias("own"), OUTCOMES.alias("trips")
-        known = [
-            sql.case((own.c.key.is_not(None), own.c[name]), else_=trips.c[name]).label(name)
-            for name in ("duration", "dropoff", "source", "received_at")
-        ]
+        known = [sql.case((own.c.key.is_not(None), own.c[name]), else_=trips.c[name]).label(name) for name in WRITTEN]
         joined = PREDICTIONS.outerjoin(own, own.c.key == sql.literal("prediction:") + PREDICTIONS.c.prediction_id)
-        joined = joined.outerjoin(trips, trips.c.key == sql.literal("trip:") + PREDICTIONS.c.trip_id)
+        key = PREDICTIONS.c.service + sql.literal(":trip:") + PREDICTIONS.c.trip_id
+        joined = joined.outerjoin(trips, trips.c.key == key)
         wanted = sql.select(PREDICTIONS, *known).select_from(joined).where(PREDICTIONS.c.service == service)
         if since is not None:
             wanted = wanted.where(PREDICTIONS.c.made_at >= as_utc(since))
@@ -261,9 +327,10 @@ class Store(Database):
         names = ("made_at", "prediction_id", "arm", "shadow", "latency_ms")
         return self._read(sql.select(*(PREDICTIONS.c[name] for name in names)).where(known))
 
-    def of_trips(self, prefix: str) -> pd.DataFrame:
-        """Return the predictions of the trips whose id begins with ``prefix``, with or without an outcome."""
-        return self._read(sql.select(PREDICTIONS).where(PREDICTIONS.c.trip_id.startswith(prefix, autoescape=True)))
+    def of_trips(self, service: str, prefix: str) -> pd.DataFrame:
+        """Return a service's predictions of the trips whose id begins with ``prefix``, with or without an outcome."""
+        begins = PREDICTIONS.c.trip_id.startswith(prefix, autoescape=True)
+        return self._read(sql.select(PREDICTIONS).where((PREDICTIONS.c.service == service) & begins))
 
     def find_prediction(self, prediction_id: str) -> Json | None:
         """Return one prediction's row, or None if there is none of that id."""

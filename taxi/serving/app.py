@@ -18,19 +18,19 @@ from starlette.routing import Route
 from taxi.config import Settings, load_api_keys
 from taxi.params import load_params
 from taxi.predictions.log import PredictionLog
-from taxi.serving.local_store import Place
+from taxi.serving.local_store import EMPTY, SILENT, Place, remedy
 from taxi.serving.metrics import CONTENT_TYPE, LOST, QUEUED, exposition
 from taxi.serving.middleware import ApiKeys, Gate, Rules, read_body
-from taxi.serving.page import page_of
+from taxi.serving.page import Page, page_of, unready_page
 from taxi.serving.predictor import NoModel, Predictor, Shadow
 from taxi.serving.reloader import Watch, freeze_garbage
 from taxi.serving.responses import (
     ENDING,
     FAILED,
     GONE,
-    NO_MODEL,
     OPERATIONS,
     TOO_SLOW,
+    no_model,
     ok,
     openapi,
     problem,
@@ -74,6 +74,8 @@ class Service:
         asked = parse_trips(await read_body(request, self.rules.params.body_bytes))
         if self.predictor.slots.champion is None:
             await self.watch.first(seconds)
+        if self.predictor.slots.champion is None:
+            return no_model(self.lacking())
         if isinstance(asked, Trip):
             return ok(self.predictor.one(asked))
         computing = asyncio.get_running_loop().run_in_executor(self.batches, self.predictor.many, asked.trips)
@@ -104,15 +106,32 @@ class Service:
     async def readyz(self, request: Request) -> Response:
         """Answer ``GET /readyz``: 200 while there is a model that answers and the server is not ending."""
         if self.rules.closing or self.predictor.slots.champion is None:
-            return ENDING if self.rules.closing else NO_MODEL
+            return ENDING if self.rules.closing else no_model(self.lacking())
         return ok(Status(status="degraded" if self.watch.state.degraded else "ready"))
 
     def page(self, request: Request) -> Response:
         """Answer ``GET /``: the page for people; drawing it the first time takes a while, so it is done in a thread."""
-        entry = self.watch.state.champion
-        folder = entry and self.place.versions / entry.folder
-        made = page_of(self.name, self.settings.zones, folder, len(self.rules.keys) > 0)
-        return Response(made.html, 200, made.headers, "text/html") if made else NO_MODEL
+        loaded, people = self.predictor.slots.champion, "text/html" in request.headers.get("accept", "")
+        if loaded is None or loaded.entry is None:
+            why = self.lacking()
+            return _as_html(unready_page(self.name, why), 503) if people else no_model(why)
+        folder = self.place.versions / loaded.entry.folder
+        return _as_html(page_of(self.name, self.settings.zones, folder, len(self.rules.keys) > 0))
+
+    def lacking(self) -> str:
+        """Return why no version can answer, and what to do; callers without a key read it too."""
+        state = self.watch.state
+        if self.watch.failed:
+            return (
+                "a version was fetched and cannot be loaded, as the log says; it is fetched and loaded again: ask again"
+            )
+        if state.refused:
+            return "what the aliases name was refused; GET /model says why"
+        if state.registry == EMPTY:
+            return f"the registry names no champion of {self.name} yet: {remedy(self.name)}"
+        if state.registry == SILENT:
+            return "the registry does not answer, and no version was fetched before: `taxi doctor` looks at it"
+        return "no version of the model has been loaded yet; ask again"
 
     async def metrics(self, request: Request) -> Response:
         """Answer ``GET /metrics`` in Prometheus' text format."""
@@ -151,8 +170,16 @@ def make_service(settings: Settings, name: str, spool: Path) -> Service:
     return Service(settings, name, rules, predictor, log, shadow, place, watch, batches)
 
 
+def _as_html(page: Page, status: int = 200) -> Response:
+    return Response(page.html, status, page.headers, "text/html")
+
+
 async def _refuse(request: Request, error: Unacceptable) -> Response:
     return refused(error)
+
+
+async def _no_model(request: Request, error: NoModel) -> Response:
+    return no_model(str(error))
 
 
 async def _explain(request: Request, error: HTTPException) -> Response:
@@ -170,7 +197,7 @@ def _always(response: Response) -> Callable[[Request, Exception], Awaitable[Resp
 FAULTS: dict[Any, Any] = {
     Unacceptable: _refuse,
     HTTPException: _explain,
-    NoModel: _always(NO_MODEL),
+    NoModel: _no_model,
     TimeoutError: _always(TOO_SLOW),
     ClientDisconnect: _always(GONE),
     Exception: _always(FAILED),

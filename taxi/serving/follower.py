@@ -4,19 +4,23 @@ Only here is a version fetched and looked at for the first time: a malformed fil
 supervisor starts it again, and the version that did it is refused.
 """
 
+import ctypes
+import errno
 import logging
 import os
 import random
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from taxi.config import Settings
+from taxi.config import Settings, shown
 from taxi.errors import TaxiError, UsageError
-from taxi.files import read_json, remove, remove_staging, write_json
+from taxi.files import remove, remove_staging
+from taxi.months import parse_month
 from taxi.params import load_params
 from taxi.registry.golden import check_golden, read_golden
 from taxi.registry.mlflow_client import RegistryUnreachable
@@ -24,13 +28,17 @@ from taxi.registry.versions import Version, aliased_version, download_model
 from taxi.serving.loader import ARMS, give_back, load_slot
 from taxi.serving.local_store import (
     ANSWERS,
+    EMPTY,
     SILENT,
+    STUCK,
     UNCLEAR,
+    Attempt,
     Entry,
     Place,
     Refusal,
     State,
     now_text,
+    remedy,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -38,6 +46,16 @@ STEP = 0.2
 EDITED_SECONDS = 5.0
 BEHIND = 10  # niceness: requests come first, examining a version can wait
 ENDED = "examining it ended the process"
+CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
+MOST_CRASHES = 2
+MOST_CUTS = (
+    5  # a kill from outside is no fault of the version's; but one that takes all memory ends a machine like that, too
+)
+# what OSError says of this machine, and of no version: full, out of handles, failing, read-only, closed to this user
+OF_MACHINE = {
+    getattr(errno, name)
+    for name in ["ENOSPC", "EDQUOT", "EMFILE", "ENFILE", "ENOMEM", "EIO", "EROFS", "EACCES", "EPERM"]
+}
 
 
 class Unreachable(TaxiError):
@@ -46,11 +64,15 @@ class Unreachable(TaxiError):
 
 @dataclass(frozen=True)
 class VersionSource:
-    """Where versions come from; ``wanted`` and ``fetch`` raise Unreachable, ``fetch`` and ``examine`` anything that is wrong."""
+    """Where versions come from; ``wanted`` and ``fetch`` raise Unreachable, ``fetch`` and ``examine`` anything that is wrong.
+
+    ``lacking`` is what to tell a person while no champion is named.
+    """
 
     wanted: Callable[[str], Version | None]
     fetch: Callable[[Version, Path], None]
     examine: Callable[[Version, Path], None]
+    lacking: str = "the registry names no champion"
 
 
 def folder_name(version: Version) -> str:
@@ -58,15 +80,13 @@ def folder_name(version: Version) -> str:
     return f"{version.number}-{version.tags.get('model_sha256', 'none')[:12]}"
 
 
-def _same(entry: Entry | None, version: Version | None) -> bool:
-    if entry is None or version is None:
-        return entry is None and version is None
-    return (entry.version, entry.sha256) == (version.number, version.tags.get("model_sha256"))
-
-
 def _known_bad(state: State, version: Version) -> bool:
     sha256 = version.tags.get("model_sha256", "none")
     return any((one.version, one.sha256) == (version.number, sha256) for one in state.refused)
+
+
+def _is_of_machine(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in OF_MACHINE
 
 
 class Follower:
@@ -74,26 +94,48 @@ class Follower:
 
     def __init__(self, place: Place, source: VersionSource) -> None:
         self.place, self.source = place, source
+        self._lacked = False
 
-    def start(self) -> None:
-        """Refuse the version whose examination ended the last process, and remove what it left half-written."""
+    def start(self, crashed: bool = True) -> None:
+        """Note which version's examination ended the last process, and remove what that left half-written or damaged.
+
+        ``crashed``: it ended by a fault of its own, as far as is known; otherwise it was killed, or the whole service was.
+        """
         self.place.versions.mkdir(parents=True, exist_ok=True)
-        remove_staging(self.place.versions)
+        remove_staging(self.place.folder)
         remove(self.place.folder / "trees-2")  # grown trees, kept there before they were part of a model
-        if self.place.examining.is_file():
-            suspect = read_json(self.place.examining)
-            _LOG.error("version %s is refused: %s", suspect["version"], ENDED)
-            self._update(refused=(*self.place.read_state().refused, Refusal(**suspect, reason=ENDED, at=now_text())))
+        for path, read in ((self.place.state, self.place.read_state), (self.place.examining, self.place.read_attempt)):
+            try:
+                read()
+            except TaxiError as error:
+                _LOG.error("removed, and made anew from the registry: %s", error)
+                remove(path)
+        attempt = self.place.read_attempt()
+        if attempt and attempt.running:
+            crashes, cuts = attempt.crashed + crashed, attempt.cut + (not crashed)
+            self._note_end(replace(attempt, running=False, crashed=crashes, cut=cuts))
+
+    def _note_end(self, attempt: Attempt) -> None:
+        """Keep count of a version's examinations in a row that ended the process; refuse it when there are too many."""
+        if attempt.crashed < MOST_CRASHES and attempt.cut < MOST_CUTS:
+            _LOG.warning("version %d is tried once more: %s", attempt.version, ENDED)
+            self.place.write_attempt(attempt)
+        else:
+            self._refuse(Refusal(attempt.arm, attempt.version, attempt.sha256, ENDED, now_text()))
             remove(self.place.examining)
 
     def forget_refusals(self) -> None:
         """Try again what was refused."""
         self._update(refused=())
+        remove(self.place.examining)
 
     def look(self) -> State:
         """Look at the aliases once and take up what they name and what passes; return the state after it."""
         try:
             wanted = {arm: self.source.wanted(arm) for arm in ARMS}
+            if wanted["champion"] is None:
+                return self._go_on_without()
+            self._lacked = False
             if wanted["challenger"] and wanted["champion"] and wanted["challenger"].number == wanted["champion"].number:
                 wanted["challenger"] = None
             self._drop_old_refusals([one for one in wanted.values() if one])
@@ -103,38 +145,66 @@ class Follower:
         except Unreachable as error:
             _LOG.warning("the last good versions go on serving: %s", error)
             return self._update(registry=SILENT)
-        except Exception:  # a version registered by other means may lack anything; following must not end with it
+        except (
+            Exception
+        ) as error:  # a version registered by other means may lack anything; following must not end with it
+            if _is_of_machine(error):
+                _LOG.error("the last good versions go on serving, and what the aliases name is tried again: %s", error)
+                return self._update(registry=STUCK)
             _LOG.exception("the last good versions go on serving: the registry's answer cannot be understood")
             return self._update(registry=UNCLEAR)
 
+    def _go_on_without(self) -> State:
+        """Change nothing while no champion is named: an emptied registry is no reason to end what serves, or its trial."""
+        if not self._lacked:
+            _LOG.warning("%s", self.source.lacking)
+        self._lacked = True
+        return self._update(registry=EMPTY)
+
     def _follow(self, arm: str, version: Version | None) -> None:
         state = self.place.read_state()
-        if _same(state.arm(arm), version):
-            return
         if version is None:
-            if arm == "challenger":  # without a champion in the registry, the last good one goes on
-                self._update(challenger=None)
-        elif not _known_bad(state, version):
+            self._update(**{arm: None})
+        elif not _known_bad(state, version) and not self._has(state.arm(arm), version):
             self._take_up(arm, version)
+
+    def _has(self, entry: Entry | None, version: Version) -> bool:
+        """Return whether ``entry`` is the version and its local copy still what was checked: a worker that starts needs it."""
+        if entry is None or (entry.version, entry.sha256) != (version.number, version.tags.get("model_sha256")):
+            return False
+        try:
+            return bool(self.place.find(entry))
+        except TaxiError as error:
+            _LOG.error("fetched again: %s", error)
+            return False
 
     def _take_up(self, arm: str, version: Version) -> None:
         sha256, name = version.tags.get("model_sha256", "none"), folder_name(version)
-        write_json(self.place.examining, {"arm": arm, "version": version.number, "sha256": sha256})
-        try:
-            folder = self.place.versions / name
-            self.source.fetch(version, folder)
-            self.source.examine(version, folder)
+        before, folder = self.place.read_attempt(), self.place.versions / name
+        if before is None or not before.is_of(version.number, sha256):
+            before = Attempt(arm, version.number, sha256)
+        try:  # also left by SystemExit: an end that was asked for is no fault of the version's
+            self.place.write_attempt(replace(before, arm=arm, running=True))
+            self._examine(version, folder)
         except Unreachable:
-            remove(self.place.examining)
             raise
         except Exception as error:  # a bad version may fail in any way; whatever it is, the version is refused
+            if _is_of_machine(error):
+                raise
             self._refuse(Refusal(arm, version.number, sha256, self._reason(error), now_text()))
         else:
             entry = Entry(version.number, name, sha256, version.trained_from, version.trained_to, now_text())
             _LOG.info("version %d passed and is the %s from now on", version.number, arm)
             self.place.prune(self._update(**{arm: entry}))
-        remove(self.place.examining)
+        finally:
+            remove(self.place.examining)
         give_back()
+
+    def _examine(self, version: Version, folder: Path) -> None:
+        if not folder.is_dir():
+            remove(folder)
+        self.source.fetch(version, folder)
+        self.source.examine(version, folder)
 
     def _reason(self, error: Exception) -> str:
         said = str(error).replace(f"{self.place.folder}/", "").splitlines()
@@ -173,14 +243,14 @@ def pause(place: Place, seconds: float, seen: int) -> None:
         time.sleep(STEP)
 
 
-def follow(settings: Settings, service: str) -> None:
-    """Follow the aliases for ever: the body of the follower's process."""
-
+def follow(settings: Settings, service: str, last_exit: ctypes.c_long) -> None:
+    """Follow the aliases until SIGTERM: the body of the follower's process; ``last_exit`` says how the one before it ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # an exception, so that what is under way is tidied up
     os.nice(BEHIND)
     place = Place(settings.server(service))
     follower, seen = Follower(place, registry_source(settings, service)), place.nudged_at()
-    follower.start()
+    follower.start(-last_exit.value in CRASHES)
     while True:
         follower.look()
         pause(place, _poll_seconds(settings.root / "params.yaml"), seen)
@@ -205,6 +275,8 @@ def examine(service: str, version: Version, folder: Path) -> None:
     """Load a fetched version and have it answer as it did when registered; raise what is wrong with it."""
     if version.service != service:
         raise TaxiError(f"expected a version of {service}; version {version.number} is of {version.service}")
+    for month in (version.trained_from, version.trained_to):
+        parse_month(month)
     check_golden(load_slot(folder, version.number).model, read_golden(version.tags.get("golden")))
 
 
@@ -215,4 +287,5 @@ def registry_source(settings: Settings, service: str) -> VersionSource:
         wanted=lambda arm: _asking(lambda: aliased_version(uri, service, arm)),
         fetch=lambda version, folder: _asking(lambda: download_model(uri, version, folder)),
         examine=lambda version, folder: examine(service, version, folder),
+        lacking=f"the registry at {shown(uri)} names no champion of {service}: {remedy(service)}",
     )

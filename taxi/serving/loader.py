@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,19 @@ from taxi.errors import TaxiError
 from taxi.models.calibration import HIGH, LOW
 from taxi.models.model import DurationModel, load_model
 from taxi.models.single_trip import FastModel
+from taxi.months import shift_month
 from taxi.outputs import OUTPUTS
 from taxi.serving.local_store import Entry
-from taxi.serving.schemas import Trip
+from taxi.serving.schemas import Caveat, Trip
 
 ARMS = ("champion", "challenger")
 Minutes = tuple[float, float, float, float]
 ALONE = 30  # trips of the rehearsal that are also answered alone
 WARMING = 6  # trips that make all that a first request would make
 TOLERANCE = 1e-6
+FAR = 12  # months from those of the training: by then the city has changed, and by how much nobody knows
+MOST_MILES = 60.0  # what a trip of an hour, the longest that is learnt from, covers
+AT_CUT_OFF = HIGH - 0.5  # minutes, which are read as ``HIGH``
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,28 @@ class Loaded:
     model: DurationModel
     fast: FastModel
     entry: Entry | None
+
+    @cached_property
+    def known(self) -> tuple[datetime, datetime]:
+        """From when until when pickups are near enough to the training to be known about; TaxiError where its months are none."""
+        if self.entry is None:
+            return datetime.min, datetime.max
+        first, end = shift_month(self.entry.trained_from, -FAR), shift_month(self.entry.trained_to, 1 + FAR)
+        return datetime.fromisoformat(f"{first}-01"), datetime.fromisoformat(f"{end}-01")
+
+    def caveats(self, trip: Trip, pickup: datetime, minutes: Minutes) -> list[Caveat]:
+        """Return in what an answer goes beyond what the version has learnt."""
+        said: list[Caveat] = []
+        if not self.known[0] <= pickup < self.known[1]:
+            said.append("pickup-far-from-training")
+        if trip.planned_distance_miles is not None:
+            if self.model.planned is None:
+                said.append("distance-not-used")
+            elif trip.planned_distance_miles > MOST_MILES:
+                said.append("distance-beyond-training")
+        if minutes[3] >= AT_CUT_OFF:
+            said.append("p90-at-cut-off")
+        return said
 
     def one(self, trip: Trip, pickup: datetime) -> Minutes:
         """Return mean, median, p10 and p90 (minutes) of one trip; a planned distance counts where there is a model for it."""
@@ -142,6 +168,7 @@ def load_slot(folder: Path, version: int, entry: Entry | None = None) -> Loaded:
     """
     model = load_model(folder)
     loaded = Loaded(version, model, FastModel(model), entry)
+    _ = loaded.known
     warm(loaded, rehearsal()[: WARMING if entry else None])
     return loaded
 

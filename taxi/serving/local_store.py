@@ -3,15 +3,20 @@
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from taxi.errors import TaxiError
-from taxi.files import Damaged, read_json, sha256_tree, write_json
+from filelock import Timeout
+
+from taxi.errors import TaxiError, UsageError
+from taxi.files import Damaged, locked, read_json, read_model, sha256_tree, write_json, write_model
 
 KEPT = 3
 UNASKED, ANSWERS, SILENT, UNCLEAR = "not asked yet", "answers", "does not answer", "cannot be understood"
+EMPTY, STUCK = "names no champion", "answers, and this machine could not take its version up"
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,22 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """An examination of a version: whether it is ``running``, how many before it ``crashed`` the process or were ``cut`` short."""
+
+    arm: str
+    version: int
+    sha256: str
+    running: bool = True
+    crashed: int = 0
+    cut: int = 0
+
+    def is_of(self, version: int, sha256: str) -> bool:
+        """Return whether it is of that version."""
+        return (self.version, self.sha256) == (version, sha256)
+
+
+@dataclass(frozen=True)
 class State:
     """Which versions serve, and how the registry is; read by every worker, written by the follower alone."""
 
@@ -53,13 +74,31 @@ class State:
 
     @property
     def degraded(self) -> bool:
-        """Whether the registry did not answer, or not so that it could be understood, when last asked."""
+        """Whether the registry, when last asked, named no champion that could be taken up, or did not answer."""
         return self.registry not in (UNASKED, ANSWERS)
+
+
+def remedy(service: str) -> str:
+    """Return what to do where a service has no champion."""
+    return f"`taxi run --service {service} --month YYYY-MM` trains and registers one"
 
 
 def now_text() -> str:
     """Return the time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@contextmanager
+def sole_server(folder: Path) -> Iterator[None]:
+    """Lock the folder of one service's server as long as the block lasts; raise UsageError while another server has it."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / ".serve.lock", timeout=0))
+        except Timeout as error:
+            raise UsageError(
+                f"expected no other `taxi serve` of this service on {folder}; one runs: end it, or set another TAXI_DATA"
+            ) from error
+        yield
 
 
 class Place:
@@ -90,11 +129,27 @@ class Place:
         """Write the state, whole or not at all."""
         write_json(self.state, asdict(state))
 
+    def read_attempt(self) -> Attempt | None:
+        """Return the examination that runs, or ended its process; None for none. TaxiError if it cannot be understood."""
+        if not self.examining.is_file():
+            return None
+        return read_model(self.examining, Attempt, "a version under examination", "Remove the file.")
+
+    def write_attempt(self, attempt: Attempt) -> None:
+        """Write which version is examined."""
+        write_model(self.examining, attempt)
+
     def find(self, entry: Entry) -> Path:
         """Return the folder of a checked version; raise TaxiError if its bytes are not those that were checked."""
         folder = self.versions / entry.folder
-        if not folder.is_dir() or sha256_tree(folder) != entry.sha256:
-            raise TaxiError(f"expected version {entry.version} with sha256 {entry.sha256}; the local copy is another")
+        try:
+            intact = folder.is_dir() and sha256_tree(folder) == entry.sha256
+        except OSError as error:
+            raise TaxiError(f"expected version {entry.version} in {folder}; it cannot be read: {error}") from error
+        if not intact:
+            raise TaxiError(
+                f"expected version {entry.version} with sha256 {entry.sha256} in {folder}; the local copy is another"
+            )
         return folder
 
     def ask_again(self) -> None:

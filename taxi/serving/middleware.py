@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import logging
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -23,6 +24,7 @@ from taxi.serving.schemas import Unacceptable
 SHORTEST_KEY = 16
 MOST_CALLERS = 10_000
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
+_LOCAL_HOST = re.compile(rb"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{0,5})?", re.IGNORECASE)
 
 
 def _digest(key: bytes) -> bytes:
@@ -78,9 +80,7 @@ def require_keys(host: str, keys: ApiKeys) -> None:
 
 def names_local_host(header: bytes) -> bool:
     """Return whether a Host header names this machine; a page elsewhere whose name was rebound to it does not."""
-    host = header.decode("latin-1").lower()
-    name = host if host.endswith("]") else host.rpartition(":")[0] or host
-    return name in LOCAL
+    return _LOCAL_HOST.fullmatch(header) is not None
 
 
 class RateLimit:
@@ -134,7 +134,8 @@ def refusal(scope: Scope, rules: Rules) -> Response | None:
     headers, path, wrong = scope["headers"], scope["path"], None
     caller = (scope.get("client") or ("unknown",))[0]
     if not len(rules.keys):
-        if not names_local_host(next((value for name, value in headers if name == b"host"), b"")):
+        hosts = [value for name, value in headers if name == b"host"]
+        if len(hosts) != 1 or not names_local_host(hosts[0]):
             return NOT_LOCAL
     elif path not in OPEN:
         key = rules.keys.find(offered_key(headers))

@@ -99,11 +99,16 @@ def render(service: str, zones: pd.DataFrame, shapes: dict[int, list[np.ndarray]
     return Page(html, safe_headers(script, style))
 
 
+def unready_page(service: str, why: str) -> Page:
+    """Return the page that stands for the estimate while no version can answer; it looks again by itself."""
+    style = (TEMPLATES / "estimate.css").read_text(encoding="utf-8")
+    template = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True).get_template("unready.html.j2")
+    return Page(template.render(service=service, why=why, style=Markup(style)), safe_headers("", style))
+
+
 @lru_cache(maxsize=8)
-def page_of(service: str, published: Path, of_model: Path | None, locked: bool) -> Page | None:
-    """Return the page, its map from the publisher's shapes or, without them, from the model's table; None without both."""
+def page_of(service: str, published: Path, of_model: Path, locked: bool) -> Page:
+    """Return the page, its map from the publisher's shapes or, without them, from the model's table."""
     if (published / "taxi_zones.zip").is_file():
         return render(service, read_zones(published), read_zone_shapes(published), locked)
-    if of_model is None:
-        return None
     return render(service, pd.read_parquet(of_model / "zones.parquet"), {}, locked)

@@ -17,7 +17,7 @@ from taxi.predictions.arms import assign
 from taxi.predictions.log import PredictionLog
 from taxi.serving.loader import Loaded, Minutes, Slots
 from taxi.serving.metrics import FALLBACKS, SHADOWS, SHADOWS_DROPPED, count_predictions
-from taxi.serving.schemas import Arm, Outcome, Prediction, Trip, now_in_new_york, wall_clock
+from taxi.serving.schemas import Arm, Outcome, Prediction, Trip, exact_moment, wall_clock
 
 Row = dict[str, Any]
 SHADOW = "-shadow"
@@ -26,11 +26,12 @@ IDS = 256
 
 @dataclass(frozen=True)
 class Task:
-    """One trip to answer: its id, its pickup on New York's wall-clock, and whether the challenger is to answer it."""
+    """One trip to answer: its id, its pickup on New York's wall-clock, in UTC too if known, and whether the challenger is to answer."""
 
     trip: Trip
     prediction_id: str
     pickup: datetime
+    pickup_utc: datetime | None
     tried: bool
 
 
@@ -63,7 +64,7 @@ class RandomIds:
             return taken
 
 
-def answer(task: Task, minutes: Minutes, source: ServingVersion) -> Prediction:
+def answer(task: Task, minutes: Minutes, source: ServingVersion, loaded: Loaded) -> Prediction:
     """Return what the caller gets."""
     mean, median, low, high = minutes
     return Prediction(
@@ -76,6 +77,8 @@ def answer(task: Task, minutes: Minutes, source: ServingVersion) -> Prediction:
         arm=source.arm,
         version=source.version,
         service=source.service,
+        trained_to=loaded.entry.trained_to if loaded.entry else None,
+        caveats=loaded.caveats(task.trip, task.pickup, minutes),
     )
 
 
@@ -92,6 +95,7 @@ def prediction_row(task: Task, minutes: Minutes, source: ServingVersion, made_at
         "service": source.service,
         "trip_id": trip.trip_id,
         "pickup": task.pickup,
+        "pickup_utc": task.pickup_utc,
         "PULocationID": trip.PULocationID,
         "DOLocationID": trip.DOLocationID,
         "passenger_count": trip.passenger_count,
@@ -110,13 +114,18 @@ def prediction_row(task: Task, minutes: Minutes, source: ServingVersion, made_at
     }
 
 
-def outcome_rows_of(outcome: Outcome, received: datetime | None = None, shadowed: bool = False) -> list[Row]:
+def outcome_rows_of(
+    service: str, outcome: Outcome, received: datetime | None = None, shadowed: bool = False
+) -> list[Row]:
     """Return the row of an outcome; where predictions are ``shadowed``, one named by prediction counts for its shadow too."""
+    text = outcome.dropoff_datetime
     row = {
+        "service": service,
         "trip_id": outcome.trip_id,
         "prediction_id": outcome.prediction_id,
         "duration": outcome.duration_minutes,
-        "dropoff": None if outcome.dropoff_datetime is None else wall_clock(outcome.dropoff_datetime),
+        "dropoff": None if text is None else wall_clock(text),
+        "dropoff_utc": None if text is None else exact_moment(text),
         "source": "http",
         "received_at": received or datetime.now(UTC),
     }
@@ -165,7 +174,7 @@ class Predictor:
         """Hand outcomes to the log."""
         shadowed = self.experiment is not None and self.experiment.mode == "shadow"
         for one in outcomes:
-            for row in outcome_rows_of(one, shadowed=shadowed):
+            for row in outcome_rows_of(self.service, one, shadowed=shadowed):
                 self._log.put_outcome(row)
 
     def _task(self, trip: Trip, slots: Slots) -> Task:
@@ -173,7 +182,7 @@ class Predictor:
         tried = trial is not None and trial.mode == "share" and slots.challenger is not None
         if tried and trial is not None:
             tried = assign(trip.trip_id or prediction_id, trial.salt, trial.share)
-        return Task(trip, prediction_id, trip.pickup or now_in_new_york(), tried)
+        return Task(trip, prediction_id, *trip.pickups, tried)
 
     def _by_arm(
         self, slots: Slots, tasks: list[Task], compute: Callable[[Loaded, list[Task]], list[Minutes]]
@@ -187,19 +196,24 @@ class Predictor:
         if tasks[0].tried and challenger is not None:
             try:
                 minutes = compute(challenger, tasks)
-                return self._finish(
-                    slots, tasks, minutes, ServingVersion(self.service, "challenger", challenger.version), began
-                )
+                source = ServingVersion(self.service, "challenger", challenger.version)
+                return self._finish(slots, tasks, minutes, challenger, source, began)
             except Exception as error:  # whatever a model on trial does wrong, the caller gets the champion's answer
                 _LOG.error("the challenger failed on %d trips, the champion answers: %r", len(tasks), error)
                 FALLBACKS.inc(len(tasks))
                 fallback = True
         minutes = compute(champion, tasks)
         source = ServingVersion(self.service, "champion", champion.version, fallback)
-        return self._finish(slots, tasks, minutes, source, began)
+        return self._finish(slots, tasks, minutes, champion, source, began)
 
     def _finish(
-        self, slots: Slots, tasks: list[Task], minutes: list[Minutes], source: ServingVersion, began: float
+        self,
+        slots: Slots,
+        tasks: list[Task],
+        minutes: list[Minutes],
+        loaded: Loaded,
+        source: ServingVersion,
+        began: float,
     ) -> list[Prediction]:
         latency, made_at = 1000 * (time.perf_counter() - began), datetime.now(UTC)
         pairs = list(zip(tasks, minutes, strict=True))
@@ -208,7 +222,7 @@ class Predictor:
         count_predictions(source.arm, len(tasks))
         if self.experiment is not None and self.experiment.mode == "shadow" and slots.challenger is not None:
             self._shadow(slots.challenger, tasks)
-        return [answer(task, one, source) for task, one in pairs]
+        return [answer(task, one, source, loaded) for task, one in pairs]
 
 
 def _together(loaded: Loaded, tasks: list[Task]) -> list[Minutes]:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from taxi.serving.predictor import Predictor
 
 _LOG = logging.getLogger(__name__)
 EVERY = 0.2
+RETRY_SECONDS, LONGEST_RETRY = 1.0, 60.0  # between two loads of a version that could not be loaded, doubled each time
 
 
 def _stamp(path: Path | None) -> tuple[int, int]:
@@ -37,6 +39,8 @@ class Watch:
         self._place, self._params, self._predictor, self._rules = place, params, predictor, rules
         self._stamps: dict[Path | None, tuple[int, int]] = {}
         self._loader = ThreadPoolExecutor(1, "loader")
+        self._retry_at, self._pause = math.inf, RETRY_SECONDS
+        self.failed: set[str] = set()
         self.state = State()
 
     def _changed(self, path: Path | None) -> bool:
@@ -47,29 +51,33 @@ class Watch:
         return True
 
     async def look(self) -> None:
-        """Take up what has changed since the last look."""
-        if self._changed(self._params) | self._changed(secret_file(API_KEYS)):
-            self._renew_rules()
-        if self._changed(self._place.state):
-            await self._follow_state()
+        """Take up what has changed since the last look, and what could not be loaded then."""
+        try:
+            if self._changed(self._params) | self._changed(secret_file(API_KEYS)):
+                self._renew_rules()
+            if self._changed(self._place.state) or time.monotonic() >= self._retry_at:
+                await self._follow_state()
+        except (TaxiError, OSError):
+            _LOG.exception("what serves goes on serving")
         self._tell()
 
     async def run(self) -> None:
         """Look for ever."""
         while True:
             await asyncio.sleep(EVERY)
-            try:
-                await self.look()
-            except (TaxiError, OSError):
-                _LOG.exception("what serves goes on serving")
+            await self.look()
 
     async def first(self, seconds: float) -> None:
         """Wait, ``seconds`` at most, while the first champion lies on disk and is not loaded: a sibling may be ready already."""
         until = time.monotonic() + seconds
-        while self._predictor.slots.champion is None and time.monotonic() < until:
-            if self._place.read_state().champion is None:
-                return
+        while self._predictor.slots.champion is None and self._is_coming() and time.monotonic() < until:
             await asyncio.sleep(EVERY / 10)
+
+    def _is_coming(self) -> bool:
+        try:
+            return "champion" not in self.failed and self._place.read_state().champion is not None
+        except TaxiError:
+            return False
 
     def close(self) -> None:
         """End the loader's thread."""
@@ -88,7 +96,8 @@ class Watch:
         self._predictor.experiment = params.experiment
 
     async def _follow_state(self) -> None:
-        self.state = self._place.read_state()
+        self.state, self._retry_at = self._place.read_state(), math.inf
+        self.failed &= {arm for arm in ARMS if self.state.arm(arm)}
         for arm in ARMS:
             entry = self.state.arm(arm)
             if entry is None and arm == "challenger":
@@ -106,8 +115,14 @@ class Watch:
         try:
             loaded = await asyncio.get_running_loop().run_in_executor(self._loader, self._load, entry)
         except Exception:  # a version may fail in any way; what serves goes on serving
-            _LOG.exception("version %d passed its examination and cannot be loaded here", entry.version)
+            _LOG.exception(
+                "version %d passed its examination and cannot be loaded here; it is tried again", entry.version
+            )
+            self.failed.add(arm)
+            self._retry_at, self._pause = time.monotonic() + self._pause, min(2 * self._pause, LONGEST_RETRY)
             return
+        self.failed.discard(arm)
+        self._pause = RETRY_SECONDS
         self._predictor.slots = self._predictor.slots.with_arm(arm, loaded)
         await asyncio.get_running_loop().run_in_executor(self._loader, give_back)
         SWAPS.labels(arm).inc()

@@ -51,16 +51,22 @@ def refused(error: Unacceptable) -> Response:
 
 
 MALFORMED = problem(400, "not-http", "expected a valid HTTP/1.1 request")
+CUT_OFF = problem(400, "cut-off", "the connection was closed before the request was whole")
+LARGE_HEAD = problem(431, "large-head", "expected an address and headers of at most 64 KiB together")
 UNAUTHORIZED = problem(
     401, "key", "expected a valid API key in X-API-Key or Authorization: Bearer", {"www-authenticate": "Bearer"}
 )
 NOT_LOCAL = problem(421, "host", "expected a request to localhost: this service has no API keys")
-NO_MODEL = problem(503, "no-model", "no version of the model has been loaded yet; ask again", {"retry-after": "5"})
 TOO_SLOW = problem(503, "busy", "the answer took too long; ask for fewer trips, or again later", {"retry-after": "1"})
 ENDING = problem(503, "closing", "the server is ending")
 LATE = problem(408, "late", "the request did not arrive in time")
 GONE = Response(status_code=499)  # for the numbers: the client went away before its body was whole
 FAILED = problem(500, "failed", "the service failed to answer; the failure is in its log")
+
+
+def no_model(why: str) -> Response:
+    """Return what a caller is told while no version can answer."""
+    return problem(503, "no-model", why, {"retry-after": "5"})
 
 
 def too_many(seconds: float) -> Response:
@@ -112,6 +118,7 @@ FAILURES = {
     415: "The body is not announced as JSON.",
     421: "A service without keys was asked by another name than localhost.",
     422: "The body is JSON of another shape, or out of range.",
+    431: "Address and headers are larger than 64 KiB.",
     429: "Too many requests; Retry-After says when to come again.",
     500: "The service failed; its log says why.",
     503: "No model is loaded yet, or the service is ending or too busy.",

@@ -1,8 +1,9 @@
 """Request and answer schemas: strict shapes without coercion, and complaints that never repeat what was sent."""
 
+import json
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -32,19 +33,25 @@ class Unacceptable(UsageError):
         self.status, self.code, self.fields = status, code, fields
 
 
+def _both_clocks(moment: datetime) -> tuple[datetime, datetime | None]:
+    """Return a moment on New York's wall-clock, and in UTC where it has a zone; both without zone."""
+    if moment.tzinfo is None:
+        return moment, None
+    return moment.astimezone(NEW_YORK).replace(tzinfo=None), moment.astimezone(UTC).replace(tzinfo=None)
+
+
+def exact_moment(text: str) -> datetime | None:
+    """Return the moment in UTC (without zone) of an ISO 8601 time that has an offset; None for one that has none."""
+    return _both_clocks(datetime.fromisoformat(text))[1]
+
+
 def wall_clock(text: str) -> datetime:
     """Return the New York wall-clock time (without zone) of an ISO 8601 time; one without an offset is New York's."""
     if not _MOMENT.match(text):
         raise ValueError(
             "expected a time as 2023-03-01T08:15:00, years 2009 to 2099, New York's unless it has an offset"
         )
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo is None else moment.astimezone(NEW_YORK).replace(tzinfo=None)
-
-
-def now_in_new_york() -> datetime:
-    """Return New York's wall-clock time, to the second, without zone."""
-    return datetime.now(NEW_YORK).replace(tzinfo=None, microsecond=0)
+    return _both_clocks(datetime.fromisoformat(text))[0]
 
 
 def _checked(text: str) -> str:
@@ -79,6 +86,12 @@ class Trip(_Strict):
     def pickup(self) -> datetime | None:
         """The pickup on New York's wall-clock, None for now."""
         return None if self.pickup_datetime is None else wall_clock(self.pickup_datetime)
+
+    @property
+    def pickups(self) -> tuple[datetime, datetime | None]:
+        """The pickup, or now, on New York's wall-clock, and in UTC where it is known exactly: the clock shows an hour twice a year."""
+        text = self.pickup_datetime
+        return _both_clocks(datetime.now(UTC).replace(microsecond=0) if text is None else datetime.fromisoformat(text))
 
 
 class Trips(_Strict):
@@ -121,6 +134,7 @@ class Outcomes(_Strict):
 # --- What callers get. An answer is made of plain values or of objects that have them as attributes.
 
 Arm = Literal["champion", "challenger"]
+Caveat = Literal["pickup-far-from-training", "distance-beyond-training", "distance-not-used", "p90-at-cut-off"]
 
 
 class _Answer(BaseModel):
@@ -139,6 +153,12 @@ class Prediction(_Answer):
     arm: Arm
     version: int
     service: str
+    trained_to: str | None = Field(description="The last month that the version has learnt from.")
+    caveats: list[Caveat] = Field(
+        description="Where the answer is no knowledge: a pickup more than a year from the months of training, a distance that "
+        "no trip of an hour covers or that this version does not use, an interval whose true end may lie beyond the 60 "
+        "minutes that trips of the training were cut off at."
+    )
 
 
 class Predictions(_Answer):
@@ -241,12 +261,34 @@ def complaints(error: ValidationError) -> list[Fault]:
     ]
 
 
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
+    if len(pairs) != len({name for name, _ in pairs}):
+        raise Unacceptable(
+            400, "repeated-field", "expected each field of an object once; one stands there twice or more"
+        )
+
+
+# of a field that is given twice, one parser takes the first and another the last
+_FIELDS_ONCE = json.JSONDecoder(object_pairs_hook=_refuse_repeated, parse_int=len)
+
+
+def _has_no_other_quotes(body: bytes, value: Any) -> bool:
+    """Return whether a flat object's fields and texts account for every quote: then no field is hidden behind its namesake."""
+    if not isinstance(value, dict) or b"\\" in body:
+        return False
+    texts = sum(type(one) is str for one in value.values())
+    return body.count(b'"') == 2 * (len(value) + texts)
+
+
 def parse_body(body: bytes) -> Any:
-    """Return the JSON value that ``body`` holds; raise Unacceptable for anything else, NaN and lone surrogates included."""
+    """Return the JSON value that ``body`` holds; raise Unacceptable for anything else: NaN, lone surrogates, a field given twice."""
     try:
-        return from_json(body, allow_inf_nan=False, cache_strings="keys")
+        value = from_json(body, allow_inf_nan=False, cache_strings="keys")
     except ValueError:
         raise Unacceptable(400, "not-json", "expected a body of valid JSON in UTF-8, without NaN or Infinity") from None
+    if not _has_no_other_quotes(body, value):
+        _FIELDS_ONCE.decode(body.decode())
+    return value
 
 
 def _accept(value: Any, one: type[_Strict], many: type[_Strict], field: str) -> Any:

@@ -19,30 +19,86 @@ from taxi.config import Settings
 from taxi.errors import UsageError
 from taxi.serving.app import make_gate
 from taxi.serving.middleware import Gate
-from taxi.serving.responses import CLOSE, LATE, MALFORMED, SAFE
+from taxi.serving.responses import CLOSE, CUT_OFF, LARGE_HEAD, LATE, MALFORMED, SAFE
 
-# --- Connections that cannot be held open by silence, and whose malformed requests are answered in JSON too.
+# --- Connections that can be held open neither by silence nor by endless headers, and whose malformed requests are answered in JSON too.
+
+MOST_HEAD = 64 * 1024  # bytes of address and headers
+LINGER_SECONDS = 1.0
+SLICE = 4096  # bytes that are parsed before the size of a head is looked at again
 
 
 class PatientConnection(HttpToolsProtocol):
-    """Knows since when it has been waiting for a request to be complete, and can give up on it."""
+    """Knows since when it has been waiting for a request to be complete and how large its head is, and can give up on it.
+
+    ``last`` is what it will say when the requests before it are answered; nothing more is read then.
+    """
 
     waiting_since: float | None = None
+    last: Response | None = None
+    in_head = False
+    head_bytes = 0
 
     def connection_made(self, transport: Any) -> None:
         """Wait for the first request from now on."""
         super().connection_made(transport)
         self.waiting_since = self.loop.time()
 
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, by slices: how long a head is shows before all of it is parsed."""
+        for begin in range(0, len(data), SLICE):
+            if self._has_ended():
+                return
+            piece = data[begin : begin + SLICE]
+            super().data_received(piece)
+            if self.in_head:
+                self.head_bytes += len(piece)
+                self._limit_head()
+        if self.waiting_since is None and not self._is_answering():
+            self.waiting_since = self.loop.time()  # empty lines before a request
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer a request that was cut off, and those before it, to a client that sends no more and may still read."""
+        if self._is_unfinished():
+            self._end(CUT_OFF)
+        elif self._is_answering():
+            self.cycle.keep_alive = False
+        return self._is_answering() and not self.cycle.disconnected
+
     def on_message_begin(self) -> None:
         """Wait for the rest of a request from now on."""
         super().on_message_begin()
-        self.waiting_since = self.loop.time()
+        self.waiting_since, self.in_head, self.head_bytes = self.loop.time(), True, 0
+
+    def on_headers_complete(self) -> None:
+        """Begin the request, unless its head is too large; an address with a host in it says which host is asked (RFC 9112, 3.2.2)."""
+        self.in_head = False
+        self.head_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        self._limit_head()
+        if self._has_ended():
+            return
+        if self.url[:1] not in (b"/", b"*"):
+            asked = self.url.partition(b"://")[2].partition(b"/")[0]
+            self.headers[:] = [(b"host", asked), *(pair for pair in self.headers if pair[0] != b"host")]
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body, where its request was taken."""
+        if not self._has_ended():
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Wait no longer."""
-        self.waiting_since = None
-        super().on_message_complete()
+        if not self._has_ended():
+            self.waiting_since = None
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or end with the last word."""
+        others = len(self.pipeline)
+        super().on_response_complete()
+        if self.last and not others:
+            self._say(self.last)
 
     def give_up(self) -> None:
         """Tell the client that its request came too late, and close; a request that is being answered is left alone."""
@@ -52,13 +108,57 @@ class PatientConnection(HttpToolsProtocol):
         """Answer what is not HTTP with JSON, and close."""
         self._end(MALFORMED)
 
+    def _limit_head(self) -> None:
+        if self.head_bytes > MOST_HEAD:
+            self._end(LARGE_HEAD)
+
+    def _has_ended(self) -> bool:
+        return self.last is not None or self.transport.is_closing()
+
+    def _is_answering(self) -> bool:
+        """Return whether the newest request that was taken is not answered yet; those before it are answered first."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _is_unfinished(self) -> bool:
+        """Return whether a request has begun and is not whole."""
+        return self.in_head or self._lacks_body()
+
+    def _lacks_body(self) -> bool:
+        return not self.in_head and self._is_answering() and self.cycle.more_body
+
     def _end(self, reply: Response) -> None:
-        if self.transport.is_closing():
+        """End with ``reply`` to the request that is not whole, once those before it are answered."""
+        if self._has_ended():
             return
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        self.waiting_since = None
+        if self._lacks_body():
+            self._drop_unfinished(reply)
+        elif self._is_answering():
+            self.last = reply
+        else:
+            self._say(reply)
+
+    def _drop_unfinished(self, reply: Response) -> None:
+        """Answer in the place of the application, which waits for a body that will not come, or has not been asked yet."""
+        if self.pipeline:
+            self.pipeline.popleft()
+            self.last = reply
+            return
+        if self.cycle.response_started:
+            self.transport.close()
+        else:
+            self._say(reply)
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+
+    def _say(self, reply: Response) -> None:
+        """Send the last word; what still comes is dropped for a while: a socket closed on it would take the answer back."""
+        if not self.transport.is_closing():
+            self.last = reply
             head = [b"%s: %s\r\n" % pair for pair in (*reply.raw_headers, *SAFE, *CLOSE)]
             self.transport.write(b"".join([STATUS_LINE[reply.status_code], *head, b"\r\n", reply.body]))
-        self.transport.close()
+            self.transport.write_eof()
+            self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
 
 def end_silent(connections: Iterable[Any], seconds: float, now: float) -> None:
@@ -87,6 +187,7 @@ def listen(host: str, port: int, descriptor: int | None = None) -> socket.socket
         made = socket.socket(family, kind, protocol)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)
+        made.listen(BACKLOG)  # now: until one listens, the system lets others bind the same address
     except (OSError, OverflowError) as error:
         place = f"{host}:{port}" if descriptor is None else f"descriptor {descriptor}"
         raise UsageError(f"expected a free address to listen on; {place} is not: {error}") from error

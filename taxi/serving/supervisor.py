@@ -50,6 +50,8 @@ def _begin(prepare: Callable[[], None], body: str, *arguments: Any) -> None:
 class Supervised:
     """A process that is started again when it ends, and killed when it hangs: when its heartbeat ``pulse`` no longer rises.
 
+    It is told in ``last_exit`` how the one before it ended: 0 for the first, a signal's number below 0.
+
     With ``most_failures``, ``look`` raises after so many ends within ten seconds of a start; without, pauses grow to half a minute.
     """
 
@@ -60,10 +62,11 @@ class Supervised:
         body: str,
         *arguments: Any,
         pulse: ctypes.c_ulong | None = None,
+        last_exit: ctypes.c_long | None = None,
         most_failures: int | None = None,
     ) -> None:
-        self.name, self._pulse, self._most_failures = name, pulse, most_failures
-        self._arguments = (prepare, body, *arguments, *([] if pulse is None else [pulse]))
+        self.name, self._pulse, self._most_failures, self._last_exit = name, pulse, most_failures, last_exit
+        self._arguments = (prepare, body, *arguments, *(one for one in (pulse, last_exit) if one is not None))
         self._process: BaseProcess | None = None
         self._began, self._due, self._failures = 0.0, 0.0, 0
         self._beats, self._silent = 0, 0.0
@@ -92,6 +95,8 @@ class Supervised:
 
     def _note_end(self, code: int) -> None:
         self._forget()
+        if self._last_exit is not None:
+            self._last_exit.value = code
         self._failures = self._failures + 1 if time.monotonic() - self._began < SOON_SECONDS else 0
         self._due = time.monotonic() + min(LONGEST_PAUSE, 2.0**self._failures)
         if self._most_failures and code == WRONG:
@@ -163,7 +168,8 @@ def serve(
     _LOG.info("%s is served on http://%s:%d by %d worker(s)", service, host, port, workers)
     spool, (ended, adding) = Spool(settings.spool), FORKING.Pipe(duplex=False)
     folder = spool.make_folder()
-    follower = Supervised("follower", prepare, "taxi.serving.follower:follow", settings, service)
+    last_exit = FORKING.RawValue(ctypes.c_long)
+    follower = Supervised("follower", prepare, "taxi.serving.follower:follow", settings, service, last_exit=last_exit)
     writer = Supervised("writer", prepare, "taxi.serving.log_writer:write_log", settings, folder, ended)
     body, given = "taxi.serving.server:run_worker", (settings, service, listening, folder, adding)
     several = [

@@ -8,14 +8,26 @@ function paint() {
   }
 }
 
+const CAVEATS = {
+  "pickup-far-from-training": "The pickup lies more than a year from the months that the model has learnt from.",
+  "distance-beyond-training": "No trip that the model has learnt from was so long.",
+  "distance-not-used": "This model does not use a planned distance.",
+  "p90-at-cut-off": "The model has learnt from trips of at most 60 minutes, so the true end may lie beyond.",
+};
+const CUT_OFF = 60;
+
+function minutes(value) {
+  return value.toFixed(0) >= CUT_OFF ? `${CUT_OFF} or more` : value.toFixed(0);
+}
+
 function bar(low, middle, high) {
-  const most = Math.max(high * 1.15, 10), x = (minutes) => (10 + 380 * minutes / most).toFixed(1);
-  return `<svg viewBox="0 0 400 56" role="img" aria-label="from ${low.toFixed(0)} to ${high.toFixed(0)} minutes">
+  const most = Math.max(high * 1.15, 10), x = (value) => (10 + 380 * value / most).toFixed(1);
+  return `<svg viewBox="0 0 400 56" role="img" aria-label="from ${minutes(low)} to ${minutes(high)} minutes">
     <line x1="10" y1="20" x2="390" y2="20" stroke="currentColor" stroke-width="1"/>
     <line x1="${x(low)}" y1="20" x2="${x(high)}" y2="20" stroke="currentColor" stroke-width="9"/>
     <circle cx="${x(middle)}" cy="20" r="9" class="middle"/>
     <text x="${x(low)}" y="48" text-anchor="middle" fill="currentColor" font-size="15">${low.toFixed(0)}</text>
-    <text x="${x(high)}" y="48" text-anchor="middle" fill="currentColor" font-size="15">${high.toFixed(0)} min</text></svg>`;
+    <text x="${x(high)}" y="48" text-anchor="middle" fill="currentColor" font-size="15">${high.toFixed(0)}${high.toFixed(0) >= CUT_OFF ? "+" : ""} min</text></svg>`;
 }
 
 function say(state, html) {
@@ -39,10 +51,12 @@ async function estimate(event) {
     const response = await fetch("predict", { method: "POST", headers, body: JSON.stringify(trip) });
     const got = await response.json();
     if (!response.ok) return explain(got.error.message);
-    say("done", `<strong>${got.median_minutes.toFixed(0)} minutes</strong>
-      <span>Eight trips in ten take ${got.p10_minutes.toFixed(0)} to ${got.p90_minutes.toFixed(0)} minutes; the mean is ${got.mean_minutes.toFixed(1)}.</span>
+    say("done", `<strong>${minutes(got.median_minutes)} minutes</strong>
+      <span>Eight trips in ten take ${minutes(got.p10_minutes)} to ${minutes(got.p90_minutes)} minutes; the mean is ${got.mean_minutes.toFixed(1)}.</span>
       ${bar(got.p10_minutes, got.median_minutes, got.p90_minutes)}
-      <small>${got.service} model, version ${got.version}, ${got.arm}</small>`);
+      <small></small><ul>${got.caveats.map((caveat) => `<li>${CAVEATS[caveat] || ""}</li>`).join("")}</ul>`);
+    at("answer").querySelector("small").textContent =
+      `${got.service} model, version ${got.version}, ${got.arm}, learnt from trips until ${got.trained_to}`;
   } catch (error) {
     explain("The service does not answer.");
   }

@@ -19,7 +19,7 @@ from pipelines.flow_runs import judge
 from taxi import processes
 from taxi.config import Settings, shown
 from taxi.errors import TaxiError
-from taxi.files import locked, staging_path
+from taxi.files import locked, sha256_tree, staging_path
 from taxi.operations import doctor, leftovers
 from taxi.operations.doctor import Diagnosis, Probe, as_answer, examine, why_unreachable, worst
 from taxi.predictions.spool import Spool, add_segment, encode_rows
@@ -28,6 +28,7 @@ from taxi.processes import SOCKETS, lives, lives_here, machine_mark, mark_of, ow
 from taxi.registry.aliases import open_event
 from taxi.registry.events import Event, write_event
 from taxi.registry.mlflow_client import connect, prepare
+from taxi.serving.local_store import Entry, Place, Refusal, State
 from tests.support.postgres import free_port
 from tests.support.prediction_rows import make_row, wait_for
 from tests.support.prefect_server import flow_runs, running_prefect, wait_until_running
@@ -241,7 +242,7 @@ def test_a_package_of_another_version_or_missing_is_named() -> None:
     assert doctor.differing_packages((ROOT / "requirements.lock").read_text()) == []
 
 
-@pytest.mark.parametrize("name", ["packages", "disk", "registry", "prefect", "databases"])
+@pytest.mark.parametrize("name", ["packages", "disk", "registry", "prefect", "databases", "served"])
 def test_a_sound_installation_has_nothing_to_say(name: str, settings: Settings) -> None:
     assert check(name, settings).level == "ok"
 
@@ -263,6 +264,21 @@ def test_a_database_of_ours_that_is_damaged_is_broken(settings: Settings) -> Non
     (settings.data / "predictions.db").write_bytes(b"nothing of the kind" * 100)
 
     assert check("databases", settings).level == "broken"
+
+
+def test_a_damaged_copy_of_what_a_service_serves_is_broken_and_a_refusal_is_told(settings: Settings) -> None:
+    place = Place(settings.server("green"))
+    (place.versions / "3-x").mkdir(parents=True)
+    (place.versions / "3-x" / "recipe.json").write_text("{}", encoding="utf-8")
+    entry = Entry(3, "3-x", sha256_tree(place.versions / "3-x"), "2024-01", "2024-02", "")
+    place.write_state(State(entry, refused=(Refusal("champion", 4, "x", "golden trip 2 differs", ""),)))
+    assert (check("served", settings).level, "golden trip 2" in check("served", settings).says) == ("warn", True)
+
+    (place.versions / "3-x" / "recipe.json").write_text("{", encoding="utf-8")
+    assert (check("served", settings).level, "version 3" in check("served", settings).says) == ("broken", True)
+
+    place.state.write_text("", encoding="utf-8")
+    assert check("served", settings).level == "broken"
 
 
 def test_whether_a_process_lives_is_known_here_and_not_elsewhere(ended: int) -> None:

@@ -241,6 +241,6 @@ def test_kill_9_loses_none_of_the_rows_that_had_left_the_memory(store: Store, tm
     with CarriedLog(store, tmp_path / "spool"):
         pass
 
-    found = sorted(store.of_trips("green-2023-04-")["prediction_id"])
+    found = sorted(store.of_trips("green", "green-2023-04-")["prediction_id"])
     assert len(found) >= 700
     assert found == [f"p{number:06d}" for number in range(len(found))]

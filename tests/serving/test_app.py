@@ -168,7 +168,8 @@ def locked(world: ServingWorld, service: Running, tmp_path_factory: pytest.TempP
     """A second service beside the first, with a file of keys and two workers; the file is its attribute ``keys``."""
     keys = tmp_path_factory.mktemp("keys") / "keys"
     keys.write_text(KEY, encoding="utf-8")
-    running = world.running("--workers", "2", TAXI_API_KEYS_FILE=str(keys))
+    data = shutil.copytree(world.place / "data" / "zones", keys.parent / "data" / "zones").parent
+    running = world.running("--workers", "2", TAXI_API_KEYS_FILE=str(keys), TAXI_DATA=str(data))
     running.keys = keys  # type: ignore[attr-defined]
     running.start().ready()
     yield running
@@ -315,17 +316,25 @@ def test_what_is_not_http_is_answered_in_json_and_silence_is_ended(world: Servin
         ((), {"TAXI_API_KEYS": "short"}, "16 or more"),
         (("--port", "1"), {}, "expected a free address"),
         ((), {"TAXI_PREDICTIONS": "mysql://x"}, "prediction store"),
+        ((), {}, "expected no other `taxi serve` of this service"),
     ],
 )
 def test_a_service_that_should_not_start_says_why(
-    world: ServingWorld, words: tuple[str, ...], environment: dict[str, str], says: str
+    world: ServingWorld,
+    service: Running,
+    tmp_path: Path,
+    words: tuple[str, ...],
+    environment: dict[str, str],
+    says: str,
 ) -> None:
+    if words or environment:
+        environment = environment | {"TAXI_DATA": str(tmp_path)}
     if "--port" in words and os.geteuid() == 0:
         words = ("--host", "192.0.2.1")  # an address that no machine has
-        environment = {"TAXI_API_KEYS": KEY}
-    service = World(world.place, world.environment | environment, world.place / "checkout")
+        environment = environment | {"TAXI_API_KEYS": KEY}
+    started = World(world.place, world.environment | environment, world.place / "checkout")
 
-    done = service.taxi("serve", "--service", "green", "--port", "0", *words)
+    done = started.taxi("serve", "--service", "green", "--port", "0", *words)
 
     assert done.returncode == 2, done.stderr
     assert says in done.stderr and "Traceback" not in done.stderr

@@ -1,10 +1,12 @@
 """The follower takes up what passes, refuses the rest with its reason, and keeps what serves when nobody answers."""
 
+import errno
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from taxi.errors import TaxiError
 from taxi.files import sha256_tree, write_json
 from taxi.registry.versions import Version
 from taxi.serving.follower import ENDED, Follower, Unreachable, VersionSource
-from taxi.serving.local_store import Entry, Place, State
+from taxi.serving.local_store import STUCK, Entry, Place, State
+from tests.support.serving_worlds import wait_for
 
 
 @dataclass
@@ -26,6 +29,7 @@ class Shelf:
     down: bool = False
     files_down: bool = False
     fetched: list[int] = field(default_factory=list)
+    examining: Callable[[], object] = lambda: None
 
     def wanted(self, arm: str) -> Version | None:
         if self.down:
@@ -40,6 +44,7 @@ class Shelf:
         (folder / "recipe.json").write_text(str(version.number), encoding="utf-8")
 
     def examine(self, version: Version, folder: Path) -> None:
+        self.examining()
         if version.number in self.faults:
             raise self.faults[version.number]
 
@@ -178,20 +183,184 @@ from taxi.registry.versions import Version
 from taxi.serving.local_store import Place
 one = Version("green", 9, "2024-01", "2024-02", None, {}, {"model_sha256": "9" * 64}, "", "")
 die = lambda version, folder: os.kill(os.getpid(), signal.SIGSEGV)
-follower = Follower(Place(Path(sys.argv[1])), VersionSource(lambda arm: one if arm == "champion" else None, lambda version, folder: None, die))
-follower.start()
-follower.look()
+for _ in range(3):
+    child = os.fork()
+    if child == 0:
+        follower = Follower(Place(Path(sys.argv[1])), VersionSource(lambda arm: one if arm == "champion" else None, lambda version, folder: None, die))
+        follower.start()
+        follower.look()
+        os._exit(0)
+    print(os.waitpid(child, 0)[1] & 127)
 """
 
 
 @pytest.mark.slow
-def test_a_version_that_ends_the_process_is_refused_at_the_next_start(tmp_path: Path) -> None:
-    ended = [subprocess.run([sys.executable, "-c", KILLER, str(tmp_path)], check=False).returncode for _ in range(2)]
+def test_a_version_that_ends_the_process_twice_is_refused_at_the_next_start(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLER, str(tmp_path)], capture_output=True, text=True, check=True)
 
-    assert ended == [-signal.SIGSEGV, 0]
+    assert done.stdout.split() == [str(int(signal.SIGSEGV)), str(int(signal.SIGSEGV)), "0"]
 
     refused = Place(tmp_path).read_state().refused
     assert [(one.version, one.reason) for one in refused] == [(9, ENDED)]
+
+
+def ended(follower: Follower, shelf: Shelf, crashed: bool) -> None:
+    """Have the follower examine, and leave what it leaves when it ends at that moment; then start it again."""
+    left: list[bytes] = []
+    follower.place.write_state(State(refused=follower.place.read_state().refused))
+    shelf.examining = lambda: left.append(follower.place.examining.read_bytes())
+    follower.look()
+    shelf.examining = lambda: None
+    follower.place.examining.write_bytes(left[0])
+    follower.place.write_state(State())
+    follower.start(crashed)
+
+
+@pytest.mark.parametrize(("crashed", "times"), [(True, 1), (False, 4)], ids=["a crash", "four kills from outside"])
+def test_a_version_whose_examination_was_ended_is_tried_once_more(
+    follower: Follower, shelf: Shelf, tmp_path: Path, crashed: bool, times: int
+) -> None:
+    shelf.aliases["champion"] = version(3, tmp_path)
+
+    for _ in range(times):
+        ended(follower, shelf, crashed)
+        follower.start(crashed)  # before anything is examined again: no examination was ended by it
+    state = follower.look()
+
+    assert state.refused == () and state.champion and state.champion.version == 3
+    assert not follower.place.examining.exists()
+    ended(follower, shelf, crashed)
+    assert follower.look().refused == (), "ends are counted in a row"
+
+
+@pytest.mark.parametrize(("crashed", "times"), [(True, 2), (False, 5)], ids=["two crashes", "five kills"])
+def test_a_version_that_ends_the_process_again_and_again_is_refused_until_somebody_asks(
+    follower: Follower, shelf: Shelf, tmp_path: Path, crashed: bool, times: int
+) -> None:
+    shelf.aliases["champion"] = version(3, tmp_path)
+
+    for _ in range(times):
+        ended(follower, shelf, crashed)
+
+    assert [(one.version, one.reason) for one in follower.look().refused] == [(3, ENDED)]
+    follower.forget_refusals()
+    ended(follower, shelf, crashed)
+    assert follower.look().champion.version == 3  # type: ignore[union-attr]
+
+
+def test_an_end_that_was_asked_for_is_no_fault_of_the_version_under_examination(
+    follower: Follower, shelf: Shelf, tmp_path: Path
+) -> None:
+    shelf.aliases["champion"], shelf.examining = version(3, tmp_path), lambda: sys.exit(0)
+
+    for _ in range(3):
+        with pytest.raises(SystemExit):
+            follower.look()
+        follower.start()
+
+    shelf.examining = lambda: None
+    state = follower.look()
+    assert state.refused == () and state.champion
+
+
+FOLLOWING = """
+import ctypes, sys, time
+from pathlib import Path
+from taxi.config import load_settings
+from taxi.registry.versions import Version
+from taxi.serving import follower
+one = Version("green", 9, "2024-01", "2024-02", None, {}, {"model_sha256": "9" * 64}, "", "")
+slow = lambda version, folder: time.sleep(60)
+follower.registry_source = lambda *_: follower.VersionSource(lambda arm: one, lambda version, folder: None, slow)
+follower.follow(load_settings(), "green", ctypes.c_long(0))
+"""
+
+
+@pytest.mark.slow
+def test_sigterm_while_a_version_is_examined_ends_the_process_and_leaves_no_suspicion(tmp_path: Path) -> None:
+    place = Place(tmp_path / "serving" / "green")
+    process = subprocess.Popen([sys.executable, "-c", FOLLOWING], env={**os.environ, "TAXI_DATA": str(tmp_path)})
+    wait_for(place.examining.is_file, "that it examines", 60)
+
+    process.terminate()
+
+    assert process.wait(10) == 0
+    assert not place.examining.exists() and place.read_state().refused == ()
+
+
+@pytest.mark.parametrize("spoil", ["changed", "removed", "a file"])
+def test_a_local_copy_that_was_damaged_is_fetched_again(
+    follower: Follower, shelf: Shelf, tmp_path: Path, spoil: str
+) -> None:
+    shelf.aliases["champion"] = version(3, tmp_path)
+    entry = follower.look().champion
+    assert entry
+    folder = follower.place.versions / entry.folder
+    if spoil == "changed":
+        (folder / "recipe.json").write_text("changed", encoding="utf-8")
+    else:
+        shutil.rmtree(folder)
+        folder.touch() if spoil == "a file" else None
+
+    state = follower.look()
+
+    assert shelf.fetched == [3, 3] and state.champion and follower.place.find(state.champion) == folder
+    follower.look()
+    assert shelf.fetched == [3, 3]
+
+
+def test_a_damaged_copy_without_a_registry_is_no_refusal_and_is_fetched_when_it_answers(
+    follower: Follower, shelf: Shelf, tmp_path: Path
+) -> None:
+    shelf.aliases["champion"] = version(3, tmp_path)
+    shutil.rmtree(follower.place.versions / follower.look().champion.folder)  # type: ignore[union-attr]
+
+    shelf.files_down = True
+    assert follower.look().refused == ()
+    shelf.files_down = False
+
+    assert follower.place.find(follower.look().champion)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["state.json", "examining.json"])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"champion": 3}', "\x00" * 40])
+def test_a_damaged_note_of_its_own_is_made_anew(
+    follower: Follower, shelf: Shelf, tmp_path: Path, name: str, content: str
+) -> None:
+    shelf.aliases["champion"] = version(3, tmp_path)
+    follower.look()
+    (follower.place.folder / name).write_text(content, encoding="utf-8")
+
+    follower.start()
+
+    assert follower.look().champion.version == 3  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.EIO])
+def test_what_fails_on_this_machine_is_tried_again_and_is_no_fault_of_the_version(
+    follower: Follower, shelf: Shelf, tmp_path: Path, number: int
+) -> None:
+    shelf.aliases["champion"], shelf.faults[4] = version(4, tmp_path), OSError(number, os.strerror(number))
+
+    state = follower.look()
+    assert state.refused == () and state.registry == STUCK and state.degraded
+    shelf.faults.clear()
+
+    assert follower.look().champion.version == 4  # type: ignore[union-attr]
+
+
+def test_an_emptied_registry_is_told_once_changes_nothing_and_is_no_registry_that_answers(
+    follower: Follower, shelf: Shelf, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shelf.aliases |= {"champion": version(3, tmp_path), "challenger": version(4, tmp_path)}
+    before = follower.look()
+    shelf.aliases |= {"champion": None, "challenger": None}
+
+    state = [follower.look(), follower.look()][-1]
+
+    assert (state.champion, state.challenger) == (before.champion, before.challenger)
+    assert state.degraded and state.registry == "names no champion"
+    assert caplog.text.count("names no champion") == 1
 
 
 def test_a_copy_that_was_changed_on_disk_is_not_loaded(follower: Follower, shelf: Shelf, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from taxi.data.zones import read_zone_shapes, read_zones
-from taxi.serving.page import TEMPLATES, by_borough, draw, page_of, render, ring_path
+from taxi.serving.page import TEMPLATES, by_borough, draw, page_of, render, ring_path, unready_page
 from tests.support.serving_worlds import write_zones
 
 
@@ -67,10 +67,16 @@ def test_without_the_publishers_files_the_models_own_table_is_drawn(published: P
     nowhere = tmp_path / "nowhere"
     read_zones(published).to_parquet(tmp_path / "zones.parquet")
 
-    assert page_of("green", nowhere, None, False) is None
     drawn = page_of("green", nowhere, tmp_path, False)
 
-    assert drawn and drawn.html.count("<circle") > 200
+    assert drawn.html.count("<circle") > 200
+
+
+def test_while_no_version_can_answer_a_person_reads_why_and_what_to_do() -> None:
+    page = unready_page("green", "the registry names no champion: `taxi run --service green` trains <one>")
+
+    assert "taxi run --service green" in page.html and "&lt;one&gt;" in page.html
+    assert 'http-equiv="refresh"' in page.html and "unsafe" not in page.headers["content-security-policy"]
 
 
 def test_the_script_is_strict_and_writes_no_answer_of_the_service_as_markup() -> None:

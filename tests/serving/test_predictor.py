@@ -2,7 +2,7 @@
 
 import threading
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from taxi.predictions.arms import assign
 from taxi.serving.loader import Loaded, Slots
+from taxi.serving.local_store import Entry
 from taxi.serving.predictor import MOST_WAITING, NoModel, Predictor, RandomIds, Row, Shadow
 from taxi.serving.schemas import NEW_YORK, Outcome, Trip
 
@@ -85,6 +86,60 @@ def test_the_champion_answers_and_the_row_says_what_was_asked_and_answered() -> 
     assert said.prediction_id == row["prediction_id"] and len(row["prediction_id"]) == 32
     assert (row["pickup"], row["vendor"], row["passenger_count"]) == (datetime(2024, 2, 6, 8, 15), 2, None)
     assert not row["fallback"] and not row["shadow"] and row["latency_ms"] > 0 and shadowed == []
+
+
+ENTRY = Entry(3, "3-x", "x", "2023-03", "2024-01", "2024-02-01T00:00:00+00:00")
+
+
+@dataclass
+class Known:
+    """A model that has a second one for planned distances, or not."""
+
+    planned: Any = None
+
+
+@pytest.mark.parametrize(
+    ("changes", "p90", "planned", "caveats"),
+    [
+        ({}, 50.0, True, []),
+        ({}, 59.4, True, []),
+        ({}, 59.5, True, ["p90-at-cut-off"]),
+        ({"pickup_datetime": "2025-01-31T23:59:59"}, 50.0, True, []),
+        ({"pickup_datetime": "2025-02-02T00:00:00"}, 50.0, True, ["pickup-far-from-training"]),
+        ({"pickup_datetime": "2015-02-02T00:00:00"}, 50.0, True, ["pickup-far-from-training"]),
+        ({"planned_distance_miles": 60.0}, 50.0, True, []),
+        ({"planned_distance_miles": 120.0}, 50.0, True, ["distance-beyond-training"]),
+        ({"planned_distance_miles": 2.0}, 50.0, False, ["distance-not-used"]),
+    ],
+)
+def test_an_answer_says_until_when_its_version_has_learnt_and_where_it_is_no_knowledge(
+    changes: dict[str, Any], p90: float, planned: bool, caveats: list[str]
+) -> None:
+    champion = Constant(3)
+    object.__setattr__(champion, "entry", ENTRY)
+    object.__setattr__(champion, "model", Known(True if planned else None))
+    object.__setattr__(champion, "many", lambda *_: [(10.0, 9.0, 1.0, p90)])
+    predictor, _, _ = make(champion)
+
+    said = predictor.one(TRIP.model_copy(update=changes))
+
+    assert (said.trained_to, said.caveats) == ("2024-01", caveats)
+
+
+def test_a_pickup_with_an_offset_or_now_is_kept_as_an_exact_moment_too() -> None:
+    predictor, kept, _ = make(Constant(3))
+    for text in ("2023-11-05T01:50:00-04:00", "2023-11-05T01:50:00-05:00", "2023-11-05T01:50:00", None):
+        predictor.one(Trip(PULocationID=1, DOLocationID=2, pickup_datetime=text))
+    predictor.keep_outcomes([Outcome(trip_id="t", dropoff_datetime="2023-11-05T01:10:00-05:00")])
+
+    assert {row["pickup"] for row in kept.rows[:3]} == {datetime(2023, 11, 5, 1, 50)}
+    assert [row["pickup_utc"] for row in kept.rows[:3]] == [
+        datetime(2023, 11, 5, 5, 50),
+        datetime(2023, 11, 5, 6, 50),
+        None,
+    ]
+    assert abs(kept.rows[3]["pickup_utc"] - datetime.now(UTC).replace(tzinfo=None)).total_seconds() < 5
+    assert (kept.outcomes[0]["service"], kept.outcomes[0]["dropoff_utc"]) == ("green", datetime(2023, 11, 5, 6, 10))
 
 
 def test_a_share_of_the_trips_is_the_challengers_and_stays_so() -> None:

@@ -46,6 +46,38 @@ def test_a_first_champion_that_cannot_be_loaded_is_not_waited_for_for_ever(watch
     asyncio.run(asyncio.wait_for(watch.first(0.1), 30))
 
 
+def test_a_first_champion_that_cannot_be_loaded_is_told_at_once_and_loaded_as_soon_as_it_can_be(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_renew_rules", lambda: None)
+    monkeypatch.setattr("taxi.serving.reloader.RETRY_SECONDS", 0.0)
+    watch._pause = 0.0
+    watch._place.write_state(State(champion=ENTRY))
+    nothing: Any = None
+
+    async def heal() -> bool:
+        await watch.look()
+        await asyncio.wait_for(watch.first(60), 1)
+        failed = "champion" in watch.failed
+        monkeypatch.setattr(watch, "_load", lambda entry: Loaded(entry.version, nothing, nothing, entry))
+        await watch.look()
+        return failed
+
+    assert asyncio.run(heal())
+    assert watch._predictor.slots.champion and watch.failed == set()
+
+
+def test_a_damaged_state_ends_no_worker(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_renew_rules", lambda: None)
+    watch._place.state.write_text("{", encoding="utf-8")
+
+    async def start() -> None:
+        await watch.look()
+        await asyncio.wait_for(watch.first(60), 1)
+
+    asyncio.run(start())
+
+
 def test_when_memory_is_given_back_nothing_holds_the_version_that_served_before(
     watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:

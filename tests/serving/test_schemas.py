@@ -48,6 +48,24 @@ def test_a_hostile_outcome_is_refused_without_being_repeated(body: bytes) -> Non
     assert MARK not in f"{refusal.value} {refusal.value.fields}"
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"PULocationID": 74, "PULocationID": 75, "DOLocationID": 138}',
+        b'{"PULocationID": 74, "DOLocationID": 138, "DOLocationID": 138}',
+        b'{"PULocationID": 74, "DOLocationID": 138, "\\u0044OLocationID": 1}',
+        b'{"trips": [{"PULocationID": 74, "DOLocationID": 138}], "trips": []}',
+        b'{"trips": [{"PULocationID": 74, "DOLocationID": 138, "trip_id": "a", "trip_id": "b"}]}',
+    ],
+    ids=["of two values", "of one value", "spelt otherwise", "the list", "in a list"],
+)
+def test_a_field_that_is_given_twice_is_refused_wherever_it_stands(body: bytes) -> None:
+    for parse in (parse_trips, parse_outcomes):
+        with pytest.raises(Unacceptable, match="each field of an object once") as refusal:
+            parse(body)
+        assert (refusal.value.status, refusal.value.code) == (400, "repeated-field")
+
+
 def taken_or_refused(body: bytes) -> bool:
     try:
         return isinstance(parse_trips(body), Trip | Trips)

@@ -8,16 +8,25 @@ from pathlib import Path
 import pytest
 
 from taxi.errors import UsageError
+from taxi.serving.local_store import sole_server
 from taxi.serving.server import listen
 from tests.support.load import hammer_while
 from tests.support.serving_worlds import TRIP, make_world
 
 
 def test_an_address_that_is_taken_is_named() -> None:
-    with listen("127.0.0.1", 0) as taken:
-        taken.listen()
+    with listen("127.0.0.1", 0) as taken:  # nobody accepts yet: a second service of the same second is refused as well
         with pytest.raises(UsageError, match=str(taken.getsockname()[1])):
             listen("127.0.0.1", taken.getsockname()[1])
+
+
+def test_a_second_server_of_the_same_service_on_the_same_data_is_refused(tmp_path: Path) -> None:
+    with sole_server(tmp_path / "green"), sole_server(tmp_path / "yellow"):
+        with pytest.raises(UsageError, match="another TAXI_DATA"), sole_server(tmp_path / "green"):
+            pass
+
+    with sole_server(tmp_path / "green"):
+        pass
 
 
 def test_the_socket_that_a_service_manager_passes_is_taken() -> None:

@@ -2,12 +2,19 @@
 
 import gzip
 import json
+import os
 import pickle
+import random
 import shutil
+import signal
+import sqlite3
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from taxi.files import read_json, sha256_tree, write_json
@@ -234,3 +241,90 @@ def test_the_experiment_follows_params_while_it_runs(service: Running, world: Se
     world.set_params("experiment", mode="none")
     wait_for(lambda: challengers() == 0, "none of the trips")
     assert sha256_tree(world.models[1]) == service.client.get("/model").json()["champion"]["sha256"]
+
+
+def test_a_registry_whose_file_is_taken_away_is_no_registry_that_answers(
+    service: Running, world: ServingWorld, tmp_path: Path
+) -> None:
+    world.registry.alias("champion", 1)
+    service.serves(1)
+    database = Path(world.registry.uri.removeprefix("sqlite:///"))
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    database.rename(tmp_path / "away.db")
+    wait_for(lambda: service.client.get("/readyz").json() == {"status": "degraded"}, "that it is degraded")
+    assert service.client.post("/predict", json=TRIP).json()["version"] == 1 and not database.exists()
+    (tmp_path / "away.db").rename(database)
+
+    wait_for(lambda: service.client.get("/readyz").json() == {"status": "ready"}, "that it is ready")
+
+
+def processes(service: Running, which: str) -> list[psutil.Process]:
+    """Return the processes to be ended: the supervisor, all of them, or those that take no connections: follower and writer."""
+    supervisor = psutil.Process(service.process.pid)
+    everything = [supervisor, *supervisor.children(recursive=True)]
+    if which == "followers":
+        warm = next(one for one in everything if "forkserver" in " ".join(one.cmdline()))
+        return [one for one in warm.children() if not one.net_connections()]
+    return everything if which == "everything" else [supervisor]
+
+
+def of_world(world: ServingWorld) -> list[psutil.Process]:
+    """Return the processes of any service of the world that live."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.environ().get("TAXI_DATA") == str(world.place / "data") and process.pid != os.getpid():
+                found.append(process)
+    return found
+
+
+ENDS = [
+    ("followers", "kill"),
+    ("supervisor", "terminate"),
+    ("followers", "terminate"),
+    ("everything", "kill"),
+    ("supervisor", "kill"),
+]
+POINTS = at_scale(1, 40)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(at_scale(600, 3600))
+def test_ends_at_any_point_of_serving_and_examining_refuse_no_good_version(
+    service: Running, world: ServingWorld
+) -> None:
+    draw, seen = random.Random(17), 0
+    for number in range(POINTS):
+        target, (which, end) = 1 + number % 2, ENDS[number % len(ENDS)]
+        world.registry.alias("champion", 3 - target)
+        service.serves(3 - target)
+        examining = world.place / "data" / "serving" / "green" / "examining.json"
+        world.registry.alias("champion", target)
+        service.client.post("/model/refresh")
+        until = time.monotonic() + (30 if number % 3 == 0 else draw.uniform(0, 2))  # at its sight, or at any point
+        while time.monotonic() < until and not (number % 3 == 0 and examining.exists()):
+            time.sleep(0.001)
+        seen += examining.exists()
+
+        for process in processes(service, which):
+            with suppress(psutil.NoSuchProcess):
+                getattr(process, end)()
+        if which != "followers":
+            assert service.process.wait(120) in (0, -signal.SIGKILL)
+            wait_for(lambda: not of_world(world), "that none of its processes is left", 120)
+            service.start()
+            if number % 4 == 3:  # at a point of the start, too
+                time.sleep(draw.uniform(0, 3))
+                for process in processes(service, "everything"):
+                    with suppress(psutil.NoSuchProcess):
+                        process.kill()
+                service.process.wait(120)
+                wait_for(lambda: not of_world(world), "that none of its processes is left", 120)
+                service.start()
+        service.serves(target)
+        assert service.client.get("/model").json()["refused"] == [], (number, which, end)
+        assert service.client.post("/predict", json=TRIP).json()["version"] == target
+    print(f"{POINTS} ends, {seen} of them while a version was examined: no good version was refused")
+    assert seen >= POINTS // 4
