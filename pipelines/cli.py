@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from pipelines.commands import experiments, monitoring, months, operations, registry, serving
+from pipelines.runtime import provide_user
 from pipelines.terminal import start_logging
+from taxi.addresses import redact
 from taxi.errors import MonthRefused, NotPublished, Refused, TaxiError, UsageError
 
 OBJECTS = 10_000  # made between two looks for garbage; thousands of modules are imported, and hold none
@@ -31,6 +33,7 @@ app = typer.Typer(
 @app.callback()
 def _logging(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False) -> None:
     start_logging(verbose)
+    provide_user()
 
 
 for module in (months, registry, serving, experiments, monitoring, operations):
@@ -45,12 +48,12 @@ def main() -> None:
         app()
     except TaxiError as error:
         code = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
-        print(f"taxi: {error}", file=sys.stderr)
+        print(f"taxi: {redact(str(error))}", file=sys.stderr)
         sys.exit(code)
     except OSError as error:
         logging.getLogger("taxi").debug("where it came from", exc_info=True)
         place = f"cannot use {error.filename}: " if error.filename else ""
-        print(f"taxi: {place}{error.strerror or error}; -v shows where", file=sys.stderr)
+        print(f"taxi: {place}{redact(error.strerror or str(error))}; -v shows where", file=sys.stderr)
         sys.exit(1)
 
 

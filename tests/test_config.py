@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from taxi.config import TLC_SITE, load_alarm_channels, load_api_keys, load_settings, sqlite_file
+from taxi.addresses import sqlite_file
+from taxi.config import TLC_SITE, load_alarm_channels, load_api_keys, load_settings
 
 PLACES = ("SOURCE", "DATA", "REPORTS", "PREDICTIONS", "METRICS", "ENGINE", "SCHEDULER", "ATTEMPT")
 

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    wait_exponential_jitter,
+)
 
-from taxi.config import shown
+from taxi.addresses import redact, shown
 from taxi.errors import NotPublished, TaxiError
 from taxi.files import read_json, remove, write_json
 
 _LOG = logging.getLogger(__name__)
+OTHER = "; look at the network, or name another source by --source or TAXI_SOURCE"
 Progress = Callable[[int, int | None], None]
 
 
@@ -24,10 +31,12 @@ Progress = Callable[[int, int | None], None]
 class Patience:
     """How long to wait: seconds for a connection and for the next bytes, attempts, and the back-off's first and longest wait.
 
-    Less than ``slowest`` (bytes a second) over ``read`` seconds counts as a broken line.
+    Less than ``slowest`` (bytes a second) over ``read`` seconds counts as a broken line. A source that has not answered yet is
+    given up after ``tries``, or ``connect`` seconds: a line that broke may come back, one that never was does not.
     """
 
-    connect: float = 10.0
+    connect: float = 5.0
+    tries: int = 3
     read: float = 60.0
     slowest: float = 1000.0
     attempts: int = 6
@@ -43,8 +52,27 @@ class Interrupted(TaxiError):
         self.after = after
 
 
+class NoConnection(Interrupted):
+    """No connection came about; ``no_host`` is whether the name is none that the network knows."""
+
+    def __init__(self, message: str, no_host: bool) -> None:
+        super().__init__(message)
+        self.no_host = no_host
+
+
 class Unreachable(TaxiError):
     """The source did not answer, however often it was asked."""
+
+
+def _failure(named: str, error: httpx.TransportError, answered: bool) -> Interrupted:
+    """Return what a failure on the line is; once the source has ``answered``, one without a connection may pass too."""
+    said = f"{named}: {redact(str(error)) or type(error).__name__}"
+    if answered or not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return Interrupted(said)
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, socket.gaierror):
+        cause = cause.__cause__ or cause.__context__
+    return NoConnection(said, no_host=cause is not None)
 
 
 def _retrying(patience: Patience) -> Retrying:
@@ -55,13 +83,21 @@ def _retrying(patience: Patience) -> Retrying:
         asked = failure.after if isinstance(failure, Interrupted) else 0.0
         return min(max(back_off(state), asked), patience.longest_wait)
 
+    def give_up(state: RetryCallState) -> bool:
+        failure = state.outcome.exception() if state.outcome else None
+        if not isinstance(failure, NoConnection):
+            return state.attempt_number >= patience.attempts
+        waited = state.attempt_number >= patience.tries or (state.seconds_since_start or 0) >= patience.connect
+        return failure.no_host or waited
+
     def say(state: RetryCallState) -> None:
         failure = state.outcome.exception() if state.outcome else None
-        _LOG.warning("attempt %d of %d failed: %s", state.attempt_number, patience.attempts, failure)
+        if not isinstance(failure, NoConnection):
+            _LOG.warning("attempt %d of %d failed: %s", state.attempt_number, patience.attempts, failure)
 
     return Retrying(
         retry=retry_if_exception_type(Interrupted),
-        stop=stop_after_attempt(patience.attempts),
+        stop=give_up,
         wait=wait,
         before_sleep=say,
         reraise=True,
@@ -93,7 +129,7 @@ def ask_over_http(url: str, patience: Patience) -> dict[str, Any]:
             ) as client:
                 response = client.head(url)
         except httpx.TransportError as error:
-            raise Interrupted(f"{named}: {type(error).__name__}: {error}") from error
+            raise _failure(named, error, answered=False) from error
         _check_status(response, named)
         length = response.headers.get("Content-Length")
         return {
@@ -105,7 +141,7 @@ def ask_over_http(url: str, patience: Patience) -> dict[str, Any]:
     try:
         return _retrying(patience)(ask)
     except Interrupted as error:
-        raise Unreachable(f"the source did not answer: {error}") from error
+        raise Unreachable(f"the source did not answer: {error}{OTHER}") from error
 
 
 def _resumable(part: Path, note: Path, named: str) -> tuple[int, str | None]:
@@ -154,7 +190,10 @@ def download(url: str, part: Path, patience: Patience, progress: Progress = lamb
     """
     note, named = part.with_name(f"{part.name}.json"), shown(url)
 
+    answered = False
+
     def attempt() -> dict[str, Any]:
+        nonlocal answered
         begun, etag = _resumable(part, note, named)
         asked = {"Range": f"bytes={begun}-", "If-Range": etag} if begun and etag else {}
         timeout = httpx.Timeout(patience.read, connect=patience.connect)
@@ -163,6 +202,7 @@ def download(url: str, part: Path, patience: Patience, progress: Progress = lamb
                 httpx.Client(timeout=timeout, follow_redirects=True) as client,
                 client.stream("GET", url, headers={"Accept-Encoding": "identity", **asked}) as response,
             ):
+                answered = True
                 if response.status_code == 416:
                     remove(part)
                     raise Interrupted(f"{named} has fewer bytes than came before")
@@ -180,7 +220,7 @@ def download(url: str, part: Path, patience: Patience, progress: Progress = lamb
                     "last_modified": response.headers.get("Last-Modified"),
                 }
         except httpx.TransportError as error:
-            raise Interrupted(f"{named}: {type(error).__name__}: {error}") from error
+            raise _failure(named, error, answered) from error
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 remove(part)
@@ -191,6 +231,8 @@ def download(url: str, part: Path, patience: Patience, progress: Progress = lamb
 
     try:
         found = _retrying(patience)(attempt)
+    except NoConnection as error:
+        raise Unreachable(f"the source did not answer: {error}{OTHER}") from error
     except Interrupted as error:
         raise Unreachable(f"the source did not answer well: {error}. What came is kept; run again to go on") from error
     remove(note)

@@ -6,16 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote, urlparse
+from urllib.parse import unquote, urlparse, urlsplit
 
 import fsspec
+from botocore.exceptions import BotoCoreError
 
-from taxi.config import shown as shown_address
-from taxi.data.download import Patience, Unreachable, ask_over_http, download
+from taxi.addresses import redact
+from taxi.addresses import shown as shown_address
+from taxi.data.download import OTHER, Patience, Unreachable, ask_over_http, download
 from taxi.errors import NotPublished, TaxiError, UsageError
 from taxi.files import remove
 
 Shown = Callable[[int, int | None], None]
+S3_OPTIONS = {
+    "skip_instance_cache": True,
+    "config_kwargs": {"connect_timeout": 3, "retries": {"total_max_attempts": 2}},  # botocore: 60 s, five times
+}
 
 
 class Source(Protocol):
@@ -43,7 +49,8 @@ class SiteSource:
         return shown_address(self._url(name))
 
     def _url(self, name: str) -> str:
-        return f"{self.base.rstrip('/')}/{name}"
+        parts = urlsplit(self.base)  # a query, which may be a signature, stays at the end
+        return parts._replace(path=f"{parts.path.rstrip('/')}/{name}").geturl()
 
     def ask(self, name: str) -> dict[str, Any]:
         """Ask by HEAD."""
@@ -66,7 +73,7 @@ class StoreSource:
         return f"{self.base.rstrip('/')}/{name}"
 
     def _system(self) -> Any:
-        return fsspec.filesystem(self.protocol, **({"skip_instance_cache": True} if self.protocol == "s3" else {}))
+        return fsspec.filesystem(self.protocol, **(S3_OPTIONS if self.protocol == "s3" else {}))
 
     def ask(self, name: str) -> dict[str, Any]:
         """Ask the file system; a local file's ETag is its size and time of change."""
@@ -74,9 +81,10 @@ class StoreSource:
         try:
             info = self._system().info(address)
         except (FileNotFoundError, PermissionError) as error:
-            raise NotPublished(f"{address} is not there") from error
-        except OSError as error:
-            raise Unreachable(f"{address}: {error}") from error
+            refused = isinstance(error, PermissionError) and self.protocol == "s3"
+            raise NotPublished(f"{address} is not there{', or may not be read with these keys' * refused}") from error
+        except (OSError, BotoCoreError) as error:
+            raise Unreachable(f"the source did not answer: {address}: {redact(str(error))}{OTHER}") from error
         changed = info.get("LastModified") or info.get("mtime")
         return {
             "etag": info.get("ETag") or f"{info['size']}-{changed}",
@@ -90,13 +98,13 @@ class StoreSource:
         try:
             with self._system().open(self.address(name), "rb") as stream, open(part, "wb") as target:
                 shutil.copyfileobj(stream, target, 1 << 20)
-        except OSError as error:
+        except (OSError, BotoCoreError) as error:
             remove(part)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT):
                 raise TaxiError(
                     f"no space left for {part}; free some and run again: nothing was half-written"
                 ) from error
-            raise Unreachable(f"reading {self.address(name)} failed: {error}") from error
+            raise Unreachable(f"reading {self.address(name)} failed: {redact(str(error))}") from error
         if part.stat().st_size != found["size"]:
             raise Unreachable(f"expected {found['size']:,} bytes of {self.address(name)}; got {part.stat().st_size:,}")
         return found

@@ -19,7 +19,7 @@ from taxi.errors import TaxiError, UsageError
 from taxi.files import read_json, remove, remove_staging, write_json
 from taxi.params import load_params
 from taxi.registry.golden import check_golden, read_golden
-from taxi.registry.mlflow_client import RegistryUnreachable
+from taxi.registry.mlflow_client import RegistryError
 from taxi.registry.versions import Version, aliased_version, download_model
 from taxi.serving.loader import ARMS, give_back, load_slot
 from taxi.serving.local_store import (
@@ -197,7 +197,7 @@ Answer = TypeVar("Answer")
 def _asking(ask: Callable[[], Answer]) -> Answer:
     try:
         return ask()
-    except RegistryUnreachable as error:
+    except RegistryError as error:
         raise Unreachable(str(error)) from error
 
 
