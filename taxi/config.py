@@ -76,8 +76,11 @@ def resolve_path(path: Path, start: Path) -> Path:
 
 def resolve_address(address: str, root: Path) -> str:
     """Return a database's address with its SQLite file, if it names one, resolved as ``resolve_path`` does."""
-    named = split_sqlite(address)
-    return f"{named[0]}{resolve_path(named[1], root)}{named[2]}" if named else address
+    if not (named := split_sqlite(address)):
+        return address
+    if "?" in str(file := resolve_path(named[1], root)):
+        raise UsageError(f"expected a folder without '?' for a SQLite file, whose address ends there; got {file.parent}")
+    return f"{named[0]}{file}{named[2]}"
 
 
 def resolve_source(address: str, start: Path) -> str:

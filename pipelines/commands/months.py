@@ -1,6 +1,7 @@
 """Commands on months: ``taxi run``, ``backfill``, ``ingest``, ``clean``, ``notebook``, ``sample``, ``retrain``, ``status``."""
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+_LOG = logging.getLogger(__name__)
 STATUS_CODES = {"done": 0, "not-published": 3, "refused": 4}
 
 
@@ -49,12 +51,18 @@ def _finished(settings: Settings, service: str, months: list[str], version: bool
 
 
 def _ask_source(settings: Settings, service: str, months: list[str]) -> None:
-    """Raise Unreachable at once, and not after Prefect has started, where a month is not on hand and the source does not answer."""
+    """Raise Offline at once, and not after Prefect has started, where a month is not on hand and nobody is at the source."""
     missing = [month for month in months if not settings.month(service, month).raw.is_file()]
     if missing:
+        from taxi.data.download import Offline, Patience, Unreachable
         from taxi.data.source import is_published, open_source
 
-        is_published(open_source(settings.source), service, missing[0])
+        try:
+            is_published(open_source(settings.source, Patience(read=3.0, attempts=1)), service, missing[0])
+        except Offline:
+            raise
+        except Unreachable as error:  # slow or busy: the flow has more patience
+            _LOG.debug("%s", error)
 
 
 @app.command()

@@ -64,6 +64,10 @@ class Unreachable(TaxiError):
     """The source did not answer, however often it was asked."""
 
 
+class Offline(Unreachable):
+    """No connection with the source came about at all."""
+
+
 def _failure(named: str, error: httpx.TransportError, answered: bool) -> Interrupted:
     """Return what a failure on the line is; once the source has ``answered``, one without a connection may pass too."""
     said = f"{named}: {redact(str(error)) or type(error).__name__}"
@@ -141,7 +145,8 @@ def ask_over_http(url: str, patience: Patience) -> dict[str, Any]:
     try:
         return _retrying(patience)(ask)
     except Interrupted as error:
-        raise Unreachable(f"the source did not answer: {error}{OTHER}") from error
+        kind = Offline if isinstance(error, NoConnection) else Unreachable
+        raise kind(f"the source did not answer: {error}{OTHER}") from error
 
 
 def _resumable(part: Path, note: Path, named: str) -> tuple[int, str | None]:
@@ -232,7 +237,7 @@ def download(url: str, part: Path, patience: Patience, progress: Progress = lamb
     try:
         found = _retrying(patience)(attempt)
     except NoConnection as error:
-        raise Unreachable(f"the source did not answer: {error}{OTHER}") from error
+        raise Offline(f"the source did not answer: {error}{OTHER}") from error
     except Interrupted as error:
         raise Unreachable(f"the source did not answer well: {error}. What came is kept; run again to go on") from error
     remove(note)

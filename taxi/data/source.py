@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError
 
 from taxi.addresses import redact
 from taxi.addresses import shown as shown_address
-from taxi.data.download import OTHER, Patience, Unreachable, ask_over_http, download
+from taxi.data.download import OTHER, Offline, Patience, Unreachable, ask_over_http, download
 from taxi.errors import NotPublished, TaxiError, UsageError
 from taxi.files import remove
 
@@ -84,7 +84,7 @@ class StoreSource:
             refused = isinstance(error, PermissionError) and self.protocol == "s3"
             raise NotPublished(f"{address} is not there{', or may not be read with these keys' * refused}") from error
         except (OSError, BotoCoreError) as error:
-            raise Unreachable(f"the source did not answer: {address}: {redact(str(error))}{OTHER}") from error
+            raise Offline(f"the source did not answer: {address}: {redact(str(error))}{OTHER}") from error
         changed = info.get("LastModified") or info.get("mtime")
         return {
             "etag": info.get("ETag") or f"{info['size']}-{changed}",
