@@ -3,8 +3,12 @@
 import re
 import socket
 import sqlite3
+import ssl
+import urllib.request
 from contextlib import closing
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, urlsplit
 
 from taxi.errors import TaxiError
@@ -17,8 +21,9 @@ _SCHEME = re.compile(r"[A-Za-z][\w+.-]*://")
 _HOST = re.compile(r"(\[[^\]]*\]|[^:@]*)(:\d*)?")
 _BY_RFC = ("http", "https", "s3", "file", "tcp")  # a database's password may hold "/", "?" and "#" as they are
 _IN_TEXT = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>]+")
+_BARE = re.compile(r"\b[\w.-]+:[^\s@/'\"]+@(?=[\w.-]+[:/])")  # user:password@host/, without a scheme
 _NAMED = re.compile(
-    r"(?i)\b([\w-]*(?:password|passwd|passphrase|secret|token|signature|api_?key))(=|%3D)(?!\s)[^\s&'\",;]+"
+    r"(?i)\b([\w-]*(?:password|passwd|passphrase|secret|token|signature|api[_-]?key))(=|%3D)(?!\s)[^\s&'\",;]+"
 )
 
 
@@ -53,7 +58,7 @@ def shown(address: str) -> str:
 
 def redact(text: str) -> str:
     """Return a message of a library's without the secrets that the addresses in it hold, nor values named as passwords or tokens."""
-    return _NAMED.sub(r"\1\2…", _IN_TEXT.sub(lambda found: shown(found[0]), text))
+    return _NAMED.sub(r"\1\2…", _BARE.sub("…@", _IN_TEXT.sub(lambda found: shown(found[0]), text)))
 
 
 # --- Whether an address answers, asked once and with a short limit: before work that would wait for it for minutes.
@@ -77,15 +82,18 @@ def _file_fault(path: Path) -> str:
 
 
 def _http_fault(address: str, any_answer: bool) -> str:
-    import httpx  # `taxi --help` need not wait for it
-
+    """Return why a server is no use; its health is asked without user and password, and a refusal shows that it is there."""
+    request = urllib.request.Request(address, headers={"User-Agent": "taxi"})
     try:
-        answer = httpx.get(address, timeout=SECONDS, verify=not any_answer, headers={"User-Agent": "taxi"})
-    except httpx.HTTPError as error:
-        return f"did not answer: {error or type(error).__name__}"
-    except httpx.InvalidURL as error:
-        return f"is no address: {error}"
-    return "" if any_answer or answer.status_code < 400 else f"answered {answer.status_code}"
+        with closing(urllib.request.urlopen(request, timeout=SECONDS)):
+            return ""
+    except HTTPError as error:
+        error.close()
+        return "" if any_answer or error.code in (401, 403) else f"answered {error.code}"
+    except URLError as error:
+        return "" if any_answer and isinstance(error.reason, ssl.SSLError) else f"did not answer: {error.reason}"
+    except HTTPException as error:
+        return f"did not answer over HTTP: {type(error).__name__}"
 
 
 def why_unreachable(address: str, health: str = "", any_answer: bool = False) -> str | None:
@@ -98,8 +106,9 @@ def why_unreachable(address: str, health: str = "", any_answer: bool = False) ->
             return _file_fault(file) or None
         parts = urlsplit(address)
         if parts.scheme in ("http", "https"):
-            fault = _http_fault(address.rstrip("/") + health, any_answer)
-            return redact(f"{shown(address)}{health} {fault}") if fault else None
+            asked = shown(address).rstrip("/") + health
+            fault = _http_fault(asked, any_answer)
+            return f"{asked} {fault}" if fault else None
         fault = _port_fault(parts)
     except (OSError, sqlite3.Error, ValueError) as error:
         fault = f"did not answer: {error}"

@@ -79,7 +79,9 @@ def resolve_address(address: str, root: Path) -> str:
     if not (named := split_sqlite(address)):
         return address
     if "?" in str(file := resolve_path(named[1], root)):
-        raise UsageError(f"expected a folder without '?' for a SQLite file, whose address ends there; got {file.parent}")
+        raise UsageError(
+            f"expected a folder without '?' for a SQLite file, whose address ends there; got {file.parent}"
+        )
     return f"{named[0]}{file}{named[2]}"
 
 

@@ -13,7 +13,9 @@ from sqlalchemy.exc import (
     DataError,
     DBAPIError,
     IntegrityError,
+    InternalError,
     NoSuchModuleError,
+    NotSupportedError,
     ProgrammingError,
     SQLAlchemyError,
     StatementError,
@@ -45,7 +47,10 @@ class BadRows(TaxiError):
 
 def is_answer(error: BaseException) -> bool:
     """Return whether a database answered, with an error about what it was asked: no such table or column, no permission."""
-    return isinstance(error, ProgrammingError) or _sqlite_code(error) == sqlite3.SQLITE_ERROR
+    return (
+        isinstance(error, DataError | IntegrityError | InternalError | NotSupportedError | ProgrammingError)
+        or _sqlite_code(error) == sqlite3.SQLITE_ERROR
+    )
 
 
 def _sqlite_code(error: BaseException) -> int:

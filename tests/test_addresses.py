@@ -89,7 +89,9 @@ def test_log_lines_tracebacks_and_the_commands_last_line_show_no_secret(
         cli.main()
 
     written = capsys.readouterr().err
-    assert "cannot reach" in written and "Traceback" in written and "taxi: no answer from postgresql://db/taxi" in written
+    assert (
+        "cannot reach" in written and "Traceback" in written and "taxi: no answer from postgresql://db/taxi" in written
+    )
     assert CANARY not in written
 
 
@@ -103,10 +105,12 @@ def _failing(error: Exception) -> object:
 def test_a_server_that_is_away_is_told_in_seconds_with_what_to_do() -> None:
     begun, port = time.monotonic(), free_port()
 
-    with pytest.raises(TaxiError, match=rf"the model registry is not there: http://127.0.0.1:{port}/health did not .*set X"):
+    with pytest.raises(
+        TaxiError, match=rf"the model registry is not there: http://127.0.0.1:{port}/health did not .*set X"
+    ):
         check_server("model registry", f"http://user:{CANARY}@127.0.0.1:{port}", "X")
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:  # accepts, and never answers
-        address = "http://127.0.0.1:{}".format(silent.getsockname()[1])
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         assert "did not answer" in str(why_unreachable(address))
 
     check_server("model registry", "sqlite:////srv/none.db", "X")
@@ -123,7 +127,9 @@ def test_a_failure_that_the_command_explains_is_not_told_by_prefect_too(capsys: 
             try:
                 raise error
             except type(error):
-                root.handlers[0].handle(said.makeRecord(said.name, 40, "", 0, "Encountered %r", (error,), sys.exc_info()))
+                root.handlers[0].handle(
+                    said.makeRecord(said.name, 40, "", 0, "Encountered %r", (error,), sys.exc_info())
+                )
         root.handlers[0].handle(said.makeRecord(said.name, 40, "", 0, "Finished in state Failed('…')", (), None))
     finally:
         root.handlers[:] = before

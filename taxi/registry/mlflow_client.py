@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from sqlite3 import Error as SQLiteError
+from typing import Any
 from urllib.parse import urlsplit
 
 import mlflow
@@ -49,9 +50,14 @@ def prepare_database(database: Path, edition: str, migrate: Callable[[Path], Non
     A file that was moved or copied with its ``mlartifacts`` is told where they are now.
     """
     stamp, now = beside(database, "ready"), {"edition": edition, "folder": str(database.parent)}
+
+    def stamped() -> Any:
+        return read_json(stamp) if stamp.is_file() and database.is_file() else {}
+
+    if stamped() == now:  # without a lock: the folder may be one that can only be read
+        return
     with locked(beside(database, "lock")):
-        before = read_json(stamp) if stamp.is_file() and database.is_file() else {}
-        if before == now:
+        if (before := stamped()) == now:
             return
         for leftover in database.parent.glob(f".{database.stem}{STAGING_MARK}*"):
             remove(leftover)

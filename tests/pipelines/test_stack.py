@@ -12,13 +12,12 @@ from typing import Any
 
 import fsspec
 import httpx
-import psycopg2
 import pytest
 from moto.server import ThreadedMotoServer
 
 from taxi.data.synthetic import write_sample
 from tests.support.automation import SMALL, make_checkout
-from tests.support.postgres import Postgres, free_port
+from tests.support.postgres import Postgres, free_port, make_databases
 from tests.support.serving_worlds import TRIP, wait_for
 from tests.support.worlds import ROOT, World
 
@@ -60,16 +59,6 @@ def running_mlflow(database: str, folder: Path, keys: dict[str, str]) -> Iterato
     finally:
         process.terminate()
         process.wait()
-
-
-def make_databases(postgres: Postgres, *names: str) -> list[str]:
-    """Make empty databases on the server; return their addresses."""
-    connection = psycopg2.connect(host="127.0.0.1", port=postgres.port, user="postgres", dbname="postgres")
-    connection.autocommit = True
-    for name in names:
-        connection.cursor().execute(f"CREATE DATABASE {name}")
-    connection.close()
-    return [f"{postgres.address.rpartition('/')[0]}/{name}" for name in names]
 
 
 def make_versioned_checkout(folder: Path, remote: str, s3: str) -> Path:
