@@ -26,7 +26,7 @@ app = typer.Typer(
     "  taxi sample --out build/source --service green --from 2024-01 --to 2024-03\n\n"
     "  taxi backfill --service green --from 2024-01 --to 2024-03 --source build/source\n\n"
     "Exit codes: 0 done, 2 wrong usage, 3 not published, 4 refused, 1 anything else.\n\n"
-    "Places: TAXI_SOURCE, TAXI_DATA, TAXI_REPORTS, MLFLOW_TRACKING_URI, TAXI_ENGINE, TAXI_SCHEDULER.",
+    "Places: TAXI_SOURCE, TAXI_DATA, TAXI_REPORTS, MLFLOW_TRACKING_URI, TAXI_ARTIFACTS, TAXI_ENGINE, TAXI_SCHEDULER.",
 )
 
 

@@ -84,6 +84,8 @@ def hand_on(settings: Settings) -> None:
         TAXI_ATTEMPT=settings.attempt or "",
         MLFLOW_TRACKING_URI=settings.tracking_uri,
     )
+    stores = {"TAXI_PREDICTIONS": settings.predictions, "TAXI_METRICS": settings.metrics}
+    os.environ.update({name: address for name, address in stores.items() if os.environ.get(name)})
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from taxi.addresses import SQLITE, shown, split_sqlite
 from taxi.errors import TaxiError, UsageError
@@ -86,7 +86,11 @@ def resolve_address(address: str, root: Path) -> str:
 
 
 def resolve_source(address: str, start: Path) -> str:
-    """Return a source with its folder, if it is one and not an address, resolved from ``start``."""
+    """Return a source with its folder, if it is one, ``file:`` before it or not, resolved from ``start``."""
+    if address.startswith("file:"):
+        folder = address.removeprefix("file:").removeprefix("//").removeprefix("localhost/") or "."
+        absolute = address.startswith("file://localhost/")
+        return str(resolve_path(Path("/" * absolute + unquote(folder)), start))
     return address if urlsplit(address).scheme else str(resolve_path(Path(address), start))
 
 

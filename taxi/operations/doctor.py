@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from packaging.requirements import Requirement
 
-from taxi.addresses import shown, sqlite_file, why_unreachable
+from taxi.addresses import redact, shown, sqlite_file, why_unreachable
 from taxi.config import TLC_SITE, Settings
 from taxi.errors import NotPublished, TaxiError, UsageError
 
@@ -48,7 +48,9 @@ def _find(check: Probe, settings: Settings) -> Diagnosis:
     try:
         return check.find(settings)
     except (TaxiError, OSError) as error:
-        return Diagnosis(check.name, "broken", f"could not be checked: {error}", "mend what the message names")
+        return Diagnosis(
+            check.name, "broken", f"could not be checked: {redact(str(error))}", "mend what the message names"
+        )
 
 
 def _mend(check: Probe, settings: Settings, before: Diagnosis) -> Diagnosis:
@@ -57,7 +59,7 @@ def _mend(check: Probe, settings: Settings, before: Diagnosis) -> Diagnosis:
     try:
         check.repair(settings)
     except (TaxiError, OSError) as error:
-        return replace(before, says=f"{before.says}; the repair failed: {error}")
+        return replace(before, says=f"{before.says}; the repair failed: {redact(str(error))}")
     after = _find(check, settings)
     if after.level == "ok":
         return Diagnosis(check.name, "ok", f"repaired: {before.says}", repaired=True)
