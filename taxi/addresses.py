@@ -3,12 +3,8 @@
 import re
 import socket
 import sqlite3
-import ssl
-import urllib.request
 from contextlib import closing
-from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, urlsplit
 
 from taxi.errors import TaxiError
@@ -83,6 +79,11 @@ def _file_fault(path: Path) -> str:
 
 def _http_fault(address: str, any_answer: bool) -> str:
     """Return why a server is no use; its health is asked without user and password, and a refusal shows that it is there."""
+    import ssl  # `taxi --help` need not wait for what speaks HTTP
+    import urllib.request
+    from http.client import HTTPException
+    from urllib.error import HTTPError, URLError
+
     request = urllib.request.Request(address, headers={"User-Agent": "taxi"})
     try:
         with closing(urllib.request.urlopen(request, timeout=SECONDS)):
