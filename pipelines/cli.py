@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 from pipelines.commands import experiments, monitoring, months, operations, registry, serving
+from pipelines.runtime import provide_user
 from pipelines.terminal import start_logging
+from taxi.addresses import redact
 from taxi.errors import MonthRefused, NotPublished, Refused, TaxiError, UsageError
 
 OBJECTS = 10_000  # made between two looks for garbage; thousands of modules are imported, and hold none
@@ -25,13 +27,14 @@ app = typer.Typer(
     "  taxi sample --out build/source --service green --from 2024-01 --to 2024-03\n\n"
     "  taxi backfill --service green --from 2024-01 --to 2024-03 --source build/source\n\n"
     "Exit codes: 0 done, 2 wrong usage, 3 not published, 4 refused, 1 anything else.\n\n"
-    "Places: TAXI_SOURCE, TAXI_DATA, TAXI_REPORTS, MLFLOW_TRACKING_URI, TAXI_ENGINE, TAXI_SCHEDULER.",
+    "Places: TAXI_SOURCE, TAXI_DATA, TAXI_REPORTS, MLFLOW_TRACKING_URI, TAXI_ARTIFACTS, TAXI_ENGINE, TAXI_SCHEDULER.",
 )
 
 
 @app.callback()
 def _logging(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False) -> None:
     start_logging(verbose)
+    provide_user()
 
 
 for module in (months, registry, serving, experiments, monitoring, operations):
@@ -52,12 +55,12 @@ def main() -> None:
         app()
     except TaxiError as error:
         code = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
-        print(f"taxi: {error}", file=sys.stderr)
+        print(f"taxi: {redact(str(error))}", file=sys.stderr)
         sys.exit(code)
     except OSError as error:
         logging.getLogger("taxi").debug("where it came from", exc_info=True)
         place = f"cannot use {error.filename}: " if error.filename else ""
-        print(f"taxi: {place}{error.strerror or error}; -v shows where", file=sys.stderr)
+        print(f"taxi: {place}{redact(error.strerror or str(error))}; -v shows where", file=sys.stderr)
         sys.exit(1)
 
 

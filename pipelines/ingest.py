@@ -8,7 +8,7 @@ from prefect import flow, task
 from pipelines.flow_runs import patient, sign
 from taxi.config import Settings, load_settings
 from taxi.data.acceptance import Acceptance, clean_month, read_acceptance, ready_split, refuse_unreadable, split_ahead
-from taxi.data.fetch import fetch_month, fetch_zones
+from taxi.data.fetch import ZONE_FILES, fetch_month, fetch_zones
 from taxi.data.source import open_source
 from taxi.errors import BadFile, MonthRefused
 from taxi.files import as_json
@@ -20,19 +20,20 @@ from taxi.runs.dvc_snapshot import keep_edition, why_not
 @task(name="fetch", task_run_name="fetch-{service}-{month}", timeout_seconds=3600)
 def fetch(settings: Settings, service: str, month: str) -> str:
     """Bring the published month and the zone files; return what came of it: new, same, republished, unchecked."""
-    source = open_source(settings.source)
-    fetch_zones(source, settings.zones)
-    paths = settings.month(service, month)
+    source, paths = open_source(settings.source), settings.month(service, month)
 
     def keep(raw: Path) -> None:
         if why_not(settings.root, settings.data, settings.reports) is None:
             keep_edition(settings.root, raw)
 
     try:
-        return fetch_month(source, service, month, paths, before_replace=keep).outcome
+        outcome = fetch_month(source, service, month, paths, before_replace=keep).outcome
     except BadFile as error:
         write_refusal(paths, refuse_unreadable(paths, error))
         raise
+    if outcome != "unchecked" or not all((settings.zones / name).is_file() for name in ZONE_FILES):
+        fetch_zones(source, settings.zones)  # a source that did not answer is not asked again for what is here
+    return outcome
 
 
 @task(name="clean", task_run_name="clean-{service}-{month}", timeout_seconds=3600)

@@ -164,7 +164,7 @@ def _run(settings: Settings, service: str, month: str, version: bool) -> MonthRe
         versions = register(settings, plan, params, monitor.metrics, compare, fingerprint)
     result = month_result(settings, plan, accepted, monitor, compare, versions, decision)
     result = result.model_copy(update={"edition": edition, "fingerprint": fingerprint, "seconds": dict(clock.seconds)})
-    seal_result(settings.tracking_uri, plan, fingerprint, result.as_json())
+    seal_result(settings, plan, fingerprint, result.as_json())
     write_result(settings, result)
     with clock.step("publish"):
         publish(settings, result, version)

@@ -1,5 +1,6 @@
 """Runtime of a process that runs flows: Prefect's home, quiet telemetry, no orphans of the dead, before Prefect is imported."""
 
+import getpass
 import logging
 import os
 import subprocess
@@ -11,10 +12,9 @@ from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
-from taxi.config import TELEMETRY_OFF, Settings, load_settings, shown
+from taxi.addresses import check_server, why_unreachable
+from taxi.config import TELEMETRY_OFF, Settings, expand_home, load_settings
 from taxi.errors import TaxiError
 from taxi.files import locked, remove
 from taxi.processes import PARENT_MARK, end_orphans, mark_of
@@ -24,6 +24,28 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 PREFECT_READY = "taxi-database-ready"  # beside a database of Prefect that is complete
+
+
+def provide_user() -> None:
+    """Give a process without a home folder, or whose user the system does not know, both: Prefect, MLflow and Jupyter ask for them.
+
+    The home is then ``home`` among the data; it is made when something is kept there.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = f"uid-{os.getuid()}"
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = Path("/")
+    if home == Path("/") or not (home.is_dir() or _can_be_made(home)):  # one that cannot be written still holds keys
+        os.environ["HOME"] = str(load_settings().data / "home")
+        _LOG.info("there is no home folder that can be used; %s is", os.environ["HOME"])
+
+
+def _can_be_made(folder: Path) -> bool:
+    return os.access(next(path for path in folder.parents if path.exists()), os.W_OK)
 
 
 def prepare_reading() -> None:
@@ -74,6 +96,8 @@ def hand_on(settings: Settings) -> None:
         TAXI_ATTEMPT=settings.attempt or "",
         MLFLOW_TRACKING_URI=settings.tracking_uri,
     )
+    stores = {"TAXI_PREDICTIONS": settings.predictions, "TAXI_METRICS": settings.metrics}
+    os.environ.update({name: address for name, address in stores.items() if os.environ.get(name)})
 
 
 @contextmanager
@@ -89,7 +113,19 @@ def attempting(settings: Settings, attempt: str) -> Iterator[Settings]:
 
 def prefect_home() -> Path:
     """Return Prefect's home folder (PREFECT_HOME, by default ~/.prefect)."""
-    return Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect").expanduser()
+    return expand_home(Path(os.environ.get("PREFECT_HOME") or "~/.prefect")).absolute()
+
+
+def make_prefect_home() -> None:
+    """Make Prefect's home folder, with those above it, before Prefect looks for it; children find it by its absolute place."""
+    home = prefect_home()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TaxiError(
+            f"cannot make Prefect's home {home}: {error.strerror}; set PREFECT_HOME to a folder that can be written"
+        ) from error
+    os.environ["PREFECT_HOME"] = str(home)
 
 
 def _prepare_prefect() -> None:
@@ -112,13 +148,7 @@ def why_server_is_away(settings: Settings) -> str | None:
     """Return why the Prefect server that is set does not answer, in seconds; None if it does, or none is set."""
     if settings.prefect is None:
         return None
-    try:
-        urlopen(f"{settings.prefect.rstrip('/')}/health", timeout=5).close()
-    except HTTPError as error:
-        error.close()  # it answered
-    except (OSError, ValueError) as error:
-        return f"Prefect's server at {shown(settings.prefect)} did not answer: {getattr(error, 'reason', error)}"
-    return None
+    return why_unreachable(settings.prefect, "/health", any_answer=True)
 
 
 def start_prefect(settings: Settings) -> Callable[[], None]:
@@ -149,13 +179,18 @@ def begin_flow(settings: Settings, name: str) -> Callable[..., dict[str, Any]]:
     """Return the flow ``pipelines.<name>.<name>``; Prefect's server and the kernels' imports start meanwhile."""
     from taxi.runs.kernels import warm_up
 
+    if settings.prefect:
+        check_server(
+            "Prefect server", settings.prefect, "PREFECT_API_URL to another, or unset it: the run then starts its own"
+        )
+    if name != "ingest":
+        check_server("model registry", settings.tracking_uri, "MLFLOW_TRACKING_URI")
     if settings.scheduler:
         import_module("taxi.models.cluster").check_cluster(settings.scheduler, settings.data)
     prepare_process(settings)
+    make_prefect_home()
     if name != "ingest":
         warm_up("pipelines.cli")
-    if reason := why_server_is_away(settings):
-        raise TaxiError(f"{reason}. Start it, or unset PREFECT_API_URL: the run then starts its own")
     wait_for_prefect, runs = start_prefect(settings), import_module("pipelines.flow_runs")
     if settings.prefect:  # it answers already: mark before the flow's imports, which take longer
         runs.mark_crashed()

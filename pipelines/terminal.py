@@ -2,36 +2,40 @@
 
 import logging
 import sys
-from copy import copy
 from pathlib import Path
 from typing import Any
 
+from taxi.addresses import redact
 from taxi.errors import TaxiError
 
 
-class _OneLine(logging.Formatter):
-    """Leaves out Prefect's tracebacks of failures that the command explains in one line; never the message."""
+class _Redacting(logging.Formatter):
+    """Leaves out the secrets in addresses that a library's message or a traceback quotes."""
 
     def format(self, record: logging.LogRecord) -> str:
-        error = record.exc_info[1] if record.exc_info else None
-        if record.name.startswith("prefect") and isinstance(error, TaxiError | OSError):
-            record = copy(record)
-            record.exc_info = record.exc_text = None
-        return super().format(record)
+        return redact(super().format(record))
+
+
+def _is_explained(record: logging.LogRecord) -> bool:
+    """Return whether Prefect tells, once for the task and once for the flow, a failure that the command explains in one line."""
+    error = record.exc_info[1] if record.exc_info else None
+    repeated = isinstance(error, TaxiError | OSError) or record.getMessage().startswith("Finished in state Failed")
+    return record.name.startswith("prefect") and repeated
 
 
 def start_logging(verbose: bool) -> None:
     """Send log lines to stderr: coloured on a terminal, plain elsewhere; with every traceback if ``verbose``."""
-    kind = logging.Formatter if verbose else _OneLine
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.logging import RichHandler
 
         handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False)
-        handler.setFormatter(kind())
+        handler.setFormatter(_Redacting())
     else:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(kind("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        handler.setFormatter(_Redacting("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    if not verbose:
+        handler.addFilter(lambda record: not _is_explained(record))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for name in ("taxi", "pipelines"):
         logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
@@ -42,7 +46,7 @@ def _minutes(scores: dict[str, Any] | None, name: str) -> str:
 
 
 def show_summary(results: list[dict[str, Any]], reports: Path) -> None:
-    """Print a table of the months' results, the last one's reason, and where to look."""
+    """Print a table of the months' results, the reasons of the last one and of those refused, and where to look."""
     from rich.console import Console
     from rich.table import Table
 
@@ -63,6 +67,8 @@ def show_summary(results: list[dict[str, Any]], reports: Path) -> None:
         )
     console = Console(width=None if sys.stdout.isatty() else 150)
     console.print(table)
-    for result in results[-1:]:
-        console.print(f"{result['month']}: {result['reason']}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"Open {reports / 'index.html'}", highlight=False, markup=False, soft_wrap=True)
+    told = [result for result in results[:-1] if result["status"] == "refused"] + results[-1:]
+    lines = [f"{result['month']}: {result['reason']}" for result in told]
+    refused = [page for result in told if result["status"] == "refused" for page in result["reports"]]
+    for line in [*lines, *(f"Open {page}" for page in [*refused, reports / "index.html"])]:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,27 +1,17 @@
 """Settings: where data, reports and registry lie, as absolute places, from the environment and the root."""
 
 import os
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
-from taxi.errors import UsageError
+from taxi.addresses import SQLITE, shown, split_sqlite
+from taxi.errors import TaxiError, UsageError
 
 if TYPE_CHECKING:
     from taxi.environment import Environment
-
-SQLITE = "sqlite:///"
-_SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)(?!:memory:|file:)([^?]+)(.*)")
-
-
-def shown(address: str) -> str:
-    """Return the address without the user and password that it may hold."""
-    parts = urlsplit(address)
-    return address if "@" not in parts.netloc else parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
 
 PACKAGE = Path(__file__).resolve().parent
 TEMPLATES = PACKAGE / "templates"
@@ -69,25 +59,38 @@ def read_environment() -> "Environment":
     return Environment()
 
 
+def expand_home(path: Path) -> Path:
+    """Return the path with the user's home in the place of ``~``; raise TaxiError where the system knows none."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise TaxiError(
+            f"expected a home folder for {path}; HOME is not set and the user is unknown: set HOME"
+        ) from error
+
+
 def resolve_path(path: Path, start: Path) -> Path:
     """Return a path as an absolute one: a relative one counts from ``start``, ``~`` is the user's home."""
-    return (start / path.expanduser()).resolve()
-
-
-def sqlite_file(address: str) -> Path | None:
-    """Return the file that a database's address names, whatever query follows it; None where it names a server."""
-    named = _SQLITE_FILE.fullmatch(address)
-    return Path(named[2]) if named else None
+    return (start / expand_home(path)).resolve()
 
 
 def resolve_address(address: str, root: Path) -> str:
     """Return a database's address with its SQLite file, if it names one, resolved as ``resolve_path`` does."""
-    named = _SQLITE_FILE.fullmatch(address)
-    return f"{named[1]}{resolve_path(Path(named[2]), root)}{named[3]}" if named else address
+    if not (named := split_sqlite(address)):
+        return address
+    if "?" in str(file := resolve_path(named[1], root)):
+        raise UsageError(
+            f"expected a folder without '?' for a SQLite file, whose address ends there; got {file.parent}"
+        )
+    return f"{named[0]}{file}{named[2]}"
 
 
 def resolve_source(address: str, start: Path) -> str:
-    """Return a source with its folder, if it is one and not an address, resolved from ``start``."""
+    """Return a source with its folder, if it is one, ``file:`` before it or not, resolved from ``start``."""
+    if address.startswith("file:"):
+        folder = address.removeprefix("file:").removeprefix("//").removeprefix("localhost/") or "."
+        absolute = address.startswith("file://localhost/")
+        return str(resolve_path(Path("/" * absolute + unquote(folder)), start))
     return address if urlsplit(address).scheme else str(resolve_path(Path(address), start))
 
 
@@ -128,6 +131,14 @@ class Settings:
     def metrics(self) -> str:
         """Address of the metrics store: TAXI_METRICS, or a SQLite file beside the data."""
         return resolve_address(read_environment().metrics or f"{SQLITE}{self.data / 'metrics.db'}", home_of(self.root))
+
+    @property
+    def artifacts(self) -> str | None:
+        """Where a new MLflow experiment keeps its artifacts: TAXI_ARTIFACTS, as an address; None where nothing is said."""
+        given = read_environment().artifacts
+        if not given or urlsplit(given).scheme:
+            return given
+        return resolve_path(Path(given), home_of(self.root)).as_uri()
 
     @property
     def evidently(self) -> Path:

@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sql
@@ -14,13 +13,17 @@ from sqlalchemy.exc import (
     DataError,
     DBAPIError,
     IntegrityError,
+    InternalError,
     NoSuchModuleError,
+    NotSupportedError,
+    ProgrammingError,
     SQLAlchemyError,
     StatementError,
 )
 from sqlalchemy.schema import CreateIndex, CreateTable
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
+from taxi.addresses import redact, shown, sqlite_file
 from taxi.errors import NoAnswer, TaxiError, UsageError
 
 INSERT: dict[str, Callable[..., Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
@@ -35,34 +38,47 @@ BUSY_SECONDS = 5
 
 
 class StoreDown(NoAnswer):
-    """The database did not answer; the rows were not written and may be written later."""
+    """The database did not answer, or cannot do what it is asked; the rows were not written and may be written later."""
 
 
 class BadRows(TaxiError):
     """The database answers and refuses these rows, as it always will."""
 
 
+def is_answer(error: BaseException) -> bool:
+    """Return whether a database answered, with an error about what it was asked: no such table or column, no permission."""
+    return (
+        isinstance(error, DataError | IntegrityError | InternalError | NotSupportedError | ProgrammingError)
+        or _sqlite_code(error) == sqlite3.SQLITE_ERROR
+    )
+
+
+def _sqlite_code(error: BaseException) -> int:
+    return int(getattr(getattr(error, "orig", error), "sqlite_errorcode", 0))
+
+
 @contextmanager
-def reaching(what: str, shown: str) -> Iterator[None]:
-    """Turn what a driver raises into StoreDown or BadRows about ``what`` (for example "prediction store") at ``shown``."""
+def reaching(what: str, address: str) -> Iterator[None]:
+    """Turn what a driver raises into StoreDown or BadRows about ``what`` (for example "prediction store") at ``address``, as it may be shown."""
     try:
         yield
     except (DataError, IntegrityError, OverflowError, ValueError, TypeError) as error:
-        raise BadRows(f"the {what} at {shown} refused the rows: {_in_short(error)}") from error
+        raise BadRows(f"the {what} at {address} refused the rows: {_in_short(error)}") from error
     except (DBAPIError, OSError) as error:
-        raise StoreDown(f"the {what} at {shown} did not answer: {_in_short(error)}") from error
+        came = "answered with an error" if is_answer(error) else "did not answer"
+        raise StoreDown(f"the {what} at {address} {came}: {_in_short(error)}") from error
     except SQLAlchemyError as error:
-        raise BadRows(f"the {what} at {shown} refused the rows: {_in_short(error)}") from error
+        raise BadRows(f"the {what} at {address} refused the rows: {_in_short(error)}") from error
 
 
 def _in_short(error: Exception) -> str:
     """Return the driver's own words, without the statement and its values."""
     said = str(error.orig if isinstance(error, StatementError) and error.orig else error)
-    return said.strip().partition("\n")[0]
+    return redact(said.strip().partition("\n")[0])
 
 
 def _is_busy(error: BaseException) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY  # the low byte: the rest says why
+    return _sqlite_code(error) & 0xFF == sqlite3.SQLITE_BUSY  # the low byte: the rest says why
 
 
 @retry(
@@ -94,7 +110,6 @@ def open_engine(address: str, what: str, variable: str) -> Engine:
     except ModuleNotFoundError as error:
         raise UsageError(f"{error.name} is not installed: pip install 'taxi[serve]' brings it") from error
     if not postgres:
-        Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
         sql.event.listen(engine, "connect", _set_pragmas)
     return engine
 
@@ -102,33 +117,49 @@ def open_engine(address: str, what: str, variable: str) -> Engine:
 class Database:
     """The tables of ``tables`` at one address, made when first needed: a database that is down now may be up later.
 
-    ``what`` names it in messages; ``lock`` is as for ``make_all``.
+    ``what`` names it in messages; ``lock`` is as for ``make_all``. Without ``make``, for those who only read, nothing is made:
+    tables that are not there are read as empty.
     """
 
     what: str
     tables: sql.MetaData
     lock: int
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, make: bool = True) -> None:
+        self._engine, self._make = engine, make
         self._ready = False
-        self.address = engine.url.render_as_string(hide_password=True)
+        self._file = sqlite_file(str(engine.url))
+        self.address = shown(engine.url.render_as_string(hide_password=False))
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         with reaching(self.what, self.address):
             try:
-                with self._engine.begin() as connection:
+                engine = self._reached()
+                with engine.begin() as connection:
                     if not self._ready:
                         self._prepare(connection)
                     yield connection
-                self._ready = True
+                self._ready = engine is self._engine
             except DBAPIError:
                 self._ready = False  # the database may have been made anew
                 raise
 
     def _prepare(self, connection: Connection) -> None:
         make_all(connection, self.tables, self.lock)
+
+    def _reached(self) -> Engine:
+        """Return the engine; for those who only read, one in memory where there is nothing to read yet."""
+        if self._ready:
+            return self._engine
+        if self._make and self._file:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+        return self._engine if self._make or self._is_there() else sql.create_engine("sqlite://")
+
+    def _is_there(self) -> bool:
+        if self._file and not self._file.is_file():
+            return False
+        return set(self.tables.tables) <= set(sql.inspect(self._engine).get_table_names())
 
     def close(self) -> None:
         """Give back the connections."""

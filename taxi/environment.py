@@ -19,6 +19,7 @@ class Environment(BaseSettings):
     reports: Path = Path("reports")
     predictions: str | None = None
     metrics: str | None = None
+    artifacts: str | None = None
     engine: str = "local"
     scheduler: str | None = None
     attempt: str | None = None

@@ -288,9 +288,23 @@ def lock_is_held(path: Path) -> bool:
         return True
 
 
+class LockFailed(TaxiError):
+    """A lock between processes could not be taken: its folder cannot be written, or another process holds it too long."""
+
+
 @contextmanager
 def locked(path: Path, timeout: float = 3600) -> Iterator[None]:
-    """Hold an exclusive lock between processes, named by ``path``; raises filelock.Timeout after ``timeout`` s."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path, timeout=timeout):
+    """Hold an exclusive lock between processes, named by ``path``; raises LockFailed, after ``timeout`` s at the latest."""
+    lock = FileLock(path, timeout=timeout)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise LockFailed(f"another process has held the lock {path} for {timeout:g} s; wait for its end") from error
+    except OSError as error:
+        why = f"{error.strerror or error}; the folder must be there to be written"
+        raise LockFailed(f"cannot take the lock {path}: {why}") from error
+    try:
         yield
+    finally:
+        lock.release()

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from taxi.config import TLC_SITE, load_alarm_channels, load_api_keys, load_settings, sqlite_file
+from taxi.addresses import sqlite_file
+from taxi.config import TLC_SITE, load_alarm_channels, load_api_keys, load_settings
 from taxi.errors import UsageError
 
 PLACES = ("SOURCE", "DATA", "REPORTS", "PREDICTIONS", "METRICS", "ENGINE", "SCHEDULER", "ATTEMPT")
@@ -84,7 +85,16 @@ def test_a_folder_counts_from_the_root_wherever_one_stands(
 
 @pytest.mark.parametrize(
     ("given", "source"),
-    [("here", "{root}/notebooks/here"), ("~/x", "{home}/x"), ("s3://bucket/tlc", "s3://bucket/tlc")],
+    [
+        ("here", "{root}/notebooks/here"),
+        ("~/x", "{home}/x"),
+        ("file:here", "{root}/notebooks/here"),
+        ("file://here/x", "{root}/notebooks/here/x"),
+        ("file://~/my%20x", "{home}/my x"),
+        ("file:///srv/x", "/srv/x"),
+        ("file://localhost/srv/x", "/srv/x"),
+        ("s3://bucket/tlc", "s3://bucket/tlc"),
+    ],
 )
 def test_a_source_that_is_typed_counts_from_the_working_folder(given: str, source: str, root: Path) -> None:
     assert load_settings(given).source == source.format(root=root, home=root.parent / "home")

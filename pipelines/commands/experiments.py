@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.commands.options import AsJson, First, Last, Month, NewestMonth, Service
+from pipelines.runtime import hand_on
 from taxi.config import Settings, load_settings
 from taxi.errors import TaxiError
 
@@ -29,6 +30,7 @@ app.add_typer(experiment_app, name="experiment")
 def _experiment_page(settings: Settings, service: str) -> str:
     from taxi.runs.notebooks import run_notebook
 
+    hand_on(settings)
     source = settings.root / "notebooks" / f"{EXPERIMENT_NOTEBOOK}.ipynb"
     page = settings.reports / service / "experiment" / f"{EXPERIMENT_NOTEBOOK}.html"
     return str(run_notebook(source, page, {"service": service, "source": "log"}, cwd=settings.root).page)

@@ -60,7 +60,7 @@ def show(
     from taxi.monitoring.metric_store import Kind, open_metrics, pipeline_exposition
     from taxi.reporting.live_page import newest_figures
 
-    store = open_metrics(load_settings().metrics)
+    store = open_metrics(load_settings().metrics, make=False)
     services = (service,) if service else SERVICES
     if prometheus:
         text = pipeline_exposition(store)
@@ -91,7 +91,7 @@ def page(json_: AsJson = False) -> None:
     from taxi.reporting.live_page import write_live_page
 
     settings = load_settings()
-    written = str(write_live_page(open_metrics(settings.metrics), settings))
+    written = str(write_live_page(open_metrics(settings.metrics, make=False), settings))
     print(json.dumps({"page": written}) if json_ else f"Open {written}", flush=True)
 
 
@@ -105,7 +105,7 @@ def serve(
 
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # before there are threads, which would get them instead
-    store = open_metrics(load_settings().metrics)
+    store = open_metrics(load_settings().metrics, make=False)
     taken, server = serve_metrics(store, host, port)
     print(f"the pipeline's metrics are on http://{host}:{taken}/metrics", flush=True)
     signal.sigwait(ends)

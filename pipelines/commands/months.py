@@ -1,6 +1,7 @@
 """Commands on months: ``taxi run``, ``backfill``, ``ingest``, ``clean``, ``notebook``, ``sample``, ``retrain``, ``status``."""
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,8 @@ from pipelines.commands.options import (
 )
 from pipelines.runtime import begin_flow, load_checked
 from pipelines.terminal import show_summary
-from taxi.config import NOTEBOOKS, SERVICES, Settings, load_settings, sqlite_file
+from taxi.addresses import check_server, sqlite_file
+from taxi.config import NOTEBOOKS, SERVICES, Settings, load_settings
 from taxi.errors import MonthRefused, NotPublished, UsageError
 from taxi.files import Damaged
 from taxi.months import iterate_months
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+_LOG = logging.getLogger(__name__)
 STATUS_CODES = {"done": 0, "not-published": 3, "refused": 4}
 
 
@@ -48,6 +51,21 @@ def _finished(settings: Settings, service: str, months: list[str], version: bool
     return publish_finished(settings, service, months, version)
 
 
+def _ask_source(settings: Settings, service: str, months: list[str]) -> None:
+    """Raise Offline at once, and not after Prefect has started, where a month is not on hand and nobody is at the source."""
+    missing = [month for month in months if not settings.month(service, month).raw.is_file()]
+    if missing:
+        from taxi.data.download import Offline, Patience, Unreachable
+        from taxi.data.source import is_published, open_source
+
+        try:
+            is_published(open_source(settings.source, Patience(read=3.0, attempts=1)), service, missing[0])
+        except Offline:
+            raise
+        except Unreachable as error:  # slow or busy: the flow has more patience
+            _LOG.debug("%s", error)
+
+
 @app.command()
 def run(
     service: Service,
@@ -63,6 +81,7 @@ def run(
     if done := _finished(settings, service, [month], not no_version):
         (result,) = done
     else:
+        _ask_source(settings, service, [month])
         given = settings.told_source, not no_version, settings.engine, settings.scheduler
         result = begin_flow(settings, "monthly")(service, month, *given)
     show_summary([result], settings.reports) if not json_ else _say(result, True)
@@ -86,6 +105,7 @@ def backfill(
     if done := _finished(settings, service, months, not no_version):
         result: dict[str, Any] = {"service": service, "months": done}
     else:
+        _ask_source(settings, service, months)
         given = settings.told_source, not no_version, settings.engine, settings.scheduler
         result = begin_flow(settings, "backfill")(service, first, last, *given)
     show_summary(result["months"], settings.reports) if not json_ else _say(result, True)
@@ -103,6 +123,7 @@ def ingest(
 ) -> None:
     """Fetch one month and split it into kept trips and quarantine: step 1 alone."""
     settings, params = load_checked(source, engine, scheduler)
+    _ask_source(settings, service, [month])
     flow = begin_flow(settings, "ingest")
     from taxi.runs.month_result import refused_result, unpublished_result
 
@@ -120,6 +141,8 @@ def ingest(
         print(f"{rows['quarantined']:,} in quarantine {rows['reasons']}")
         for line in [*result["warnings"], *([result["reason"]] if result["status"] != "done" else [])]:
             print(f"  {line}")
+        for page in result.get("reports", []):
+            print(f"Open {page}")
     raise typer.Exit(STATUS_CODES[result["status"]])
 
 
@@ -205,6 +228,7 @@ def _champion(settings: Settings, service: str) -> str:
     database = sqlite_file(settings.tracking_uri)
     if database and not database.is_file():
         return f"no champion yet, and no registry at {database}"
+    check_server("model registry", settings.tracking_uri, "MLFLOW_TRACKING_URI")
     from taxi.registry.versions import champion_now
 
     champion = champion_now(settings.tracking_uri, service)

@@ -21,7 +21,8 @@ COLOURS = {"ok": "green", "warn": "yellow", "broken": "red"}
 
 def find_flow_runs(settings: Settings) -> "Diagnosis":
     """Look for flow runs that Prefect's server takes for under way and whose process is gone."""
-    from taxi.operations.doctor import Diagnosis, why_unreachable
+    from taxi.addresses import why_unreachable
+    from taxi.operations.doctor import Diagnosis
 
     if settings.prefect is None:
         said = (

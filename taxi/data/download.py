@@ -12,15 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    wait_exponential_jitter,
+)
 
-from taxi.config import shown
+from taxi.addresses import redact, shown
 from taxi.errors import NoAnswer, NotPublished, TaxiError
 from taxi.files import making_room_known, read_kept, remove, write_json
 
 _LOG = logging.getLogger(__name__)
 MOST_BYTES = 4 * 1024**3  # the publisher's largest file has half a gigabyte
 REDIRECTS = 5
+OTHER = "; look at the network, or name another source by --source or TAXI_SOURCE"
 Progress = Callable[[int, int | None], None]
 
 
@@ -28,10 +34,12 @@ Progress = Callable[[int, int | None], None]
 class Patience:
     """How long to wait: seconds for a connection and for the next bytes, attempts, and the back-off's first and longest wait.
 
-    Less than ``slowest`` (bytes a second) over ``read`` seconds counts as a broken line.
+    Less than ``slowest`` (bytes a second) over ``read`` seconds counts as a broken line. A source that has not answered yet is
+    given up after ``tries``, or ``connect`` seconds: a line that broke may come back, one that never was does not.
     """
 
-    connect: float = 10.0
+    connect: float = 5.0
+    tries: int = 3
     read: float = 60.0
     slowest: float = 1000.0
     attempts: int = 6
@@ -47,8 +55,31 @@ class Interrupted(TaxiError):
         self.after = after
 
 
+class NoConnection(Interrupted):
+    """No connection came about; ``no_host`` is whether the name is none that the network knows."""
+
+    def __init__(self, message: str, no_host: bool) -> None:
+        super().__init__(message)
+        self.no_host = no_host
+
+
 class Unreachable(NoAnswer):
     """The source did not answer, however often it was asked."""
+
+
+class Offline(Unreachable):
+    """No connection with the source came about at all."""
+
+
+def _failure(named: str, error: httpx.TransportError, answered: bool) -> Interrupted:
+    """Return what a failure on the line is; once the source has ``answered``, one without a connection may pass too."""
+    said = f"{named}: {redact(str(error)) or type(error).__name__}"
+    if answered or not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return Interrupted(said)
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, socket.gaierror):
+        cause = cause.__cause__ or cause.__context__
+    return NoConnection(said, no_host=cause is not None)
 
 
 def _retrying(patience: Patience) -> Retrying:
@@ -59,13 +90,21 @@ def _retrying(patience: Patience) -> Retrying:
         asked = failure.after if isinstance(failure, Interrupted) else 0.0
         return min(max(back_off(state), asked), patience.longest_wait)
 
+    def give_up(state: RetryCallState) -> bool:
+        failure = state.outcome.exception() if state.outcome else None
+        if not isinstance(failure, NoConnection):
+            return state.attempt_number >= patience.attempts
+        waited = state.attempt_number >= patience.tries or (state.seconds_since_start or 0) >= patience.connect
+        return failure.no_host or waited
+
     def say(state: RetryCallState) -> None:
         failure = state.outcome.exception() if state.outcome else None
-        _LOG.warning("attempt %d of %d failed: %s", state.attempt_number, patience.attempts, failure)
+        if not isinstance(failure, NoConnection):
+            _LOG.warning("attempt %d of %d failed: %s", state.attempt_number, patience.attempts, failure)
 
     return Retrying(
         retry=retry_if_exception_type(Interrupted),
-        stop=stop_after_attempt(patience.attempts),
+        stop=give_up,
         wait=wait,
         before_sleep=say,
         reraise=True,
@@ -119,11 +158,12 @@ def redirect_fault(source: httpx.URL, target: httpx.URL) -> str | None:
 
 
 @contextmanager
-def _asking(url: str, patience: Patience) -> Iterator[httpx.Client]:
-    """Yield a client for ``url``; what may pass raises Interrupted, a redirect that is not followed TaxiError."""
+def _asking(url: str, patience: Patience, answers: list[int]) -> Iterator[httpx.Client]:
+    """Yield a client for ``url`` that adds to the ``answers`` so far; what may pass raises Interrupted, a bad redirect TaxiError."""
     named = shown(url)
 
-    def check_redirect(response: httpx.Response) -> None:
+    def check_answer(response: httpx.Response) -> None:
+        answers.append(response.status_code)
         if response.has_redirect_location:
             target = response.url.join(response.headers["Location"])
             if fault := redirect_fault(httpx.URL(url), target):
@@ -131,14 +171,14 @@ def _asking(url: str, patience: Patience) -> Iterator[httpx.Client]:
                 raise TaxiError(f"{named} leads to {away}, {fault}: not followed; give --source if it is meant")
 
     timeout = httpx.Timeout(patience.read, connect=patience.connect)
-    hooks = {"response": [check_redirect]}
+    hooks = {"response": [check_answer]}
     try:
         with httpx.Client(timeout=timeout, follow_redirects=True, max_redirects=REDIRECTS, event_hooks=hooks) as client:
             yield client
     except httpx.TransportError as error:
-        raise Interrupted(f"{named}: {type(error).__name__}: {error}") from error
+        raise _failure(named, error, bool(answers)) from error
     except (httpx.TooManyRedirects, httpx.InvalidURL) as error:
-        raise TaxiError(f"{named} leads to nowhere: {error}") from error
+        raise TaxiError(f"{named} leads to nowhere: {redact(str(error))}") from error
 
 
 def ask_over_http(url: str, patience: Patience) -> dict[str, Any]:
@@ -146,7 +186,7 @@ def ask_over_http(url: str, patience: Patience) -> dict[str, Any]:
     named = shown(url)
 
     def ask() -> dict[str, Any]:
-        with _asking(url, patience) as client:
+        with _asking(url, patience, []) as client:
             response = client.head(url)
         _check_status(response, named)
         length = response.headers.get("Content-Length")
@@ -159,7 +199,8 @@ def ask_over_http(url: str, patience: Patience) -> dict[str, Any]:
     try:
         return _retrying(patience)(ask)
     except Interrupted as error:
-        raise Unreachable(f"the source did not answer: {error}") from error
+        kind = Offline if isinstance(error, NoConnection) else Unreachable
+        raise kind(f"the source did not answer: {error}{OTHER}") from error
 
 
 def _resumable(part: Path, note: Path, named: str) -> tuple[int, str | None]:
@@ -206,13 +247,13 @@ def download(url: str, part: Path, patience: Patience, progress: Progress = lamb
     Returns etag, size and last_modified. Raises NotPublished for 403 and 404 at once, Unreachable when patience ends (what came
     stays in ``part`` for the next start), TaxiError if the disk is full.
     """
-    note, named = part.with_name(f"{part.name}.json"), shown(url)
+    note, named, answers = part.with_name(f"{part.name}.json"), shown(url), list[int]()
 
     def attempt() -> dict[str, Any]:
         begun, etag = _resumable(part, note, named)
         asked = {"Range": f"bytes={begun}-", "If-Range": etag} if begun and etag else {}
         with (
-            _asking(url, patience) as client,
+            _asking(url, patience, answers) as client,
             client.stream("GET", url, headers={"Accept-Encoding": "identity", **asked}) as response,
         ):
             if response.status_code == 416:
@@ -235,6 +276,8 @@ def download(url: str, part: Path, patience: Patience, progress: Progress = lamb
     try:
         with making_room_known(part):
             found = _retrying(patience)(attempt)
+    except NoConnection as error:
+        raise Offline(f"the source did not answer: {error}{OTHER}") from error
     except Interrupted as error:
         raise Unreachable(f"the source did not answer well: {error}. What came is kept; run again to go on") from error
     except TaxiError:

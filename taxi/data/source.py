@@ -5,16 +5,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote, urlparse
+from urllib.parse import unquote, urlparse, urlsplit
 
 import fsspec
+from botocore.exceptions import BotoCoreError
 
-from taxi.config import shown as shown_address
-from taxi.data.download import Patience, Unreachable, ask_over_http, check_size, download
+from taxi.addresses import redact
+from taxi.addresses import shown as shown_address
+from taxi.data.download import OTHER, Offline, Patience, Unreachable, ask_over_http, check_size, download
 from taxi.errors import NotPublished, UsageError
 from taxi.files import NoRoom, making_room_known, remove
 
 Shown = Callable[[int, int | None], None]
+S3_OPTIONS = {
+    "skip_instance_cache": True,
+    "config_kwargs": {"connect_timeout": 3, "retries": {"total_max_attempts": 2}},  # botocore: 60 s, five times
+}
 
 
 class Source(Protocol):
@@ -42,7 +48,8 @@ class SiteSource:
         return shown_address(self._url(name))
 
     def _url(self, name: str) -> str:
-        return f"{self.base.rstrip('/')}/{name}"
+        parts = urlsplit(self.base)  # a query, which may be a signature, stays at the end
+        return parts._replace(path=f"{parts.path.rstrip('/')}/{name}").geturl()
 
     def ask(self, name: str) -> dict[str, Any]:
         """Ask by HEAD."""
@@ -65,7 +72,7 @@ class StoreSource:
         return f"{self.base.rstrip('/')}/{name}"
 
     def _system(self) -> Any:
-        return fsspec.filesystem(self.protocol, **({"skip_instance_cache": True} if self.protocol == "s3" else {}))
+        return fsspec.filesystem(self.protocol, **(S3_OPTIONS if self.protocol == "s3" else {}))
 
     def ask(self, name: str) -> dict[str, Any]:
         """Ask the file system; a local file's ETag is its size and time of change."""
@@ -73,9 +80,10 @@ class StoreSource:
         try:
             info = self._system().info(address)
         except (FileNotFoundError, PermissionError) as error:
-            raise NotPublished(f"{address} is not there") from error
-        except OSError as error:
-            raise Unreachable(f"{address}: {error}") from error
+            refused = isinstance(error, PermissionError) and self.protocol == "s3"
+            raise NotPublished(f"{address} is not there{', or may not be read with these keys' * refused}") from error
+        except (OSError, BotoCoreError) as error:
+            raise Offline(f"the source did not answer: {address}: {redact(str(error))}{OTHER}") from error
         changed = info.get("LastModified") or info.get("mtime")
         return {
             "etag": info.get("ETag") or f"{info['size']}-{changed}",
@@ -97,9 +105,9 @@ class StoreSource:
         except NoRoom:
             remove(part)
             raise
-        except OSError as error:
+        except (OSError, BotoCoreError) as error:
             remove(part)
-            raise Unreachable(f"reading {self.address(name)} failed: {error}") from error
+            raise Unreachable(f"reading {self.address(name)} failed: {redact(str(error))}") from error
         if part.stat().st_size != found["size"]:
             raise Unreachable(f"expected {found['size']:,} bytes of {self.address(name)}; got {part.stat().st_size:,}")
         return found

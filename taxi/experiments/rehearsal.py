@@ -24,7 +24,7 @@ def read_log(settings: Settings, service: str) -> pd.DataFrame:
     """
     from taxi.predictions.store import open_store  # a rehearsal needs no database
 
-    store = open_store(settings.predictions)
+    store = open_store(settings.predictions, make=False)
     try:
         return store.with_outcomes(service)
     finally:

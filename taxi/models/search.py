@@ -6,6 +6,7 @@ A trial depends on the trials before it and on the seed, not on the process: a s
 import logging
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -16,7 +17,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from taxi.config import Settings
+from taxi.addresses import SQLITE, redact, shown
+from taxi.config import Settings, resolve_address
 from taxi.data.zones import read_zones
 from taxi.errors import TaxiError, UsageError
 from taxi.features.trip_features import NAMES
@@ -82,7 +84,7 @@ def open_study(address: str, name: str, startup_trials: int) -> optuna.Study:
     """Open or begin a study in the storage at a SQLAlchemy address; raise TaxiError that names it if that fails."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        shown = make_url(address).render_as_string(hide_password=True)
+        make_url(address)
     except ArgumentError as error:
         raise UsageError("expected --storage as an SQLAlchemy address, for example sqlite:///search.db") from error
     try:
@@ -93,7 +95,7 @@ def open_study(address: str, name: str, startup_trials: int) -> optuna.Study:
             load_if_exists=True,
         )
     except (SQLAlchemyError, NoSuchModuleError, StorageInternalError, ImportError) as error:
-        raise TaxiError(f"cannot keep the search in {shown}: {error}") from error
+        raise TaxiError(f"cannot keep the search in {shown(address)}: {redact(str(error))}") from error
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
@@ -178,8 +180,9 @@ def search_recipe(
     folds = rolling_folds(month, settings.months_on_hand(service), params.model.window_months, params.search.folds)
     name = study_name(settings, service, month, folds, params)
     settings.data.mkdir(parents=True, exist_ok=True)
+    address = resolve_address(storage, Path.cwd()) if storage else f"{SQLITE}{settings.data / 'search.db'}"
     with locked(settings.data / ".locks" / f"search-{service}-{month}.lock"):
-        study = open_study(storage or f"sqlite:///{settings.data / 'search.db'}", name, params.search.startup_trials)
+        study = open_study(address, name, params.search.startup_trials)
         trips = [read_fold(settings, service, fold, params.search) for fold in folds]
         seconds = run_trials(study, Task(params, trips, read_zones(settings.zones)))
     counts = {"tried": len(finished(study)) - 1, "pruned": len(study.get_trials(states=(TrialState.PRUNED,)))}

@@ -132,7 +132,7 @@ def check_live(settings: Settings, params: Params, service: str, store: Store, a
 
 def check_store(settings: Settings, params: Params, service: str, at: datetime) -> dict[str, Any]:
     """Do ``check_live`` on the prediction store that the settings name."""
-    store = open_store(settings.predictions)
+    store = open_store(settings.predictions, make=False)
     try:
         return check_live(settings, params, service, store, at)
     finally:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from taxi.config import SERVICES, MonthPaths, Settings, sqlite_file
+from taxi.config import SERVICES, MonthPaths, Settings
 from taxi.models.evaluate import score
 from taxi.monitoring.metric_store import Kind, Metric, MetricStore, open_metrics
 from taxi.outputs import OUTPUTS
@@ -117,22 +117,15 @@ def collect_month(store: MetricStore, settings: Settings, result: MonthResult) -
     return len(metrics)
 
 
-def _log_is_there(address: str) -> bool:
-    file = sqlite_file(address)
-    return file is None or file.is_file()
-
-
 def collect_live(store: MetricStore, settings: Settings, service: str, since: datetime | None = None) -> int:
     """Write the hours of the prediction log since then, or since 72 hours before the newest that is known; return how many metrics.
 
     An hour is always written whole, from the predictions of the whole hour.
     """
-    if not _log_is_there(settings.predictions):
-        return 0
     newest = store.newest("live", service)
     again = datetime.strptime(newest, HOUR).replace(tzinfo=UTC) - AGAIN if newest else datetime(2000, 1, 1, tzinfo=UTC)
     start = (since or again).replace(minute=0, second=0, microsecond=0)
-    log = open_store(settings.predictions)
+    log = open_store(settings.predictions, make=False)
     try:
         made, known = log.made(service, start), log.with_outcomes(service, start)
     finally:

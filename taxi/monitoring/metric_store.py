@@ -86,9 +86,12 @@ class MetricStore(Database):
             return connection.scalar(sql.select(sql.func.max(METRICS.c.at)).where(own))
 
 
-def open_metrics(address: str) -> MetricStore:
-    """Return the store at ``sqlite:///file`` or ``postgresql+psycopg2://…`` without connecting yet; UsageError otherwise."""
-    return MetricStore(open_engine(address, WHAT, "TAXI_METRICS"))
+def open_metrics(address: str, make: bool = True) -> MetricStore:
+    """Return the store at ``sqlite:///file`` or ``postgresql+psycopg2://…`` without connecting yet; UsageError otherwise.
+
+    Without ``make`` it is only read, and one that is not there is empty.
+    """
+    return MetricStore(open_engine(address, WHAT, "TAXI_METRICS"), make)
 
 
 @dataclass(frozen=True)

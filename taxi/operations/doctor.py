@@ -5,21 +5,16 @@ What a command says by itself as it fails (a folder that cannot be written, no g
 
 import re
 import shutil
-import socket
-import sqlite3
-import urllib.request
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
 
-from taxi.config import SERVICES, SQLITE, TLC_SITE, Settings, shown, sqlite_file
+from taxi.addresses import redact, shown, sqlite_file, why_unreachable
+from taxi.config import SERVICES, TLC_SITE, Settings
 from taxi.errors import NotPublished, TaxiError, UsageError
 from taxi.serving.local_store import Place
 
@@ -54,7 +49,9 @@ def _find(check: Probe, settings: Settings) -> Diagnosis:
     try:
         return check.find(settings)
     except (TaxiError, OSError) as error:
-        return Diagnosis(check.name, "broken", f"could not be checked: {error}", "mend what the message names")
+        return Diagnosis(
+            check.name, "broken", f"could not be checked: {redact(str(error))}", "mend what the message names"
+        )
 
 
 def _mend(check: Probe, settings: Settings, before: Diagnosis) -> Diagnosis:
@@ -63,7 +60,7 @@ def _mend(check: Probe, settings: Settings, before: Diagnosis) -> Diagnosis:
     try:
         check.repair(settings)
     except (TaxiError, OSError) as error:
-        return replace(before, says=f"{before.says}; the repair failed: {error}")
+        return replace(before, says=f"{before.says}; the repair failed: {redact(str(error))}")
     after = _find(check, settings)
     if after.level == "ok":
         return Diagnosis(check.name, "ok", f"repaired: {before.says}", repaired=True)
@@ -89,55 +86,6 @@ def worst(findings: Sequence[Diagnosis]) -> Level:
 def as_answer(findings: Sequence[Diagnosis]) -> dict[str, Any]:
     """Return the findings as ``taxi doctor --json`` prints them."""
     return {"level": worst(findings), "findings": [asdict(one) for one in findings]}
-
-
-# --- Whether an address answers, asked once and with a short limit: for those who look for what is wrong, not for the work itself.
-
-SECONDS = 3.0
-PORTS = {"http": 80, "https": 443, "postgresql": 5432, "tcp": 8786}
-
-
-def _open_port(address: str) -> str:
-    parts = urlsplit(address)
-    port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
-    if not parts.hostname or not port:
-        return f"expected an address with a host and a port; got {shown(address)}"
-    with closing(socket.create_connection((parts.hostname, port), SECONDS)):
-        return ""
-
-
-def _open_file(address: str) -> str:
-    path = sqlite_file(address)
-    if path is None or not path.is_file():
-        return ""
-    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=SECONDS)) as connection:
-        said = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
-    return "" if said == "ok" else f"{path} is damaged: {said}"
-
-
-def _ask(address: str) -> str:
-    request = urllib.request.Request(address, method="GET", headers={"User-Agent": "taxi-doctor"})
-    with closing(urllib.request.urlopen(request, timeout=SECONDS)):
-        return ""
-
-
-def why_unreachable(address: str, health: str = "") -> str | None:
-    """Return why the address (SQLite file, database, http with ``health`` as path, tcp) does not answer; None if it does."""
-    try:
-        if address.startswith(SQLITE):
-            said = _open_file(address)
-        elif urlsplit(address).scheme in ("http", "https"):
-            said = _ask(address.rstrip("/") + health)
-        else:
-            said = _open_port(address)
-    except HTTPError as error:
-        error.close()
-        return f"{shown(address)}{health} answered {error.code}"
-    except URLError as error:
-        return f"{shown(address)} did not answer: {error.reason}"
-    except (OSError, sqlite3.Error, ValueError) as error:
-        return f"{shown(address)} did not answer: {error}"
-    return said or None
 
 
 GIBIBYTE = 2**30

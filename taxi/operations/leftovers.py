@@ -3,7 +3,8 @@
 import logging
 from pathlib import Path
 
-from taxi.config import SERVICES, Settings, sqlite_file
+from taxi.addresses import sqlite_file
+from taxi.config import SERVICES, Settings
 from taxi.errors import TaxiError
 from taxi.files import STAGING_MARK, left_staging, lock_is_held, remove, remove_staging
 from taxi.operations.doctor import Diagnosis, Probe

@@ -214,8 +214,8 @@ class Store(Database):
 
     what, tables, lock = WHAT, TABLES, PREPARING
 
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
+    def __init__(self, engine: Engine, make: bool = True) -> None:
+        super().__init__(engine, make)
         self._insert = INSERT[engine.dialect.name]
 
     def write_predictions(self, rows: Sequence[Json]) -> None:
@@ -354,6 +354,9 @@ class Store(Database):
         return frame.astype({name: types[type(kind)] for name, kind in kinds.items() if type(kind) in types})
 
 
-def open_store(address: str) -> Store:
-    """Return the store at ``sqlite:///file`` or ``postgresql+psycopg2://…`` without connecting yet; UsageError otherwise."""
-    return Store(open_engine(address, WHAT, "TAXI_PREDICTIONS"))
+def open_store(address: str, make: bool = True) -> Store:
+    """Return the store at ``sqlite:///file`` or ``postgresql+psycopg2://…`` without connecting yet; UsageError otherwise.
+
+    Without ``make`` it is only read, and one that is not there is empty.
+    """
+    return Store(open_engine(address, WHAT, "TAXI_PREDICTIONS"), make)

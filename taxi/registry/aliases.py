@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from taxi.addresses import shown
 from taxi.errors import Refused, UsageError
 from taxi.files import locked
 from taxi.params import Params
@@ -37,6 +38,8 @@ from taxi.registry.versions import (
     versions,
     with_tags,
 )
+
+NO_CHAMPION = "there is no champion to roll back from"
 
 # --- What an event says, decided before anything is changed: pure functions over versions and their tags.
 
@@ -71,7 +74,7 @@ def choose_target(there: Sequence[Version], history: Sequence[Event], to: int | 
             raise UsageError(f"expected a promoted version other than the champion; got {to}; there are: {others}")
         return promoted[to]
     if champion is None:
-        raise Refused("there is no champion to roll back from")
+        raise Refused(NO_CHAMPION)
     usable = {one.number: one for one in there if one.in_use and one.number != champion.number}
     for number in reversed(champions_served(history)):
         if number in usable:
@@ -185,7 +188,8 @@ def settle_open(client: Client, name: str) -> str | None:
 
 def open_event(tracking_uri: str, service: str, environment: str = DEV) -> Event | None:
     """Return the event that a process is at, or was killed at before MLflow said all of it; nothing is written."""
-    prepare(tracking_uri)
+    if not prepare(tracking_uri, make=False):
+        return None
     with reaching(tracking_uri):
         client = connect(tracking_uri)
         registered = read_registered(client, model_name(service, environment))
@@ -256,8 +260,9 @@ def roll_back(
     Returns, and tells ``answer``, the version that was champion and the one that is. Killed before that and called again, it goes
     no further. Raises Refused or UsageError if there is none to go to.
     """
-    prepare(tracking_uri)
     name = model_name(service, environment)
+    if not prepare(tracking_uri, make=False):
+        raise Refused(f"{NO_CHAMPION}, and no registry at {shown(tracking_uri)}")
     with reaching(tracking_uri), locked(lock_file(tracking_uri, service)):
         client = connect(tracking_uri)
         settle_open(client, name)

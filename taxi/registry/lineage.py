@@ -13,9 +13,9 @@ import pandas as pd
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from pydantic import BaseModel
-from sqlalchemy.engine import make_url
 
-from taxi.config import Settings
+from taxi.addresses import sqlite_file
+from taxi.config import Settings, resolve_address
 from taxi.data.origin import Edition, read_origin
 from taxi.data.schema import read_trips
 from taxi.errors import UsageError
@@ -269,9 +269,9 @@ Json = dict[str, Any]
 
 def read_prediction(url: str, prediction_id: str) -> Json:
     """Return the row that the prediction log keeps of one prediction; raise UsageError if there is none, StoreDown without an answer."""
-    if (place := make_url(url)).drivername == "sqlite" and not Path(str(place.database)).is_file():
-        raise UsageError(f"expected the prediction log at {place.database}; there is none (TAXI_PREDICTIONS)")
-    row = open_store(url).find_prediction(prediction_id)
+    if (file := sqlite_file(url)) and not file.is_file():
+        raise UsageError(f"expected the prediction log at {file}; there is none (TAXI_PREDICTIONS)")
+    row = open_store(url, make=False).find_prediction(prediction_id)
     if row is None:
         raise UsageError(f"the prediction log has no prediction {prediction_id!r}")
     return row
@@ -477,6 +477,7 @@ def trace(settings: Settings, wanted: str, environment: str = DEV, predictions: 
     identity = wanted.replace("-", "").lower()
     if len(identity) != 32 or not set(identity) <= set("0123456789abcdef"):
         return verify_version(settings, find_version(settings.tracking_uri, wanted, environment=environment))
-    row = read_prediction(predictions or settings.predictions, identity)
+    url = resolve_address(predictions, Path.cwd()) if predictions else settings.predictions
+    row = read_prediction(url, identity)
     named = f"{row['service']}/{row['version']}"
     return verify_version(settings, find_version(settings.tracking_uri, named, environment=environment), row)

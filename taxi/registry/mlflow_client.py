@@ -2,21 +2,30 @@
 
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from sqlite3 import Error as SQLiteError
+from typing import Any
+from urllib.parse import urlsplit
 
 import mlflow
-from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR, MLFLOW_HTTP_REQUEST_MAX_RETRIES
+import sqlalchemy as sql
+from mlflow.environment_variables import (
+    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR,
+    MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR,
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES,
+)
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.utils import _initialize_tables
 from mlflow.tracking import MlflowClient
-from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from taxi.config import SQLITE, sqlite_file
-from taxi.errors import NoAnswer
+from taxi.addresses import SQLITE, redact, shown, sqlite_file, why_unreachable
+from taxi.config import Settings, expand_home
+from taxi.database import is_answer, open_engine
+from taxi.errors import NoAnswer, TaxiError, UsageError
 from taxi.files import STAGING_MARK, locked, read_kept, remove, staged, write_json
 
 # --- The registry's SQLite file: made once however many processes start, and found again after it was moved.
@@ -41,9 +50,14 @@ def prepare_database(database: Path, edition: str, migrate: Callable[[Path], Non
     A file that was moved or copied with its ``mlartifacts`` is told where they are now.
     """
     stamp, now = beside(database, "ready"), {"edition": edition, "folder": str(database.parent)}
+
+    def stamped() -> Any:
+        return read_kept(stamp) if database.is_file() else {}
+
+    if stamped() == now:  # without a lock: the folder may be one that can only be read
+        return
     with locked(beside(database, "lock")):
-        before = read_kept(stamp) if database.is_file() else {}
-        if before == now:
+        if (before := stamped()) == now:
             return
         for leftover in database.parent.glob(f".{database.stem}{STAGING_MARK}*"):
             remove(leftover)
@@ -60,7 +74,8 @@ def move_places(database: Path) -> None:
     """Rewrite where artifacts lie, if the database's folder is another than when its experiments were made."""
     now = f"{database.parent.as_uri()}/{ARTIFACTS}/"
     with closing(sqlite3.connect(database)) as connection, connection:
-        found = connection.execute("SELECT artifact_location FROM experiments WHERE name LIKE 'taxi-%'").fetchall()
+        here = "name LIKE 'taxi-%' AND artifact_location LIKE 'file:%'"  # what lies on S3 does not move with the file
+        found = connection.execute(f"SELECT artifact_location FROM experiments WHERE {here}").fetchall()
         for old in {f"{place.rpartition(f'/{ARTIFACTS}/')[0]}/{ARTIFACTS}/" for (place,) in found} - {now}:
             for table, column in PLACES.items():
                 moved = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?"
@@ -70,7 +85,11 @@ def move_places(database: Path) -> None:
 Client = MlflowClient
 
 
-class RegistryUnreachable(NoAnswer):
+class RegistryError(TaxiError):
+    """The registry cannot do what it is asked, or what keeps its artifacts can't; nothing is known about champions."""
+
+
+class RegistryUnreachable(RegistryError, NoAnswer):
     """The registry did not answer; nothing is known about champions."""
 
 
@@ -83,44 +102,154 @@ def database_file(tracking_uri: str) -> Path | None:
 def lock_file(tracking_uri: str, service: str) -> Path:
     """Return the file whose lock a process holds while it changes a service's versions or aliases."""
     database = database_file(tracking_uri)
-    return beside(database, f"{service}.lock") if database else Path.home() / ".taxi" / f"{service}.lock"
+    return beside(database, f"{service}.lock") if database else expand_home(Path("~/.taxi")) / f"{service}.lock"
+
+
+def artifact_root(settings: Settings, service: str) -> str | None:
+    """Return where a new experiment's artifacts go: TAXI_ARTIFACTS, or beside the SQLite file, or among the data.
+
+    None where an MLflow server decides. Without a place MLflow takes the working folder, where none is named by a database's address.
+    """
+    if settings.artifacts:
+        return f"{settings.artifacts.rstrip('/')}/{service}"
+    database = database_file(settings.tracking_uri)
+    if not database and _scheme(settings.tracking_uri) != "postgresql":
+        return None
+    return ((database.parent if database else settings.data) / ARTIFACTS / service).as_uri()
+
+
+# --- Failures: a registry that is away is told from one that answers with an error.
+
+AWAY = ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+OF_FILES = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Return what MLflow, its database and the store of its artifacts raise; imported where something was raised."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return (MlflowException, SQLAlchemyError, SQLiteError, OSError, BotoCoreError, ClientError, Boto3Error)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_away(error: Exception) -> bool:
+    from botocore.exceptions import ConnectionError as AwsUnreachable
+    from botocore.exceptions import HTTPClientError
+
+    causes = list(_causes(error))
+    if any(is_answer(cause) or isinstance(cause, OF_FILES) for cause in causes):
+        return False
+    away = (OSError, SQLiteError, sql.exc.DBAPIError, AwsUnreachable, HTTPClientError)
+    return getattr(error, "error_code", "") in AWAY or any(isinstance(cause, away) for cause in causes)
 
 
 @contextmanager
 def reaching(tracking_uri: str) -> Iterator[None]:
-    """Turn whatever says that the registry did not answer into RegistryUnreachable."""
+    """Turn whatever says that the registry did not answer into RegistryUnreachable, and what it answers amiss into RegistryError."""
     try:
         yield
-    except (MlflowException, SQLAlchemyError, SQLiteError, OSError) as error:
-        shown = tracking_uri.split("@")[-1]
-        raise RegistryUnreachable(f"the model registry at {shown} did not answer: {error}") from error
+    except _failures() as error:
+        said = redact(str(error).strip().partition("\n")[0])
+        if _is_away(error):
+            raise RegistryUnreachable(f"the model registry at {shown(tracking_uri)} did not answer: {said}") from error
+        raise RegistryError(f"the model registry at {shown(tracking_uri)} answered with an error: {said}") from error
+
+
+# --- A registry is asked whether it is there before MLflow asks, which goes on trying for minutes.
+
+PREPARING = 7_012_025  # the number of PostgreSQL's advisory lock under which MLflow's tables are made
+FRESH_SECONDS = 5.0
+TABLE = "registered_models"
+_answered: dict[str, float] = {}
+
+
+def _scheme(tracking_uri: str) -> str:
+    return urlsplit(tracking_uri).scheme.partition("+")[0]
+
+
+def check_address(tracking_uri: str) -> None:
+    """Raise UsageError unless the address is of a SQLite file, of PostgreSQL, or of an MLflow server."""
+    if not database_file(tracking_uri) and _scheme(tracking_uri) not in ("postgresql", "http", "https"):
+        raise UsageError(
+            "expected MLFLOW_TRACKING_URI as sqlite:///file, postgresql+psycopg2://… or http(s)://…; "
+            f"got {shown(tracking_uri)!r}"
+        )
+
+
+def _knock(tracking_uri: str) -> None:
+    """Raise RegistryUnreachable within seconds if the registry is a server and does not answer."""
+    check_address(tracking_uri)
+    if database_file(tracking_uri) or time.monotonic() - _answered.get(tracking_uri, -FRESH_SECONDS) < FRESH_SECONDS:
+        return
+    if _scheme(tracking_uri) == "postgresql":
+        with reaching(tracking_uri), _connected(tracking_uri):
+            pass
+    elif reason := why_unreachable(tracking_uri, "/health", any_answer=True):
+        raise RegistryUnreachable(f"the model registry is not there: {reason}; start it, or set MLFLOW_TRACKING_URI")
+    _answered[tracking_uri] = time.monotonic()
+
+
+@contextmanager
+def _connected(tracking_uri: str) -> Iterator[sql.Connection]:
+    engine = open_engine(tracking_uri, "model registry", "MLFLOW_TRACKING_URI")
+    try:
+        with engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
 
 
 def prepare(tracking_uri: str, make: bool = True) -> bool:
-    """Make a SQLite registry ready, once: a fresh one fails when many processes create it at the same time.
+    """Make a registry's database ready, once: a fresh one fails when many processes create it at the same time.
 
-    Returns whether there is one: without ``make``, for those who only read, a file that is not there is not made.
+    Returns whether there is one: without ``make``, for those who only read, one that is not there is not made.
     """
+    check_address(tracking_uri)
     database = database_file(tracking_uri)
     if database and not make and not database.is_file():
         return False
-    if database:
-        with reaching(tracking_uri):
+    with reaching(tracking_uri):
+        if database:
             prepare_database(database, mlflow.__version__, _migrate)
+        elif _scheme(tracking_uri) == "postgresql":
+            return _prepare_postgres(tracking_uri, make)
     return True
 
 
+def _prepare_postgres(tracking_uri: str, make: bool) -> bool:
+    with _connected(tracking_uri) as connection:
+        if make:
+            connection.execute(sql.select(sql.func.pg_advisory_xact_lock(PREPARING)))
+        if there := sql.inspect(connection).has_table(TABLE):
+            return there
+        if make:
+            _initialize_tables(connection.engine)
+    return make
+
+
 def _migrate(database: Path) -> None:
-    engine = create_engine(f"{SQLITE}{database}")
+    engine = sql.create_engine(f"{SQLITE}{database}")
     _initialize_tables(engine)
     engine.dispose()
 
 
 def connect(tracking_uri: str) -> Client:
-    """Return MLflow's client for runs and registry at the same address, with few retries unless the environment says more."""
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    if not MLFLOW_HTTP_REQUEST_MAX_RETRIES.is_set():
-        MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(3)
+    """Return MLflow's client for runs and registry at the same address, with few retries unless the environment says more.
+
+    Raises RegistryUnreachable within seconds where it is a server that does not answer.
+    """
+    for name in ("mlflow", "urllib3.connectionpool"):  # each try and its statement; the error says it once
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for limit, value in ((MLFLOW_HTTP_REQUEST_MAX_RETRIES, 3), (MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR, 1)):
+        if not limit.is_set():
+            limit.set(value)
+    _knock(tracking_uri)
     MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
     mlflow.set_tracking_uri(tracking_uri)
     mlflow.set_registry_uri(tracking_uri)

@@ -14,11 +14,13 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from botocore.exceptions import BotoCoreError, ClientError
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
 from dvc.scm import SCMError
 
+from taxi.addresses import redact, why_unreachable
 from taxi.config import SERVICES, MonthPaths, load_settings
 from taxi.data.acceptance import read_acceptance
 from taxi.errors import TaxiError
@@ -198,12 +200,15 @@ def _take_as_done(repo: Repo, service: str) -> None:
 
 
 def _push(repo: Repo) -> str | None:
-    if not repo.config["core"].get("remote"):
+    if not (remote := repo.config["core"].get("remote")):
         return None
+    endpoint = repo.config["remote"].get(remote, {}).get("endpointurl")
+    if endpoint and (reason := why_unreachable(endpoint, any_answer=True)):
+        return f"kept in DVC's cache, but not pushed: {reason}"
     try:
         sent = repo.push()
-    except (DvcException, OSError) as error:
-        return f"kept in DVC's cache, but not pushed: {error}"
+    except (DvcException, OSError, BotoCoreError, ClientError) as error:
+        return f"kept in DVC's cache, but not pushed: {redact(str(error))}"
     _LOG.info("DVC pushed %s objects", sent)
     return None
 

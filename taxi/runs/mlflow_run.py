@@ -14,6 +14,7 @@ from mlflow.data.pandas_dataset import PandasDataset
 from mlflow.entities import LoggedModel, LoggedModelStatus, Run, RunInfo
 from mlflow.models import infer_signature
 
+from taxi.addresses import shown
 from taxi.config import NOTEBOOKS, MonthPaths, Settings
 from taxi.data.schema import AT_PICKUP
 from taxi.files import locked, remove, sha256_file, sha256_json, sha256_tree
@@ -22,7 +23,7 @@ from taxi.params import Params
 from taxi.registry.aliases import follow_tags, make_name
 from taxi.registry.golden import write_golden
 from taxi.registry.integrity import check_registered_folder, read_manifest, write_manifest
-from taxi.registry.mlflow_client import ARTIFACTS, Client, connect, database_file, lock_file, prepare, reaching
+from taxi.registry.mlflow_client import Client, artifact_root, connect, lock_file, prepare, reaching
 from taxi.registry.provenance import (
     RESULT,
     SEAL,
@@ -84,11 +85,13 @@ Json = dict[str, Any]
 _LOG = logging.getLogger(__name__)
 
 
-def _experiment(client: Client, tracking_uri: str, service: str) -> str:
-    name, database = model_name(service), database_file(tracking_uri)
-    place = (database.parent / ARTIFACTS / service).as_uri() if database else None
-    found = client.get_experiment_by_name(name)
-    return str(found.experiment_id if found else client.create_experiment(name, place))
+def _experiment(client: Client, settings: Settings, service: str) -> str:
+    name = model_name(service)
+    if found := client.get_experiment_by_name(name):
+        return str(found.experiment_id)
+    made = str(client.create_experiment(name, artifact_root(settings, service)))
+    _LOG.info("MLflow keeps the artifacts of %s at %s", name, shown(client.get_experiment(made).artifact_location))
+    return made
 
 
 def _log_month(
@@ -173,18 +176,18 @@ def _register_models(
                 _LOG.warning("%s/%s waits: taxi approve %s/%s --report %s", *[plan.service, made.version] * 2, page)
 
 
-def _month_run(client: Client, tracking_uri: str, plan: Plan, fingerprint: str) -> Run:
-    experiment = _experiment(client, tracking_uri, plan.service)
+def _month_run(client: Client, settings: Settings, plan: Plan, fingerprint: str) -> Run:
+    experiment = _experiment(client, settings, plan.service)
     for run in client.search_runs([experiment], f"tags.fingerprint = '{fingerprint}'", max_results=1):
         return run
     return client.create_run(experiment, tags={"fingerprint": fingerprint}, run_name=f"{plan.service} {plan.month}")
 
 
-def seal_result(tracking_uri: str, plan: Plan, fingerprint: str, result: Json) -> None:
+def seal_result(settings: Settings, plan: Plan, fingerprint: str, result: Json) -> None:
     """Keep the digest of the month's result with its run, before the result itself is written."""
-    with reaching(tracking_uri):
-        client = connect(tracking_uri)
-        run = _month_run(client, tracking_uri, plan, fingerprint)
+    with reaching(settings.tracking_uri):
+        client = connect(settings.tracking_uri)
+        run = _month_run(client, settings, plan, fingerprint)
         client.set_tag(run.info.run_id, RESULT, sha256_json(result))
 
 
@@ -206,7 +209,7 @@ def record_month(
     prepare(uri)
     with reaching(uri), locked(lock_file(uri, plan.service)):
         client = connect(uri)
-        run = _month_run(client, uri, plan, fingerprint)
+        run = _month_run(client, settings, plan, fingerprint)
         if run.info.status != "FINISHED":
             inputs = describe_inputs(settings, plan.service, sorted({*plan.window, *plan.refit_window, plan.month}))
             tags = run_tags(settings, plan, inputs, fingerprint)

@@ -17,13 +17,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from taxi.config import Settings, shown
+from taxi.addresses import shown
+from taxi.config import Settings
 from taxi.errors import TaxiError, UsageError
 from taxi.files import remove, remove_staging
 from taxi.months import parse_month
 from taxi.params import load_params
 from taxi.registry.golden import check_golden, read_golden
-from taxi.registry.mlflow_client import RegistryUnreachable
+from taxi.registry.mlflow_client import RegistryError
 from taxi.registry.versions import Version, aliased_version, download_model
 from taxi.serving.loader import ARMS, give_back, load_slot
 from taxi.serving.local_store import (
@@ -267,7 +268,7 @@ Answer = TypeVar("Answer")
 def _asking(ask: Callable[[], Answer]) -> Answer:
     try:
         return ask()
-    except RegistryUnreachable as error:
+    except RegistryError as error:
         raise Unreachable(str(error)) from error
 
 

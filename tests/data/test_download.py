@@ -2,13 +2,16 @@
 
 import errno
 import os
+import socket
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from taxi.data.download import Patience, Unreachable, ask_over_http, download, redirect_fault
+from taxi.data.download import Offline, Patience, Unreachable, ask_over_http, download, redirect_fault
 from taxi.errors import NotPublished, TaxiError
 from tests.support import faults
 from tests.support.faults import serve
@@ -140,12 +143,55 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     assert not (tmp_path / "part").exists()
 
 
-def test_nobody_listening_is_unreachable(tmp_path: Path) -> None:
+def test_nobody_listening_is_told_once_within_seconds_and_names_what_to_do(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with serve({}) as site:
         pass
+    begun = time.monotonic()
 
-    with pytest.raises(Unreachable, match="ConnectError"):
-        fetch(site, tmp_path / "part")
+    for ask in (
+        lambda: download(f"{site.base}/file", tmp_path / "part", Patience()),
+        lambda: ask_over_http(site.base, Patience()),
+    ):
+        with pytest.raises(
+            Offline, match=r"Connection refused; look at the network, or name another source by --source"
+        ):
+            ask()
+
+    assert time.monotonic() - begun < 12
+    assert caplog.messages == []
+
+
+def test_a_host_that_no_network_knows_is_no_hiccup(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def unknown(host: str, *_: object, **__: object) -> None:
+        asked.append(host)
+        raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(Offline, match="name resolution"):
+        ask_over_http("https://no-such-host.example/file", Patience())
+
+    assert asked == ["no-such-host.example"]
+
+
+def test_a_line_that_breaks_under_way_is_waited_for_though_nobody_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle, gone = httpx.HTTPTransport.handle_request, iter([False, *[True] * 4, False])
+
+    def request(transport: httpx.HTTPTransport, asked: httpx.Request) -> httpx.Response:
+        if next(gone):
+            raise httpx.ConnectError("no route")
+        return handle(transport, asked)
+
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", request)
+    with serve({"/file": BODY}, faults.stops(60_000)) as site:
+        fetch(site, tmp_path / "part", replace(QUICK, attempts=6))
+
+    assert (tmp_path / "part").read_bytes() == BODY
 
 
 def test_asking_reads_no_body() -> None:

@@ -12,7 +12,7 @@ import httpx
 import pandas as pd
 import pytest
 import yaml
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, inspect, text
 
 from taxi.config import Settings
 from taxi.database import StoreDown
@@ -294,3 +294,17 @@ def test_the_commands_collect_show_serve_and_draw(settings: Settings, tmp_path: 
     assert (code, answer["months"], Path(answer["page"]).name) == (0, 1, "live.html")
     assert (shown.returncode, serving.wait(20)) == (0, 0)
     assert (tmp_path / "taxi.prom").read_text() == said and "taxi_month_mae_minutes{" in said
+
+
+def test_a_store_that_is_only_read_is_not_made(store: MetricStore, tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path}/place/metrics.db" if store.address.startswith("sqlite") else store.address
+
+    reader = open_metrics(address.replace("//127", "//postgres@127"), make=False)
+
+    assert [len(reader.read("month")) for _ in range(2)] == [0, 0]
+    assert not (tmp_path / "place").exists()
+    assert store.address.startswith("sqlite") or not inspect(reader._engine).has_table("metrics")
+
+    store.replace([Metric("month", "green", "2024-01", "rmse", value=4.0)])
+    assert len(reader.read("month")) == 1
+    reader.close()

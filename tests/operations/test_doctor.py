@@ -17,11 +17,12 @@ import pytest
 from pipelines.commands import operations
 from pipelines.flow_runs import judge
 from taxi import processes
-from taxi.config import Settings, shown
+from taxi.addresses import shown, why_unreachable
+from taxi.config import Settings
 from taxi.errors import TaxiError
 from taxi.files import locked, sha256_tree, staging_path
 from taxi.operations import doctor, leftovers
-from taxi.operations.doctor import Diagnosis, Probe, as_answer, examine, why_unreachable, worst
+from taxi.operations.doctor import Diagnosis, Probe, as_answer, examine, worst
 from taxi.predictions.spool import Spool, add_segment, encode_rows
 from taxi.predictions.store import open_store
 from taxi.processes import SOCKETS, lives, lives_here, machine_mark, mark_of, own_sockets

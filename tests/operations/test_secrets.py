@@ -96,7 +96,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, prefect: str, postgres: Postgr
                 "TAXI_REPORTS": str(root / "reports"),
                 "TAXI_SOURCE": site.base.replace("//", f"//reader:{secret['source']}@"),
                 "TAXI_PREDICTIONS": with_password(postgres.address, CANARIES["predictions"]),
-                "TAXI_METRICS": with_password(postgres.address, CANARIES["metrics"]),
+                "TAXI_METRICS": f"{postgres.address}?password={quote(CANARIES['metrics'], safe='')}",
                 "TAXI_ALARM_CHANNELS": " ".join(channels),
                 "TAXI_API_KEYS": CANARIES["api-key"],
                 "MLFLOW_TRACKING_PASSWORD": CANARIES["mlflow-password"],

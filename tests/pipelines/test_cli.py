@@ -161,7 +161,7 @@ def test_a_place_that_cannot_be_written_is_one_explained_line(copy: World) -> No
     done = blocked.taxi("ingest", "--service", "green", "--month", "2025-01")
 
     assert done.returncode == 1
-    assert "a-file/zones: Not a directory" in done.stderr.splitlines()[-1]
+    assert "a-file/raw/green: Not a directory" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
 
 

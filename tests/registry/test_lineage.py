@@ -94,7 +94,7 @@ def recorded(tmp_path_factory) -> Path:
         (paths.reports / name).write_text(f"executed {name}")
     record(settings, JUDGE, scores=judge(settings, JUDGE))
     result = {"fingerprint": f"print-{JUDGE}", "rows": {"kept": 300}, "promoted": True}
-    seal_result(settings.tracking_uri, make_plan("green", JUDGE, MONTHS[:2], 12, None), result["fingerprint"], result)
+    seal_result(settings, make_plan("green", JUDGE, MONTHS[:2], 12, None), result["fingerprint"], result)
     write_json(paths.reports / "month.json", result)
     return place
 

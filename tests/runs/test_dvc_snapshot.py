@@ -17,6 +17,7 @@ from taxi.runs.month_result import JudgedModel, result_file
 from taxi.training.plan import Plan, write_plan
 from tests.support.campaign import at_scale
 from tests.support.month_results import make_compare, make_result, make_step, write_acceptance, write_origin
+from tests.support.postgres import free_port
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 COPIED = (".dvc/config", ".dvc/.gitignore", ".dvcignore", "dvc.yaml", "params.yaml", "notebooks", "taxi", ".gitignore")
@@ -301,3 +302,13 @@ def test_processes_at_once_wait_for_each_other(checkout):
     assert [process.wait() for process in running] == [0] * len(running)
     assert changed(checkout) == {}
     assert read_json(checkout / "published/green/metrics.json")["month"] == "2023-01"
+
+
+def test_a_remote_on_s3_that_is_down_is_said_in_seconds_and_fails_no_month(checkout: Path, tmp_path: Path) -> None:
+    store = f"['remote \"local\"']\n    url = s3://bucket/taxi\n    endpointurl = http://127.0.0.1:{free_port()}\n"
+    (checkout / ".dvc" / "config.local").write_text(store)
+    write_month(checkout, "2023-01")
+
+    said = take(checkout, "2023-01", push=True)
+
+    assert said and said.startswith("kept in DVC's cache, but not pushed: http://127.0.0.1")

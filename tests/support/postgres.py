@@ -78,3 +78,15 @@ def running_postgres() -> Iterator[Postgres]:
         if (folder / "data" / "postmaster.pid").exists():
             server.stop()
         shutil.rmtree(folder)
+
+
+def make_databases(postgres: Postgres, *names: str) -> list[str]:
+    """Make empty databases on the server; return their addresses."""
+    import psycopg2  # which few tests need
+
+    connection = psycopg2.connect(host="127.0.0.1", port=postgres.port, user="postgres", dbname="postgres")
+    connection.autocommit = True
+    for name in names:
+        connection.cursor().execute(f"CREATE DATABASE {name}")
+    connection.close()
+    return [f"{postgres.address.rpartition('/')[0]}/{name}" for name in names]
