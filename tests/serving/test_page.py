@@ -2,13 +2,16 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from taxi.data.zones import read_zone_shapes, read_zones
+from taxi.models.calibration import HIGH
 from taxi.serving.page import TEMPLATES, by_borough, draw, page_of, render, ring_path, unready_page
+from taxi.serving.schemas import Caveat
 from tests.support.serving_worlds import write_zones
 
 
@@ -85,6 +88,13 @@ def test_the_script_is_strict_and_writes_no_answer_of_the_service_as_markup() ->
     assert script.startswith('"use strict"')
     assert ".textContent = text" in script
     assert not re.findall(r"eval\(|document\.write|outerHTML", script)
+
+
+def test_the_page_has_a_sentence_for_everything_that_an_answer_is_no_knowledge_of() -> None:
+    script = (TEMPLATES / "estimate.js").read_text(encoding="utf-8")
+
+    assert [caveat for caveat in get_args(Caveat) if f'"{caveat}": ' not in script] == []
+    assert "`${CUT_OFF} or more`" in script and f"CUT_OFF = {HIGH:.0f};" in script
 
 
 def test_a_zone_without_a_place_is_not_on_the_map() -> None:
