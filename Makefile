@@ -54,7 +54,7 @@ test-fast: SLOW = $(shell grep -rl --include='test_*.py' '^pytestmark = .*mark\.
 test-fast: setup ## the inner loop: under a minute
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow and not real" -n 2 --dist loadfile -p no:nbval -q $(SLOW:%=--ignore=%)
 
-campaign: setup ## what the suite does once, often: 20 kills, 20 swaps, 500 experiments, 400 requests a route, 2,000 damaged files a format; under two hours
+campaign: setup ## what the suite does once, often: 20 kills, 20 swaps, 500 experiments, 400 requests a route; under 90 minutes
 	TAXI_CAMPAIGN=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m campaign -p no:nbval --durations=0 --durations-min=1
 
 lint: setup ## style, types, the order of the rooms, workflows
