@@ -44,7 +44,7 @@ def content_fault(path: Path) -> str | None:
 def _table_fault(path: Path) -> str | None:
     try:
         return parquet_fault(parquet.read_metadata(path), path.stat().st_size, MOST_ROWS, 0, 0, MOST_TABLE)
-    except (arrow.ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError, ValueError) as error:
         return f"is not a .parquet file: {error}"
 
 

@@ -35,7 +35,7 @@ def read_synthetic(path: Path) -> dict[str, Any] | None:
         raise BadFile("not-parquet", f"expected Parquet (bytes that begin with PAR1); {path.name} begins with {head!r}")
     try:
         schema = parquet.read_schema(path)
-    except (arrow.ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BadFile(
             "truncated", f"expected a whole Parquet file; the end of {path.name} cannot be read: {error}"
         ) from error

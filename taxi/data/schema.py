@@ -87,7 +87,7 @@ def open_published(path: Path, dictionaries: Sequence[str] = ()) -> Iterator[par
     try:
         with parquet.ParquetFile(path, read_dictionary=list(dictionaries)) as file:
             yield file
-    except (arrow.ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BadFile(
             "truncated", f"expected a whole Parquet file as {path.name}; reading it failed: {error}"
         ) from error
@@ -242,7 +242,7 @@ def _open_kept(path: Path) -> Iterator[parquet.ParquetFile]:
     try:
         with parquet.ParquetFile(path) as file:
             yield file
-    except (arrow.ArrowException, EOFError) as error:
+    except (arrow.ArrowException, EOFError, UnicodeDecodeError) as error:
         raise Damaged(
             f"expected Parquet at {path}; it cannot be read as any: {error}. Remove it and run `taxi clean`"
         ) from error

@@ -82,6 +82,14 @@ def test_published_columns_named_as_ours_or_there_twice_leave_the_quarantine_rea
     assert len(refused_examples(paths, 2)) >= 2
 
 
+def test_a_column_whose_name_is_no_text_refuses_the_month(month):
+    paths = month()
+    paths.raw.write_bytes(paths.raw.read_bytes().replace(b"RatecodeID", b"Rate\xbaodeID"))
+
+    with pytest.raises(MonthRefused, match="expected a whole Parquet file"):
+        clean_month(paths, PARAMS)
+
+
 @pytest.mark.parametrize("mark", ['{"seed": ', "[" * 100_000, "7"])
 def test_a_mark_of_synthetic_trips_that_cannot_be_read_refuses_the_month(month, mark):
     paths = month(metadata={"taxi.synthetic": mark})
