@@ -257,7 +257,7 @@ def test_a_run_whose_worker_and_process_were_killed_is_crashed_at_the_next_and_l
 
     assert world.state_of(last) == "COMPLETED"
     assert {world.state_of(run) for run in killed} <= at_scale({"CRASHED"}, {"CRASHED", "COMPLETED"})
-    assert marked_processes(world) == []
+    wait_for(lambda: marked_processes(world) == [], "the end of all that runs had started", 60)
     assert stranger.poll() is None
 
 
