@@ -9,7 +9,6 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import httpx
-from filelock import Timeout
 from prefect import tags
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState
@@ -22,6 +21,7 @@ from tenacity import Retrying, before_sleep_log, retry_if_exception, stop_after_
 from pipelines.runtime import is_prepared, is_workers, prepare_process
 from taxi.config import load_settings
 from taxi.errors import NoAnswer, TaxiError
+from taxi.files import LockHeld
 from taxi.processes import lives_here, machine_mark
 
 TAG, LABEL = "process:", "taxi.process"
@@ -109,7 +109,7 @@ def is_transient(error: BaseException | None) -> bool:
     """Say whether something did not answer that may later: Prefect's server, the publisher, the registry, a store, a lock."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code >= 500
-    return isinstance(error, NoAnswer | httpx.TransportError | Timeout) or (
+    return isinstance(error, NoAnswer | httpx.TransportError | LockHeld) or (
         error is not None and is_transient(error.__cause__)
     )
 

@@ -16,7 +16,7 @@ _SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)(?!:memory:|file:)([^?]+)(.*)"
 _SCHEME = re.compile(r"[A-Za-z][\w+.-]*://")
 _HOST = re.compile(r"(\[[^\]]*\]|[^:@]*)(:\d*)?")
 _BY_RFC = ("http", "https", "s3", "file", "tcp")  # a database's password may hold "/", "?" and "#" as they are
-_IN_TEXT = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>]+")
+_IN_TEXT = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>]*[^\s'\"<>;,.:)]")  # a sentence's signs after it are not its own
 _BARE = re.compile(r"\b[\w.-]+:[^\s@/'\"]+@(?=[\w.-]+[:/])")  # user:password@host/, without a scheme
 _NAMED = re.compile(
     r"(?i)\b([\w-]*(?:password|passwd|passphrase|secret|token|signature|api[_-]?key))(=|%3D)(?!\s)[^\s&'\",;]+"

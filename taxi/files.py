@@ -292,6 +292,10 @@ class LockFailed(TaxiError):
     """A lock between processes could not be taken: its folder cannot be written, or another process holds it too long."""
 
 
+class LockHeld(LockFailed):
+    """Another process holds the lock."""
+
+
 @contextmanager
 def locked(path: Path, timeout: float = 3600) -> Iterator[None]:
     """Hold an exclusive lock between processes, named by ``path``; raises LockFailed, after ``timeout`` s at the latest."""
@@ -300,7 +304,7 @@ def locked(path: Path, timeout: float = 3600) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        raise LockFailed(f"another process has held the lock {path} for {timeout:g} s; wait for its end") from error
+        raise LockHeld(f"another process has held the lock {path} for {timeout:g} s; wait for its end") from error
     except OSError as error:
         why = f"{error.strerror or error}; the folder must be there to be written"
         raise LockFailed(f"cannot take the lock {path}: {why}") from error

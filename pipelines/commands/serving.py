@@ -41,8 +41,8 @@ def score(
     from taxi.registry.versions import download_model, find_version
 
     path = trips or month_to_score(settings, service, month)
-    check_size(path, params.accept)
     found = find_version(settings.tracking_uri, version, service)
+    check_size(path, params.accept)
     folder = settings.data / "models" / service / "versions" / str(found.number)
     download_model(settings.tracking_uri, found, folder)
     marks = {"version": f"{service}/{found.number}", "model_sha256": found.tags["model_sha256"]}

@@ -9,10 +9,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import Timeout
-
 from taxi.errors import TaxiError, UsageError
-from taxi.files import Damaged, locked, read_json, read_model, sha256_tree, write_json, write_model
+from taxi.files import Damaged, LockHeld, locked, read_json, read_model, sha256_tree, write_json, write_model
 
 KEPT = 3
 UNASKED, ANSWERS, SILENT, UNCLEAR = "not asked yet", "answers", "does not answer", "cannot be understood"
@@ -94,7 +92,7 @@ def sole_server(folder: Path) -> Iterator[None]:
     with ExitStack() as held:
         try:
             held.enter_context(locked(folder / ".serve.lock", timeout=0))
-        except Timeout as error:
+        except LockHeld as error:
             raise UsageError(
                 f"expected no other `taxi serve` of this service on {folder}; one runs: end it, or set another TAXI_DATA"
             ) from error

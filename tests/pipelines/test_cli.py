@@ -20,7 +20,7 @@ from tests.support.campaign import at_scale
 from tests.support.prefect_server import flow_runs
 from tests.support.worlds import World
 
-MONTHS = ["2025-01", "2025-02", "2025-03"]  # of no other test: all share a Prefect server
+MONTHS = ["2025-07", "2025-08", "2025-09"]  # of no other test: all share a Prefect server
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
@@ -95,10 +95,10 @@ def test_reports_need_no_network_and_say_that_trips_are_synthetic(world: World, 
 
 
 def test_a_finished_month_does_no_work_and_says_so(world: World, results: list[dict[str, Any]]) -> None:
-    page = world.place / "reports/green/2025-03/04-train.html"
+    page = world.place / "reports/green/2025-09/04-train.html"
     before = page.stat().st_mtime_ns
 
-    code, again = world.month("2025-03")
+    code, again = world.month("2025-09")
 
     assert code == 0
     assert again["finished_before"] is True
@@ -113,8 +113,8 @@ def test_a_finished_month_publishes_what_is_missing_again_without_a_flow_run(cop
         path.unlink()
     before = flow_runs(prefect, "green-2025")
 
-    code, again = copy.month("2025-02")
-    months = copy.answer("backfill", "--service", "green", "--from", "2025-01", "--to", "2025-03", "--no-version")[1]
+    code, again = copy.month("2025-08")
+    months = copy.answer("backfill", "--service", "green", "--from", "2025-07", "--to", "2025-09", "--no-version")[1]
 
     assert (code, again["finished_before"], again["alarm_check"]["failed"]) == (0, True, None)
     assert [one["finished_before"] for one in months["months"]] == [True] * 3
@@ -132,13 +132,13 @@ def test_a_month_that_is_not_published_is_code_3(world: World) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["run", "--service", "blue", "--month", "2025-01"], "expected a service, one of green, yellow; got 'blue'"),
+        (["run", "--service", "blue", "--month", "2025-07"], "expected a service, one of green, yellow; got 'blue'"),
         (["run", "--service", "green", "--month", "2025-13"], "expected a month"),
-        (["run", "--service", "green", "--month", "2025-01", "--source", "nowhere"], "expected a source as https"),
-        (["backfill", "--service", "green", "--from", "2025-03", "--to", "2025-01"], "2025-03"),
-        (["notebook", "06-none", "--service", "green", "--month", "2025-01"], "there are 01-explore, 02-features"),
+        (["run", "--service", "green", "--month", "2025-07", "--source", "nowhere"], "expected a source as https"),
+        (["backfill", "--service", "green", "--from", "2025-09", "--to", "2025-07"], "2025-09"),
+        (["notebook", "06-none", "--service", "green", "--month", "2025-07"], "there are 01-explore, 02-features"),
         (
-            ["notebook", "01-explore", "--service", "green", "--month", "2025-01", "-p", "colour='red'"],
+            ["notebook", "01-explore", "--service", "green", "--month", "2025-07", "-p", "colour='red'"],
             "01-explore has no parameter 'colour'; there are month, service",
         ),
         (["lineage", "green/999"], "999"),
@@ -158,7 +158,7 @@ def test_a_place_that_cannot_be_written_is_one_explained_line(copy: World) -> No
     (copy.place / "a-file").touch()
     blocked = World(copy.place, copy.more | {"TAXI_DATA": str(copy.place / "a-file")}, copy.root)
 
-    done = blocked.taxi("ingest", "--service", "green", "--month", "2025-01")
+    done = blocked.taxi("ingest", "--service", "green", "--month", "2025-07")
 
     assert done.returncode == 1
     assert "a-file/raw/green: Not a directory" in done.stderr.splitlines()[-1]
@@ -166,24 +166,24 @@ def test_a_place_that_cannot_be_written_is_one_explained_line(copy: World) -> No
 
 
 def test_a_refused_month_is_code_4_and_leaves_evidence_and_the_champion(copy: World) -> None:
-    broken = copy.place / "source/trip-data/green_tripdata_2025-04.parquet"
-    broken.write_bytes((copy.place / "source/trip-data/green_tripdata_2025-03.parquet").read_bytes()[:-300])
+    broken = copy.place / "source/trip-data/green_tripdata_2025-10.parquet"
+    broken.write_bytes((copy.place / "source/trip-data/green_tripdata_2025-09.parquet").read_bytes()[:-300])
 
-    code, answer = copy.month("2025-04")
+    code, answer = copy.month("2025-10")
 
     assert (code, answer["status"], answer["promoted"]) == (4, "refused", False)
     assert answer["findings"][0]["rule"] == "truncated"
     assert (answer["decision"]["trigger"], answer["decision"]["facts"]["quality"]) == ("held", ["truncated"])
     told = [(one["rule"], one["severity"], one["month"]) for one in answer["alarm_check"]["told"]]
-    assert told == [("data-quality", "error", "2025-04")]
+    assert told == [("data-quality", "error", "2025-10")]
     assert "truncated" in Path(answer["reports"][0]).read_text(encoding="utf-8")
-    assert not (copy.place / "data/trips/green/2025-04.parquet").exists()
+    assert not (copy.place / "data/trips/green/2025-10.parquet").exists()
 
 
 def test_a_check_of_alarms_that_fails_is_said_and_fails_no_month(copy: World) -> None:
     (copy.place / "data/alarms.json").write_text("{", encoding="utf-8")
 
-    code, answer = copy.month("2025-03")
+    code, answer = copy.month("2025-09")
 
     assert (code, answer["status"]) == (0, "done")
     assert "expected the alarm book" in answer["alarm_check"]["failed"]
@@ -191,24 +191,24 @@ def test_a_check_of_alarms_that_fails_is_said_and_fails_no_month(copy: World) ->
 
 def test_the_file_of_another_month_is_refused(copy: World) -> None:
     shutil.copy(
-        copy.place / "source/trip-data/green_tripdata_2025-01.parquet",
-        copy.place / "source/trip-data/green_tripdata_2025-04.parquet",
+        copy.place / "source/trip-data/green_tripdata_2025-07.parquet",
+        copy.place / "source/trip-data/green_tripdata_2025-10.parquet",
     )
 
-    code, answer = copy.month("2025-04")
+    code, answer = copy.month("2025-10")
 
     assert (code, answer["status"]) == (4, "refused")
 
 
 def test_a_republished_month_is_fetched_and_rebuilt(lean: World, results: list[dict[str, Any]]) -> None:
-    write_sample(lean.place / "source", "green", ["2025-02"], rows=3300)
-    old = sha256_file(lean.place / "data/raw/green/2025-02.parquet")
+    write_sample(lean.place / "source", "green", ["2025-08"], rows=3300)
+    old = sha256_file(lean.place / "data/raw/green/2025-08.parquet")
 
-    code, answer = lean.month("2025-02")
+    code, answer = lean.month("2025-08")
 
     assert (code, answer["edition"]) == (0, "republished")
     assert answer["rows"]["raw"] != results[1]["rows"]["raw"]
-    assert read_json(lean.place / "data/raw/green/2025-02.json")["previous"][0]["sha256"] == old
+    assert read_json(lean.place / "data/raw/green/2025-08.json")["previous"][0]["sha256"] == old
 
 
 def test_lineage_leads_to_the_raw_bytes(world: World, results: list[dict[str, Any]]) -> None:
@@ -216,13 +216,13 @@ def test_lineage_leads_to_the_raw_bytes(world: World, results: list[dict[str, An
 
     trail = json.dumps(json.loads(done.stdout))
 
-    assert sha256_file(world.place / "data/raw/green/2025-01.parquet") in trail
+    assert sha256_file(world.place / "data/raw/green/2025-07.parquet") in trail
 
 
 def test_status_shows_months_and_champion(world: World, results: list[dict[str, Any]]) -> None:
     done = world.taxi("status", "--service", "green")
 
-    assert "3 months on hand, 2025-01 to 2025-03; champion green/" in done.stdout
+    assert "3 months on hand, 2025-07 to 2025-09; champion green/" in done.stdout
 
 
 def test_a_backtest_says_of_each_month_what_its_run_said(copy: World, results: list[dict[str, Any]]) -> None:
@@ -241,7 +241,7 @@ def test_a_backtest_says_of_each_month_what_its_run_said(copy: World, results: l
 
 
 def test_the_daily_flow_runs_what_is_out_and_ends_well(lean: World) -> None:
-    write_sample(lean.place / "source", "green", ["2025-04"], rows=3000)
+    write_sample(lean.place / "source", "green", ["2025-10"], rows=3000)
     script = (
         "from pipelines.arrivals import arrivals\n"
         "for day in range(2): print([result['month'] for result in arrivals('green', version=False)])"
@@ -250,15 +250,15 @@ def test_the_daily_flow_runs_what_is_out_and_ends_well(lean: World) -> None:
 
     done = subprocess.run([sys.executable, "-c", script], check=False, **options)
 
-    assert done.stdout.split("\n")[:2] == ["['2025-04']", "[]"], done.stderr
+    assert done.stdout.split("\n")[:2] == ["['2025-10']", "[]"], done.stderr
 
 
 @pytest.mark.campaign
 def test_processes_at_once_on_a_fresh_machine_all_succeed(tmp_path: Path) -> None:
     fresh = World(tmp_path, fresh=True)  # no server: each starts its own, on one new Prefect home
-    write_sample(tmp_path / "source", "green", ["2025-01", "2025-02"], rows=500)
+    write_sample(tmp_path / "source", "green", ["2025-07", "2025-08"], rows=500)
 
-    months = ["2025-01"] * 2 + at_scale([], ["2025-02"] * 4)  # of the same, and at full scale of another
+    months = ["2025-07"] * 2 + at_scale([], ["2025-08"] * 4)  # of the same, and at full scale of another
     together = [fresh.start("ingest", "--service", "green", "--json", "--month", month) for month in months]
     ended = [(process.communicate(timeout=540), process.returncode) for process in together]
 

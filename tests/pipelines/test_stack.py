@@ -43,8 +43,9 @@ def running_mlflow(database: str, folder: Path, keys: dict[str, str]) -> Iterato
     port = str(free_port())
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database, "--port", port]
     command += ["--artifacts-destination", "s3://mlflow/proxied", "--workers", "1"]
+    more = keys | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # else eight more processes start, for nothing
     with (folder / "mlflow.log").open("wb") as log:
-        process = subprocess.Popen(command, env={**os.environ, **keys}, cwd=folder, stdout=log, stderr=log)
+        process = subprocess.Popen(command, env={**os.environ, **more}, cwd=folder, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
 
     def answers() -> bool:
@@ -63,7 +64,7 @@ def running_mlflow(database: str, folder: Path, keys: dict[str, str]) -> Iterato
 
 def make_versioned_checkout(folder: Path, remote: str, s3: str) -> Path:
     """Make a checkout that DVC keeps, with its remote on S3."""
-    root = make_checkout(folder, {"model": TINY})
+    root = make_checkout(folder, {"model": TINY}, lean=True)
     (root / "taxi").symlink_to(ROOT / "taxi")
     (root / ".dvc").mkdir()
     for name in (".dvcignore", "dvc.yaml"):

@@ -264,7 +264,7 @@ def test_a_killed_process_leaves_nothing_that_the_next_one_cannot_complete(setti
     )
     for path in (*tmp_path.glob(".mlflow.db*"), *tmp_path.glob("mlflow.db")):
         path.unlink()
-    for delay in at_scale((1.4, 4.0), (0.2, 1.4, 3.0, 4.0)):
+    for delay in at_scale((1.4,), (0.2, 1.4, 3.0, 4.0)):
         command = [sys.executable, "-c", code, str(tmp_path), str(CHECKOUT)]
         process = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, start_new_session=True)
         process.stdout.readline()

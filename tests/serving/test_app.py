@@ -23,7 +23,7 @@ from tests.support.serving_worlds import ROOT, TRIP, Running, ServingWorld, make
 from tests.support.worlds import World
 
 pytestmark = pytest.mark.slow
-EXAMPLES, SLOWEST = at_scale(("20", "5"), ("400", "1"))  # of each route; seconds, beside other tests and alone
+EXAMPLES, SLOWEST = at_scale(("8", "5"), ("400", "1"))  # of each route; seconds, beside other tests and alone
 KEY, OTHER = "first-key-0123456789", "second-key-0123456789"
 
 

@@ -23,7 +23,7 @@ from tests.support.load import Tally, hammer_while
 from tests.support.serving_worlds import TRIP, Running, ServingWorld, make_world, offline, wait_for
 
 pytestmark = pytest.mark.slow
-SWAPS = at_scale(4, 20)  # benchmarks.serving swaps 20 times in 30 s, and measures
+SWAPS = at_scale(2, 20)  # benchmarks.serving swaps 20 times in 30 s, and measures
 BODIES = [TRIP | {"PULocationID": 1 + zone, "DOLocationID": 1 + (zone * 7) % 265} for zone in range(0, 264, 11)]
 
 

@@ -16,6 +16,7 @@ import httpx
 import nbformat
 import psutil
 import yaml
+from tenacity import Retrying, stop_after_attempt, wait_fixed
 
 from taxi.config import TELEMETRY_OFF
 from tests.support.postgres import free_port
@@ -76,7 +77,7 @@ class Automation:
 
     def __post_init__(self) -> None:
         """Make the checkout and the environment that every process gets."""
-        self.checkout = make_checkout(self.place / "checkout", self.sections)
+        self.checkout = make_checkout(self.place / "checkout", self.sections, lean=True)
         self.server = f"http://127.0.0.1:{free_port()}/api"
         own = {f"TAXI_{name.upper()}": str(self.place / name) for name in ("source", "data", "reports")}
         kept = {
@@ -125,7 +126,10 @@ class Automation:
 
     def ask(self, path: str, **what: Any) -> Any:
         """Return what the server answers."""
-        return httpx.post(f"{self.server}{path}", json=what, timeout=60).raise_for_status().json()
+        for attempt in Retrying(stop=stop_after_attempt(5), wait=wait_fixed(1)):  # its SQLite is busy now and then: 503
+            with attempt:
+                answer = httpx.post(f"{self.server}{path}", json=what, timeout=60).raise_for_status()
+        return answer.json()
 
     def state_of(self, run: str) -> str:
         """Return the type of a flow run's state."""
