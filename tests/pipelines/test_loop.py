@@ -68,7 +68,7 @@ def register_champion(place: Path) -> int:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Automation]:
-    made = Automation(tmp_path_factory.mktemp("loop"), {"model": TINY})
+    made = Automation(tmp_path_factory.mktemp("loop"), {"model": TINY}, lean=True)
     write_sample(made.place / "source", "green", ["2024-01", "2024-02"], rows=16_000, shift_month="2024-02")
     put_month_on_hand(made.place)
     give_prefect_home(made.place / "prefect")

@@ -73,11 +73,12 @@ class Automation:
 
     place: Path
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
+    lean: bool = False
     processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Make the checkout and the environment that every process gets."""
-        self.checkout = make_checkout(self.place / "checkout", self.sections, lean=True)
+        self.checkout = make_checkout(self.place / "checkout", self.sections, self.lean)
         self.server = f"http://127.0.0.1:{free_port()}/api"
         own = {f"TAXI_{name.upper()}": str(self.place / name) for name in ("source", "data", "reports")}
         kept = {
