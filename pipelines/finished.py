@@ -31,7 +31,7 @@ def _publish_again(settings: Settings, result: MonthResult, version: bool) -> di
     _LOG.info("%s %s is finished already; nothing to do", result.service, result.month)
     publish_files(settings, result.service, result.month, version)
     came = watch(settings, result.service, result.month)
-    if waits_for_server(settings):
+    if came["failed"] is None and waits_for_server(settings):
         from pipelines.alarms import deliver_events  # imports Prefect
 
         deliver_events(settings)

@@ -270,7 +270,7 @@ from taxi.config import load_settings
 from taxi.registry.versions import Version
 from taxi.serving import follower
 one = Version("green", 9, "2024-01", "2024-02", None, {}, {"model_sha256": "9" * 64}, "", "")
-slow = lambda version, folder: time.sleep(60)
+slow = lambda version, folder: time.sleep(600)
 follower.registry_source = lambda *_: follower.VersionSource(lambda arm: one, lambda version, folder: None, slow)
 follower.follow(load_settings(), "green", ctypes.c_long(0))
 """
@@ -284,7 +284,7 @@ def test_sigterm_while_a_version_is_examined_ends_the_process_and_leaves_no_susp
 
     process.terminate()
 
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0  # it is the last that a busy machine lets run
     assert not place.examining.exists() and place.read_state().refused == ()
 
 

@@ -13,7 +13,7 @@ from tests.support.hostile import BODIES, MARK, OUTCOMES
 from tests.support.in_process import Here, get, post, read_replies, running_here
 from tests.support.serving_worlds import TRIP
 
-REQUESTS = at_scale(60, 3000)
+REQUESTS = at_scale(150, 3000)
 SLOWEST = 1.0
 Draw = random.Random
 PATHS = [
