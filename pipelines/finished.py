@@ -4,10 +4,9 @@ import logging
 from contextlib import ExitStack
 from typing import Any
 
-from pipelines.runtime import prepare_process
+from pipelines.runtime import deliver_waiting, prepare_process
 from taxi.config import Settings
 from taxi.files import locked
-from taxi.monitoring.alarm_book import waits_for_server
 from taxi.monitoring.alarms import watch
 from taxi.reporting.live_page import keep_month
 from taxi.reporting.pages import build_gallery
@@ -31,10 +30,8 @@ def _publish_again(settings: Settings, result: MonthResult, version: bool) -> di
     _LOG.info("%s %s is finished already; nothing to do", result.service, result.month)
     publish_files(settings, result.service, result.month, version)
     came = watch(settings, result.service, result.month)
-    if came["failed"] is None and waits_for_server(settings):
-        from pipelines.alarms import deliver_events  # imports Prefect
-
-        deliver_events(settings)
+    if came["failed"] is None:
+        deliver_waiting(settings)
     return result.as_json() | {"finished_before": True, "alarm_check": came}
 
 

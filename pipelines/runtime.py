@@ -151,6 +151,14 @@ def why_server_is_away(settings: Settings) -> str | None:
     return why_unreachable(settings.prefect, "/health", any_answer=True)
 
 
+def deliver_waiting(settings: Settings) -> None:
+    """Send the alarms that wait for Prefect's server, if any do; Prefect is imported only then."""
+    from taxi.monitoring.alarm_book import waits_for_server
+
+    if waits_for_server(settings):
+        import_module("pipelines.alarms").deliver_events(settings)
+
+
 def start_prefect(settings: Settings) -> Callable[[], None]:
     """Start Prefect's embedded server, where no server is set; call what is returned, which waits for it, before the first flow."""
     if settings.prefect:

@@ -45,21 +45,20 @@ class Section(BaseModel):
         return self
 
 
-def _rising(pair: tuple[float, float]) -> tuple[float, float]:
-    if pair[0] > pair[1]:
-        raise PydanticCustomError("rising", "Input should have the smaller number first")
-    return pair
+def _with_first(which: Literal["smaller", "larger"]) -> AfterValidator:
+    """Return the check that the smaller, or the larger, number of a pair stands first."""
 
+    def check(pair: tuple[float, float]) -> tuple[float, float]:
+        if pair[0] != (min if which == "smaller" else max)(pair):
+            raise PydanticCustomError("order", "Input should have the {which} number first", {"which": which})
+        return pair
 
-def _falling(pair: tuple[float, float]) -> tuple[float, float]:
-    if pair[0] < pair[1]:
-        raise PydanticCustomError("falling", "Input should have the larger number first")
-    return pair
+    return AfterValidator(check)
 
 
 # --- Kinds of values. A percentage in the place of a share or a ratio is out of bounds: such a limit would never be passed.
 
-Rising, Falling = AfterValidator(_rising), AfterValidator(_falling)
+Rising, Falling = _with_first("smaller"), _with_first("larger")
 Share = Annotated[float, Field(ge=0, le=1)]
 Part = Annotated[float, Field(gt=0, le=1)]
 Ratio = Annotated[float, Field(gt=1, le=10)]

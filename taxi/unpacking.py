@@ -81,11 +81,10 @@ def npz_fault(path: Path, most: int) -> str | None:
 
 
 def _array_fault(stream: IO[bytes], member: zipfile.ZipInfo) -> str | None:
-    if not member.filename.endswith(".npy"):
+    header = _array_header(stream) if member.filename.endswith(".npy") else None
+    if header is None or header[1].hasobject:
         return f"holds '{member.filename}', which is not a plain array: it would need pickle"
-    shape, kind = _array_header(stream)
-    if kind.hasobject:
-        return f"holds '{member.filename}', which is not a plain array: it would need pickle"
+    shape, kind = header
     claimed = prod(shape) * kind.itemsize
     fault = f"holds '{member.filename}', which claims {claimed:,} bytes and has {member.file_size:,}"
     return fault if claimed > member.file_size or len(shape) > DEEPEST else None

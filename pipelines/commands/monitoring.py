@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.commands.options import AnyService, AsJson, NewestMonth, Service
+from pipelines.runtime import deliver_waiting
 from taxi.config import SERVICES, load_settings
 from taxi.errors import UsageError
 
@@ -137,23 +138,13 @@ def _check(service: str, month: str | None, live: bool) -> dict[str, Any]:
     return alarms.check(settings, service, month)
 
 
-def _emit() -> None:
-    from taxi.monitoring.alarm_book import waits_for_server
-
-    settings = load_settings()
-    if waits_for_server(settings):
-        from pipelines.alarms import deliver_events  # imports Prefect
-
-        deliver_events(settings)
-
-
 @alarms_app.command()
 def check(service: Service = "green", month: NewestMonth = None, live: Live = False, json_: AsJson = False) -> None:
     """Judge the newest month (or --month, or --live traffic), tell what is new, once, and show what stands."""
     if month and live:
         raise UsageError("expected --month or --live, not both")
     result = _check(service, month, live)
-    _emit()
+    deliver_waiting(load_settings())
     if json_:
         print(json.dumps(result, allow_nan=False), flush=True)
         return
