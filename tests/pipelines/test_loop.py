@@ -7,13 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from tenacity import retry, stop_after_delay, wait_fixed
@@ -33,7 +32,7 @@ from taxi.months import shift_month
 from taxi.params import load_params
 from taxi.processes import PARENT_MARK
 from taxi.registry.versions import aliased_version
-from tests.support.automation import SMALL, Automation
+from tests.support.automation import SMALL, Automation, marked_processes
 from tests.support.campaign import at_scale
 from tests.support.databases import give_prefect_home
 from tests.support.postgres import free_port
@@ -257,7 +256,7 @@ def test_a_run_whose_worker_and_process_were_killed_is_crashed_at_the_next_and_l
 
     assert world.state_of(last) == "COMPLETED"
     assert {world.state_of(run) for run in killed} <= at_scale({"CRASHED"}, {"CRASHED", "COMPLETED"})
-    wait_for(lambda: marked_processes(world) == [], "the end of all that runs had started", 60)
+    wait_for(lambda: marked_processes(world.environment["TAXI_DATA"]) == [], "the end of all that runs had started", 60)
     assert stranger.poll() is None
 
 
@@ -282,14 +281,3 @@ def test_a_run_that_was_taken_and_never_begun_is_crashed_once_its_worker_is_gone
         mark_crashed()
 
     assert (world.state_of(gone), world.state_of(waits)) == ("CRASHED", "PENDING")
-
-
-def marked_processes(world: Automation) -> list[str]:
-    """Return what runs here that flows of this world have started."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            given = process.environ()
-            if PARENT_MARK in given and given.get("TAXI_DATA") == world.environment["TAXI_DATA"]:
-                found.append(" ".join(process.cmdline()))
-    return found

@@ -9,17 +9,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow.parquet as parquet
 import pytest
 
 from taxi.data.synthetic import write_sample
 from taxi.files import STAGING_MARK, sha256_file, sha256_tree
-from taxi.processes import PARENT_MARK
 from taxi.registry.aliases import roll_back
 from taxi.registry.versions import aliased_version, champion_now, versions
 from tests.support.aliased import fill
-from tests.support.automation import SMALL, make_checkout
+from tests.support.automation import SMALL, make_checkout, marked_processes
 from tests.support.campaign import at_scale
 from tests.support.databases import give_prefect_home
 from tests.support.worlds import World
@@ -42,19 +40,6 @@ def finish(place: Path, prefect: str) -> dict[str, Any]:
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return dict(json.loads(out.splitlines()[-1]))
-
-
-def left_running(place: Path) -> list[str]:
-    """Return the processes of runs in ``place``, all of which have ended."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            own = process.environ()
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-        if PARENT_MARK in own and own.get("TAXI_DATA") == str(place / "data"):
-            found.append(" ".join(process.cmdline()))
-    return found
 
 
 def check_nothing_is_half_written(place: Path) -> None:
@@ -96,7 +81,7 @@ def test_kill_9_at_random_moments_leaves_nothing_behind_and_changes_nothing(tmp_
     answer = finish(shaken, prefect)
 
     assert outcome(shaken, answer) == expected
-    assert left_running(shaken) == []
+    assert marked_processes(str(shaken / "data")) == []
     assert list(shaken.rglob(f"*{STAGING_MARK}*")) == []
 
 

@@ -19,6 +19,7 @@ import yaml
 from tenacity import Retrying, stop_after_attempt, wait_fixed
 
 from taxi.config import TELEMETRY_OFF
+from taxi.processes import PARENT_MARK
 from tests.support.postgres import free_port
 from tests.support.serving_worlds import ROOT, wait_for
 
@@ -184,6 +185,17 @@ class Automation:
     def clear(self) -> None:
         """Remove all places."""
         shutil.rmtree(self.place, ignore_errors=True)
+
+
+def marked_processes(data: str) -> list[str]:
+    """Return what runs of ``taxi`` in the data folder have started, and still runs here."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            given = process.environ()
+            if PARENT_MARK in given and given.get("TAXI_DATA") == data:
+                found.append(" ".join(process.cmdline()))
+    return found
 
 
 def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
