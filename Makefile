@@ -52,7 +52,7 @@ test: setup ## every test, the notebooks among them; those on real months where 
 
 test-fast: SLOW = $(shell grep -rl --include='test_*.py' '^pytestmark = .*mark\.slow' tests)
 test-fast: setup ## the inner loop: under a minute
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow and not real" -n 2 --dist loadfile -p no:nbval -q $(SLOW:%=--ignore=%)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow and not real" -n 3 --dist loadfile -p no:nbval -q $(SLOW:%=--ignore=%)
 
 campaign: setup ## what the suite does once, often: 52 kills, 20 swaps, 500 experiments, 400 requests a route, 3,000 malformed ones; under 90 minutes
 	TAXI_CAMPAIGN=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m campaign -p no:nbval --durations=0 --durations-min=1
@@ -72,7 +72,7 @@ notebooks: $(LAB)/.ready ## execute notebooks/ on the sample source and write th
 	@. $(LAB)/env && $(BIN)/python -m taxi.runs.notebooks notebooks
 
 nbval: $(LAB)/.ready ## check that the committed notebooks' outputs are what the code makes
-	@. $(LAB)/env && $(BIN)/python -m pytest --nbval --nbval-current-env -p no:cacheprovider -q notebooks
+	@. $(LAB)/env && $(BIN)/python -m pytest --nbval --nbval-current-env -p no:cacheprovider -q -n 2 --dist loadfile notebooks
 
 bench: setup ## accuracy and speed beside the peers, growth, a month's seconds: make bench SOURCE=DIR [SERVICE=green]
 	@test -n "$(SOURCE)" || { echo "expected: make bench SOURCE=folder or address in the TLC's layout" >&2; exit 2; }

@@ -213,6 +213,7 @@ def test_every_file_of_a_good_model_passes(saved: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.campaign
 @pytest.mark.timeout(at_scale(300, 6000))
 def test_no_damaged_file_ends_the_process_or_escapes_the_words() -> None:

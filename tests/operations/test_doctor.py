@@ -332,7 +332,7 @@ def test_runs_whose_process_was_killed_are_marked_as_crashed_at_the_next_start(t
         wait_until_running(address, 3)
         for process in running[:2]:
             process.kill()
-            process.join()
+            process.wait()
         said = json.loads(world.taxi("doctor", "--json").stdout)
         found = next(one for one in said["findings"] if one["name"] == "flow-runs")
 
@@ -343,7 +343,7 @@ def test_runs_whose_process_was_killed_are_marked_as_crashed_at_the_next_start(t
         states = list(flow_runs(address).values())
         assert (states.count("CRASHED"), states.count("RUNNING")) == (2, 1)
         running[2].kill()
-        running[2].join()
+        running[2].wait()
 
 
 @pytest.mark.parametrize(

@@ -97,9 +97,9 @@ def test_a_rollback_killed_at_random_moments_and_typed_again_goes_back_once(tmp_
     for kill in range(at_scale(1, 20)):
         roll_back(uri, "green", "bob", f"it was right before kill {kill}", to=3)
         process = world.begin(tmp_path, *words, f"kill {kill}", "--json")
-        process.join(luck.uniform(0.3, 1) * whole)
+        time.sleep(luck.uniform(0.3, 1) * whole)
         process.kill()
-        process.join()
+        process.wait()
         told = (tmp_path / "out").is_file() and (tmp_path / "out").read_text()
         code, answer = (0, json.loads(told)) if told else world.answer(*words, f"kill {kill}")
         (tmp_path / "out").unlink(missing_ok=True)

@@ -121,6 +121,7 @@ def here(tmp_path_factory: pytest.TempPathFactory, small_models: dict[int, Path]
         yield running
 
 
+@pytest.mark.slow
 @pytest.mark.campaign
 @pytest.mark.timeout(at_scale(120, 1200))
 def test_malformed_requests_are_answered_in_json_soon_and_never_as_a_failure_of_the_service(here: Here) -> None:

@@ -31,7 +31,9 @@ def service(tmp_path_factory: pytest.TempPathFactory, small_models: dict[int, Pa
     (world.place / "spin").mkdir()
     (world.place / "spin" / "sitecustomize.py").write_text(SPIN, encoding="utf-8")
     paths = f"{world.place / 'spin'}:{world.environment['PYTHONPATH']}"
-    running = world.running("--workers", "2", PYTHONPATH=paths).start().ready()
+    running = world.running("--workers", "2", PYTHONPATH=paths)
+    running.interpreter = True
+    running.start().ready()
     yield running
     assert running.stop() == 0, running.log.read_text()
 

@@ -270,12 +270,12 @@ def processes(service: Running, which: str) -> list[psutil.Process]:
     return everything if which == "everything" else [supervisor]
 
 
-def of_world(world: ServingWorld) -> list[psutil.Process]:
-    """Return the processes of any service of the world that live."""
+def of_session(leader: int) -> list[psutil.Process]:
+    """Return the processes of a service, of which its supervisor was the first, that live."""
     found = []
     for process in psutil.process_iter():
-        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            if process.environ().get("TAXI_DATA") == str(world.place / "data") and process.pid != os.getpid():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
 
@@ -313,7 +313,7 @@ def test_ends_at_any_point_of_serving_and_examining_refuse_no_good_version(
                 getattr(process, end)()
         if which != "followers":
             assert service.process.wait(120) in (0, -signal.SIGKILL)
-            wait_for(lambda: not of_world(world), "that none of its processes is left", 120)
+            wait_for(lambda: not of_session(service.process.pid), "that none of its processes is left", 120)
             service.start()
             if number % 4 == 3:  # at a point of the start, too
                 time.sleep(draw.uniform(0, 3))
@@ -321,7 +321,7 @@ def test_ends_at_any_point_of_serving_and_examining_refuse_no_good_version(
                     with suppress(psutil.NoSuchProcess):
                         process.kill()
                 service.process.wait(120)
-                wait_for(lambda: not of_world(world), "that none of its processes is left", 120)
+                wait_for(lambda: not of_session(service.process.pid), "that none of its processes is left", 120)
                 service.start()
         service.serves(target)
         assert service.client.get("/model").json()["refused"] == [], (number, which, end)

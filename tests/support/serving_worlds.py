@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,6 +33,7 @@ from taxi.registry.integrity import write_manifest
 from taxi.registry.versions import model_name
 from tests.support.builders import build_sample_trips
 from tests.support.databases import give_registry
+from tests.support.worlds import Forked, fork_taxi
 
 ROOT = Path(__file__).resolve().parents[2]
 TRIP = {"PULocationID": 74, "DOLocationID": 138, "pickup_datetime": "2024-02-06T08:15:00"}
@@ -133,32 +134,40 @@ class Registry:
 
 @dataclass
 class Running:
-    """A service that runs, on the socket that is ``held`` for it if any; its log is in ``place/serve.log``."""
+    """A service that runs, on the socket that is ``held`` for it if any; its log is in ``place/serve.log``.
+
+    It is forked from a process that has the imports behind it, unless it is held a socket or is to be an ``interpreter`` of its own.
+    """
 
     place: Path
     environment: dict[str, str]
     words: tuple[str, ...] = ()
     service: str = "green"
     held: socket.socket | None = None
+    interpreter: bool = False
+    process: "subprocess.Popen[bytes] | Forked" = field(init=False)
 
     def start(self) -> "Running":
-        command = [sys.executable, "-m", "pipelines.cli", "serve", "--service", self.service, "--port", "0"]
-        passed = [self.held.fileno()] if self.held else []
-        command += [f"--fd={descriptor}" for descriptor in passed]
-        self.log = self.place / "serve.log"
-        with self.log.open("ab") as stream:
-            begun = stream.tell()
-            self.process = subprocess.Popen(
-                [*command, *self.words],
-                env=self.environment,
-                cwd=self.place / "checkout",
-                stderr=stream,
-                pass_fds=passed,
-            )
+        self.log, words = self.place / "serve.log", ("serve", "--service", self.service, "--port", "0", *self.words)
+        self.log.touch()
+        begun = self.log.stat().st_size
+        if self.held or self.interpreter:
+            self.process = self._start_interpreter(words)
+        else:
+            self.process = fork_taxi(words, self.environment, self.place / "checkout", Path(os.devnull), self.log)
         found = wait_for(lambda: self._address(begun), "the address in the log")
         self.url = f"http://127.0.0.1:{found.group(2)}"
         self.client = httpx.Client(base_url=self.url, timeout=30)
         return self._wait(lambda: self.client.get("/healthz").status_code == 200, "a worker that answers")
+
+    def _start_interpreter(self, words: tuple[str, ...]) -> "subprocess.Popen[bytes]":
+        passed = [self.held.fileno()] if self.held else []
+        command = [sys.executable, "-m", "pipelines.cli", *words, *(f"--fd={descriptor}" for descriptor in passed)]
+        with self.log.open("ab") as stream:
+            return subprocess.Popen(
+                command, env=self.environment, cwd=self.place / "checkout", stderr=stream, pass_fds=passed,
+                start_new_session=True,
+            )  # fmt: skip
 
     def _wait(self, true: Waits, what: str, seconds: float = 120) -> "Running":
         try:

@@ -10,13 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from multiprocessing import forkserver, util
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from taxi.processes import FORKING
-from taxi.runs.kernels import warm_up
+from taxi.runs.kernels import ForkedKernel, warm_up
 from tests.support.databases import give_prefect_home, give_registry
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,16 +27,17 @@ IMPORTED = (
     "taxi.registry.versions",
     "taxi.runs.dvc_snapshot",
     "taxi.monitoring.channels",
-)  # not Prefect, which reads its settings then
+)  # neither Prefect nor what counts a service's requests: both read their settings then
 
 
-def _fork_what_kernels_are_forked_from() -> None:
-    """Fork it from this process, which has their imports behind it too; by itself the command would start one that imports all anew."""
+def _fork_what_more_is_forked_from() -> None:
+    """Let the command fork, from itself, the process that it forks kernels or workers from; by itself it would start one that imports all anew."""
     start = util.spawnv_passfds
 
     def fork(path: bytes, command: list[str], passed: list[int]) -> int:
         if "forkserver" not in command[-1]:
             return start(path, command, passed)
+        util.spawnv_passfds = start  # a second one, where this one was killed, is a new interpreter
         if pid := os.fork():
             return pid
         forkserver._forkserver._lock = threading.Lock()  # the old one is held
@@ -50,26 +50,41 @@ def _fork_what_kernels_are_forked_from() -> None:
             os._exit(0)
 
     util.spawnv_passfds = fork
-    try:
-        warm_up(*IMPORTED)
-    finally:
-        util.spawnv_passfds = start
 
 
 def _run(words: tuple[str, ...], environment: dict[str, str], folder: Path, out: Path, err: Path) -> None:
     """Be ``taxi`` with its imports behind it: in ``folder``, in this environment alone, writing to these files."""
+    os.setsid()  # a test may end it with all that it started
     for number, path in ((1, out), (2, err)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), number)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = ["taxi", *words]
-    _fork_what_kernels_are_forked_from()
+    _fork_what_more_is_forked_from()
     try:
         import_module("pipelines.cli").main()
     finally:
         atexit._run_exitfuncs()  # a forked process ends without
         sys.stdout.flush()
+
+
+class Forked(ForkedKernel):
+    """A forked command, as far as tests use ``subprocess.Popen``."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end and return the exit status."""
+        self._process.join(timeout)
+        if (code := self._process.exitcode) is None:
+            raise subprocess.TimeoutExpired(self._process.name, timeout or 0)
+        atexit.unregister(self.kill)
+        return code
+
+
+def fork_taxi(words: tuple[str, ...], environment: dict[str, str], folder: Path, out: Path, err: Path) -> Forked:
+    """Start ``taxi`` forked from a process that has the imports behind it; what it writes is added to ``out`` and ``err``."""
+    warm_up(*IMPORTED)
+    return Forked(FORKING.Process(target=_run, args=(words, environment, folder, out, err)))
 
 
 @dataclass(frozen=True)
@@ -103,22 +118,16 @@ class World:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, env=self.environment, cwd=self.root, **pipes, **options)
 
-    def begin(self, folder: Path, *words: str) -> ForkServerProcess:
-        """Start a command in a process forked from one that has the imports behind it; it writes ``out`` and ``err`` in ``folder``."""
-        warm_up(*IMPORTED)
-        given = words, self.environment, self.root, folder / "out", folder / "err"
-        process = FORKING.Process(target=_run, args=given)
-        process.start()
-        return process
+    def begin(self, folder: Path, *words: str) -> Forked:
+        """Start a forked command; it writes ``out`` and ``err`` in ``folder``."""
+        return fork_taxi(words, self.environment, self.root, folder / "out", folder / "err")
 
     def taxi(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end, forked: imports take longer than most runs."""
         with TemporaryDirectory() as folder:
-            process = self.begin(Path(folder), *words)
-            process.join()
-            assert process.exitcode is not None
+            code = self.begin(Path(folder), *words).wait()
             out, err = ((Path(folder) / name).read_text() for name in ("out", "err"))
-            return subprocess.CompletedProcess(words, process.exitcode, out, err)
+            return subprocess.CompletedProcess(words, code, out, err)
 
     def answer(self, *words: str) -> tuple[int, dict[str, Any]]:
         done = self.taxi(*words, "--json")
