@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
@@ -20,6 +21,8 @@ from taxi.files import locked, remove
 from taxi.processes import PARENT_MARK, end_orphans, mark_of
 
 if TYPE_CHECKING:
+    from prefect.server.api.server import SubprocessASGIServer
+
     from taxi.params import Params
 
 _LOG = logging.getLogger(__name__)
@@ -166,9 +169,18 @@ def start_prefect(settings: Settings) -> Callable[[], None]:
     from prefect.server.api.server import SubprocessASGIServer
 
     _prepare_prefect()
-    starting = Thread(target=SubprocessASGIServer().start, daemon=True)
-    starting.start()
-    return starting.join
+    started: Future[None] = Future()
+    Thread(target=_start, args=(SubprocessASGIServer(), started), daemon=True).start()
+    return started.result
+
+
+def _start(server: "SubprocessASGIServer", started: "Future[None]") -> None:
+    """Start the server; a failure is for who waits, and is none where the process ends and has taken the server with it."""
+    try:
+        server.start()
+        started.set_result(None)
+    except Exception as error:
+        started.set_exception(error)
 
 
 def load_checked(
