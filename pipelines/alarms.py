@@ -10,10 +10,10 @@ from uuid import UUID
 import httpx
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.events import Event, Resource
 
-from pipelines.flow_runs import patient, sign
+from pipelines.flow_runs import patient, prefect_client, sign
 from pipelines.runtime import why_server_is_away
 from taxi.config import Settings, load_settings, parse_service
 from taxi.errors import TaxiError
@@ -44,7 +44,7 @@ def emit_alarms(settings: Settings, told: Sequence[Mapping[str, Any]]) -> list[s
     if settings.prefect is None or not told:
         return []
     events = [_event(one) for one in told]
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         for first in range(0, len(events), PAGE):
             _send_new(client, events[first : first + PAGE])
     return [event.event for event in events]

@@ -3,7 +3,8 @@
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -37,6 +38,25 @@ class UnderWay:
     alive: bool | None
 
 
+@contextmanager
+def explaining_refusals() -> Iterator[None]:
+    """Turn a refusal of our credentials by Prefect's server (401, 403) into one line that names their variable."""
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code not in (401, 403):
+            raise
+        said = "set PREFECT_API_AUTH_STRING to the user:password of the server's PREFECT_SERVER_API_AUTH_STRING"
+        raise TaxiError(f"Prefect's server at {error.request.url.host} refused the credentials: {said}") from error
+
+
+@contextmanager
+def prefect_client() -> Iterator[SyncPrefectClient]:
+    """Yield a client of Prefect's server."""
+    with explaining_refusals(), get_client(sync_client=True) as client:
+        yield client
+
+
 def process_mark(tags: list[str], labels: dict[str, object] | None) -> str | None:
     """Return the mark of a run's process: its label, or else the tag of the process that created it."""
     tagged = [tag.removeprefix(TAG) for tag in tags if tag.startswith(TAG)]
@@ -63,7 +83,7 @@ def tagged(flow: Callable[..., Answer]) -> Callable[..., Answer]:
 
     def run(*arguments: Any, **named: Any) -> Answer:
         try:
-            with tags(f"{TAG}{machine_mark()}"):
+            with explaining_refusals(), tags(f"{TAG}{machine_mark()}"):
                 return flow(*arguments, **named)
         except httpx.TransportError as error:
             if number := _asked_to_end(error):
@@ -92,7 +112,7 @@ def sign(flow: Any, flow_run: FlowRun, state: Any) -> None:
     A process that a worker started then does what a command does: it marks what it starts, and clears away what is left.
     """
     for attempt in _patience(120):
-        with attempt, get_client(sync_client=True) as client:
+        with attempt, prefect_client() as client:
             client.update_flow_run_labels(flow_run.id, {LABEL: machine_mark()})
     if not is_prepared():
         prepare_process(load_settings())
@@ -165,13 +185,13 @@ def _lost_its_worker(client: SyncPrefectClient, run: FlowRun) -> bool:
 
 def read_under_way() -> list[UnderWay]:
     """Return the runs that Prefect's server takes for under way."""
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         return [judged for _, judged in _under_way(client)]
 
 
 def mark_crashed() -> list[str]:
     """Mark every run whose process is gone as crashed, and return the runs' names; may be done by several at once."""
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         lost = [run for run, judged in _under_way(client) if judged.alive is False]
         # one may have come to its end, and then its process, while they were judged
         gone = [run for run in lost if client.read_flow_run(run.id).state_type in UNDER_WAY]

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -151,6 +152,15 @@ class Settings:
         return read_environment().prefect
 
     @property
+    def proxies(self) -> list[str]:
+        """Addresses and networks of the proxies whose X-Forwarded-For the service takes for the caller's: TAXI_PROXIES; none by default."""
+        given = (read_environment().proxies or "").replace(",", " ").split()
+        try:
+            return [str(ip_network(proxy)) for proxy in given]
+        except ValueError as error:
+            raise UsageError(f"expected TAXI_PROXIES as IP addresses or networks; {error}") from None
+
+    @property
     def spool(self) -> Path:
         """Folder where predictions wait on disk until the store has them."""
         return self.data / "spool"
@@ -227,9 +237,11 @@ def _read_secret(name: str) -> str:
 def load_api_keys() -> list[str]:
     """Return the API keys that the service accepts: TAXI_API_KEYS, or the file that TAXI_API_KEYS_FILE names.
 
-    They are separated by commas or white space. Several make rotation possible; the file is read anew when it changes.
+    They are separated by commas or white space; a line that begins with "# " is a comment. Several make rotation possible; the
+    file is read anew when it changes.
     """
-    return _read_secret(API_KEYS).replace(",", " ").split()
+    lines = [line for line in _read_secret(API_KEYS).splitlines() if line.split()[:1] != ["#"]]
+    return "\n".join(lines).replace(",", " ").split()
 
 
 def load_alarm_channels(name: str) -> list[str]:

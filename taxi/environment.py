@@ -20,6 +20,7 @@ class Environment(BaseSettings):
     predictions: str | None = None
     metrics: str | None = None
     artifacts: str | None = None
+    proxies: str | None = None
     engine: str = "local"
     scheduler: str | None = None
     attempt: str | None = None

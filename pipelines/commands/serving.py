@@ -134,7 +134,7 @@ def serve(
         import_before_forking(
             "pipelines.cli", "taxi.serving.server", "taxi.serving.follower", "taxi.serving.log_writer"
         )
-        from taxi.serving.middleware import ApiKeys
+        from taxi.serving.api_keys import ApiKeys
         from taxi.serving.supervisor import serve as run
 
         verbose = bool((context.parent or context).params.get("verbose"))

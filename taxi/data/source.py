@@ -21,6 +21,7 @@ S3_OPTIONS = {
     "skip_instance_cache": True,
     "config_kwargs": {"connect_timeout": 3, "retries": {"total_max_attempts": 2}},  # botocore: 60 s, five times
 }
+OF_S3 = "; look at AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID), or name another source by --source or TAXI_SOURCE"
 
 
 class Source(Protocol):
@@ -74,6 +75,30 @@ class StoreSource:
     def _system(self) -> Any:
         return fsspec.filesystem(self.protocol, **(S3_OPTIONS if self.protocol == "s3" else {}))
 
+    def _faults(self) -> tuple[type[Exception], ...]:
+        """Return what the store raises when it does not answer, or not so that its client understands it."""
+        if self.protocol != "s3":
+            return (OSError,)
+        from aiohttp import ClientError  # an answer that was cut off
+
+        # an address or a bucket's name that is none; a redirect to another region that leads back here
+        return (OSError, BotoCoreError, ClientError, ValueError, RecursionError)
+
+    def _explain(self, error: Exception) -> str:
+        return (
+            "it is redirected for ever" if isinstance(error, RecursionError) else redact(" ".join(str(error).split()))
+        )
+
+    def _check_bucket(self) -> None:
+        """Raise UsageError if the bucket is not there: a month would be taken for one that comes later."""
+        bucket = urlsplit(self.base).netloc
+        try:
+            self._system().info(f"s3://{bucket}")
+        except FileNotFoundError as error:
+            raise UsageError(f"expected a bucket {bucket!r} of months; there is none{OF_S3}") from error
+        except PermissionError:
+            return
+
     def ask(self, name: str) -> dict[str, Any]:
         """Ask the file system; a local file's ETag is its size and time of change."""
         address = self.address(name)
@@ -81,9 +106,12 @@ class StoreSource:
             info = self._system().info(address)
         except (FileNotFoundError, PermissionError) as error:
             refused = isinstance(error, PermissionError) and self.protocol == "s3"
+            if self.protocol == "s3" and not refused:
+                self._check_bucket()
             raise NotPublished(f"{address} is not there{', or may not be read with these keys' * refused}") from error
-        except (OSError, BotoCoreError) as error:
-            raise Offline(f"the source did not answer: {address}: {redact(str(error))}{OTHER}") from error
+        except self._faults() as error:
+            hint = OF_S3 if self.protocol == "s3" else OTHER
+            raise Offline(f"the source did not answer: {address}: {self._explain(error)}{hint}") from error
         changed = info.get("LastModified") or info.get("mtime")
         return {
             "etag": info.get("ETag") or f"{info['size']}-{changed}",
@@ -105,9 +133,9 @@ class StoreSource:
         except NoRoom:
             remove(part)
             raise
-        except (OSError, BotoCoreError) as error:
+        except self._faults() as error:
             remove(part)
-            raise Unreachable(f"reading {self.address(name)} failed: {redact(str(error))}") from error
+            raise Unreachable(f"reading {self.address(name)} failed: {self._explain(error)}") from error
         if part.stat().st_size != found["size"]:
             raise Unreachable(f"expected {found['size']:,} bytes of {self.address(name)}; got {part.stat().st_size:,}")
         return found

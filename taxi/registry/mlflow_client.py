@@ -149,6 +149,17 @@ def _is_away(error: Exception) -> bool:
     return getattr(error, "error_code", "") in AWAY or any(isinstance(cause, away) for cause in causes)
 
 
+def _refusal(error: Exception) -> str | None:
+    """Return what to do where a server refused its user (status 401) or forbids him what was asked (403)."""
+    if isinstance(error, MlflowException):
+        statuses = {error.get_http_status_code()}
+    else:  # of a file, which MLflow's server passes on
+        statuses = {getattr(getattr(cause, "response", None), "status_code", None) for cause in _causes(error)}
+    if 401 in statuses:
+        return "refused the user or his password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    return "forbids this to the user that MLFLOW_TRACKING_USERNAME names" if 403 in statuses else None
+
+
 @contextmanager
 def reaching(tracking_uri: str) -> Iterator[None]:
     """Turn whatever says that the registry did not answer into RegistryUnreachable, and what it answers amiss into RegistryError."""
@@ -156,6 +167,8 @@ def reaching(tracking_uri: str) -> Iterator[None]:
         yield
     except _failures() as error:
         said = redact(str(error).strip().partition("\n")[0])
+        if _scheme(tracking_uri) in ("http", "https") and (refusal := _refusal(error)):
+            raise RegistryError(f"the model registry at {shown(tracking_uri)} {refusal}") from error
         if _is_away(error):
             raise RegistryUnreachable(f"the model registry at {shown(tracking_uri)} did not answer: {said}") from error
         raise RegistryError(f"the model registry at {shown(tracking_uri)} answered with an error: {said}") from error

@@ -1,6 +1,7 @@
 """Starlette application of the service: what it answers to which route, and how it starts and ends."""
 
 import asyncio
+import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +19,10 @@ from starlette.routing import Route
 from taxi.config import Settings, load_api_keys
 from taxi.params import load_params
 from taxi.predictions.log import PredictionLog
+from taxi.serving.api_keys import ApiKeys
 from taxi.serving.local_store import EMPTY, SILENT, Place, remedy
 from taxi.serving.metrics import CONTENT_TYPE, LOST, QUEUED, exposition
-from taxi.serving.middleware import ApiKeys, Gate, Rules, read_body
+from taxi.serving.middleware import Gate, Rules, read_body
 from taxi.serving.page import Page, page_of, unready_page
 from taxi.serving.predictor import NoModel, Predictor, Shadow
 from taxi.serving.reloader import Watch, freeze_garbage
@@ -52,6 +54,7 @@ SWITCH_SECONDS = (
     0.0005  # how long a thread that computes may keep the requests' thread waiting; Python's default is 0.005
 )
 BATCH_THREADS = 2
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass
@@ -97,6 +100,8 @@ class Service:
     async def refresh(self, request: Request) -> Response:
         """Answer ``POST /model/refresh``: the follower will look at the aliases."""
         self.place.ask_again()
+        if key := request.scope.get("user"):
+            _LOG.info("API key %s asked for a look at the aliases", key.name)
         return ok(Asked(asked=True), 202)
 
     async def healthz(self, request: Request) -> Response:

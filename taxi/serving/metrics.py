@@ -21,6 +21,7 @@ def _gauge(name: str, says: str, labels: tuple[str, ...] = (), mode: Mode = "liv
 
 
 REQUESTS = _counter("requests", "Requests answered.", ("route", "status"))
+KEY_REQUESTS = _counter("key_requests", "Requests answered, by the name of the API key.", ("key", "status"))
 LATENCY = Histogram(
     "taxi_request_seconds",
     "Seconds from the first byte read to the answer.",
@@ -47,6 +48,11 @@ def _requests(route: str, status: int) -> Counter:
     return REQUESTS.labels(route, str(status))
 
 
+@lru_cache(maxsize=512)
+def _key_requests(key: str, status: int) -> Counter:
+    return KEY_REQUESTS.labels(key, str(status))
+
+
 @lru_cache(maxsize=64)
 def _latency(route: str) -> Histogram:
     return LATENCY.labels(route)
@@ -63,6 +69,11 @@ def count_request(route: str, status: int, seconds: float) -> None:
     _latency(route).observe(seconds)
     if status >= 500:
         ERRORS.labels(route).inc()
+
+
+def count_key(key: str, status: int) -> None:
+    """Count one answered request of the caller whose API key has the name ``key``."""
+    _key_requests(key, status).inc()
 
 
 def count_predictions(arm: str, trips: int = 1) -> None:

@@ -1,81 +1,28 @@
 """Middleware: keys, limits, safe headers and numbers for every request, before the application sees it."""
 
-import hashlib
-import hmac
 import logging
 import re
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections import Counter, OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from taxi.errors import UsageError
 from taxi.params import ServeParams
-from taxi.serving.metrics import count_request
-from taxi.serving.responses import CLOSE, NOT_LOCAL, OPERATIONS, SAFE, UNAUTHORIZED, too_many
+from taxi.serving.api_keys import ApiKey, ApiKeys, offered_key
+from taxi.serving.metrics import count_key, count_request
+from taxi.serving.responses import CLOSE, NOT_LOCAL, OPERATIONS, SAFE, UNAUTHORIZED, expired, forbidden, too_many
 from taxi.serving.schemas import Unacceptable
 
-# --- Who may ask, and how often: API keys compared in constant time, and a token bucket for each caller.
+# --- From where one may ask without a key, and how often: a token bucket for each caller.
 
-SHORTEST_KEY = 16
 MOST_CALLERS = 10_000
-LOCAL = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
+FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"})
 _LOCAL_HOST = re.compile(rb"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{0,5})?", re.IGNORECASE)
-
-
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
-
-
-class ApiKeys:
-    """The keys that are accepted, kept as SHA-256 only. Several at a time: rotation is adding one, then removing one."""
-
-    def __init__(self, keys: Iterable[str]) -> None:
-        given = list(keys)
-        if any(len(key) < SHORTEST_KEY or not key.isascii() for key in given):
-            raise UsageError(
-                f"expected API keys of {SHORTEST_KEY} or more ASCII characters; one is not (TAXI_API_KEYS)"
-            )
-        self._digests = [_digest(key.encode()) for key in given]
-
-    def __len__(self) -> int:
-        """Return how many keys there are."""
-        return len(self._digests)
-
-    def find(self, offered: bytes) -> str | None:
-        """Return a short name of the key that ``offered`` is, None if it is none; takes as long for every answer."""
-        digest, found = _digest(offered), None
-        for known in self._digests:
-            if hmac.compare_digest(known, digest):
-                found = known.hex()[:12]
-        return found
-
-
-def offered_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return the key in ``X-API-Key`` or ``Authorization: Bearer``; empty if there is none."""
-    for name, value in headers:
-        if name == b"x-api-key":
-            return value.strip()
-        if name == b"authorization" and value[:7].lower() == b"bearer ":
-            return value[7:].strip()
-    return b""
-
-
-def is_local(host: str) -> bool:
-    """Return whether a service bound to ``host`` can only be reached from its own machine."""
-    return host in LOCAL
-
-
-def require_keys(host: str, keys: ApiKeys) -> None:
-    """Raise UsageError if the service would be open to a network without keys."""
-    if not len(keys) and not is_local(host):
-        raise UsageError(
-            f"expected TAXI_API_KEYS (or TAXI_API_KEYS_FILE) to serve on {host}; only localhost needs none"
-        )
 
 
 def names_local_host(header: bytes) -> bool:
@@ -105,19 +52,25 @@ class RateLimit:
 
 _LOG = logging.getLogger(__name__)
 PROBES = frozenset({"/healthz", "/readyz"})
-OPEN = frozenset(route.path for route in OPERATIONS.values() if not route.needs_key)
+ROLE = {route.path: route.role for route in OPERATIONS.values() if route.role}
 PATHS = frozenset(route.path for route in OPERATIONS.values())
+OPEN = PATHS - ROLE.keys()
 READ_ON = 20
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 @dataclass
 class Rules:
-    """What the gate goes by; replaced while the service runs when ``params.yaml`` or the keys change."""
+    """What the gate goes by; replaced while the service runs when ``params.yaml`` or the keys change.
+
+    ``calls`` counts requests by the key's name, route and status, until somebody logs them.
+    """
 
     params: ServeParams
     keys: ApiKeys
     closing: bool = False
     rate: RateLimit = field(init=False)
+    calls: Counter[tuple[str, str, int]] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         """Make the buckets."""
@@ -130,18 +83,38 @@ class Rules:
 
 
 def refusal(scope: Scope, rules: Rules) -> Response | None:
-    """Return the answer to a request that may not come in: no key, another host, too often; None to one that may."""
+    """Return the answer to a request that may not come in: no key, no such role, another host, too often; None to one that may.
+
+    Who asks with a key is kept in the scope, as ``user``.
+    """
     headers, path, wrong = scope["headers"], scope["path"], None
     caller = (scope.get("client") or ("unknown",))[0]
     if not len(rules.keys):
         hosts = [value for name, value in headers if name == b"host"]
-        if len(hosts) != 1 or not names_local_host(hosts[0]):
+        if len(hosts) != 1 or not names_local_host(hosts[0]) or any(name in FORWARDED for name, _ in headers):
             return NOT_LOCAL
     elif path not in OPEN:
         key = rules.keys.find(offered_key(headers))
-        caller, wrong = (key, None) if key else (caller, UNAUTHORIZED)
+        wrong = _refused_key(key, ROLE.get(path))
+        if key:
+            scope["user"] = key
+            caller = f"key {key.name}"
     seconds = 0.0 if path in PROBES else rules.rate.wait(caller)
     return too_many(seconds) if seconds else wrong
+
+
+def _refused_key(key: ApiKey | None, role: str | None) -> Response | None:
+    if key is None:
+        return UNAUTHORIZED
+    if key.has_expired(datetime.now(UTC)):
+        return expired(key.name)
+    return forbidden(key.name, role) if role and role not in key.roles else None
+
+
+def _request_id(scope: Scope) -> bytes | None:
+    """Return the id that a proxy or a caller gave the request, so that its answer and our log have it too."""
+    given = (value for name, value in scope["headers"] if name == b"x-request-id")
+    return next((value for value in given if _REQUEST_ID.fullmatch(value)), None)
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -175,16 +148,21 @@ class Gate:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began, route, status = time.perf_counter(), scope["path"] if scope["path"] in PATHS else "other", 500
+        request_id = _request_id(scope)
+        named = [(b"x-request-id", request_id)] if request_id else []
 
         async def send_safely(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *SAFE, *(CLOSE if self.rules.closing else ())]
+                message["headers"] = [*message["headers"], *SAFE, *named, *(CLOSE if self.rules.closing else ())]
             await send(message)
 
         try:
             await (refusal(scope, self.rules) or self._app)(scope, receive, send_safely)
         except Exception:  # whatever it is, the application has answered that it failed and nothing else
-            _LOG.exception("a request to %s failed", route)
+            _LOG.exception("a request to %s failed%s", route, f" (id {request_id.decode()})" if request_id else "")
         count_request(route, status, time.perf_counter() - began)
+        if key := scope.get("user"):
+            self.rules.calls[key.name, route, status] += 1
+            count_key(key.name, status)

@@ -5,6 +5,7 @@ import gc
 import logging
 import math
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,14 +13,16 @@ from pathlib import Path
 from taxi.config import API_KEYS, load_api_keys, secret_file
 from taxi.errors import TaxiError, UsageError
 from taxi.params import load_params
+from taxi.serving.api_keys import ApiKeys
 from taxi.serving.loader import ARMS, Loaded, give_back, load_slot
 from taxi.serving.local_store import Entry, Place, State
 from taxi.serving.metrics import AGE, DEGRADED, REFUSED, SWAPS, VERSION
-from taxi.serving.middleware import ApiKeys, Rules
+from taxi.serving.middleware import Rules
 from taxi.serving.predictor import Predictor
 
 _LOG = logging.getLogger(__name__)
 EVERY = 0.2
+CALLS_SECONDS, WARN_SECONDS = 60.0, 86_400.0  # between two lines on who called, and on keys that expire
 RETRY_SECONDS, LONGEST_RETRY = 1.0, 60.0  # between two loads of a version that could not be loaded, doubled each time
 
 
@@ -40,6 +43,7 @@ class Watch:
         self._stamps: dict[Path | None, tuple[int, int]] = {}
         self._loader = ThreadPoolExecutor(1, "loader")
         self._retry_at, self._pause = math.inf, RETRY_SECONDS
+        self._calls_due, self._warning_due = time.monotonic() + CALLS_SECONDS, 0.0
         self.failed: set[str] = set()
         self.state = State()
 
@@ -80,8 +84,9 @@ class Watch:
             return False
 
     def close(self) -> None:
-        """End the loader's thread."""
+        """End the loader's thread, and log who called since the last line."""
         self._loader.shutdown()
+        self._log_calls()
 
     def _renew_rules(self) -> None:
         try:
@@ -93,6 +98,7 @@ class Watch:
             _LOG.error("the keys stay as they were: the file has none")
             keys = self._rules.keys
         self._rules.renew(params.serve, keys)
+        self._warning_due = 0.0
         self._predictor.experiment = params.experiment
 
     async def _follow_state(self) -> None:
@@ -131,8 +137,27 @@ class Watch:
     def _load(self, entry: Entry) -> Loaded:
         return load_slot(self._place.find(entry), entry.version, entry)
 
+    def _log_calls(self) -> None:
+        """Log who called since the last time, by the names of the keys: one line a key."""
+        calls, self._rules.calls = self._rules.calls, Counter()
+        for name in sorted({name for name, _, _ in calls}):
+            routes = [
+                f"{count:,} x {path} {status}" for (by, path, status), count in sorted(calls.items()) if by == name
+            ]
+            _LOG.info("API key %s: %s", name, ", ".join(routes))
+
+    def _tell_of_keys(self, now: datetime) -> None:
+        if time.monotonic() >= self._calls_due:
+            self._calls_due = time.monotonic() + CALLS_SECONDS
+            self._log_calls()
+        if time.monotonic() >= self._warning_due:
+            self._warning_due = time.monotonic() + WARN_SECONDS
+            for key in self._rules.keys.expiring(now):
+                _LOG.warning("API key %s expires, or has expired: %s", key.name, key.expires)
+
     def _tell(self) -> None:
         now = datetime.now(UTC)
+        self._tell_of_keys(now)
         for arm in ARMS:
             loaded = getattr(self._predictor.slots, arm)
             VERSION.labels(arm).set(loaded.version if loaded else 0)

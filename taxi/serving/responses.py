@@ -56,7 +56,7 @@ LARGE_HEAD = problem(431, "large-head", "expected an address and headers of at m
 UNAUTHORIZED = problem(
     401, "key", "expected a valid API key in X-API-Key or Authorization: Bearer", {"www-authenticate": "Bearer"}
 )
-NOT_LOCAL = problem(421, "host", "expected a request to localhost: this service has no API keys")
+NOT_LOCAL = problem(421, "host", "expected a request to localhost, not by a proxy: this service has no API keys")
 TOO_SLOW = problem(503, "busy", "the answer took too long; ask for fewer trips, or again later", {"retry-after": "1"})
 ENDING = problem(503, "closing", "the server is ending")
 LATE = problem(408, "late", "the request did not arrive in time")
@@ -69,6 +69,18 @@ def no_model(why: str) -> Response:
     return problem(503, "no-model", why, {"retry-after": "5"})
 
 
+def expired(name: str) -> Response:
+    """Return what a caller is told whose API key was valid once."""
+    return problem(
+        401, "expired-key", f"the API key {name} has expired; ask for a new one", {"www-authenticate": "Bearer"}
+    )
+
+
+def forbidden(name: str, role: str) -> Response:
+    """Return what a caller is told whose API key does not have the role that the route asks for."""
+    return problem(403, "role", f"expected an API key with the role {role!r}; {name} does not have it")
+
+
 def too_many(seconds: float) -> Response:
     """Return what a caller is told who asks too often."""
     return problem(429, "rate", "too many requests; slow down", {"retry-after": str(max(1, round(seconds)))})
@@ -79,7 +91,7 @@ def too_many(seconds: float) -> Response:
 
 @dataclass(frozen=True)
 class Operation:
-    """A route: what it is for, which shapes (or which media type) it answers, and which shapes it takes."""
+    """A route: what it is for, which shapes (or which media type) it answers, which it takes, and which role of a key it asks for."""
 
     method: str
     path: str
@@ -87,32 +99,47 @@ class Operation:
     answers: tuple[type[BaseModel], ...] | str
     takes: tuple[type[BaseModel], ...] = ()
     status: int = 200
-    needs_key: bool = True
+    role: str | None = None
     may_lack_model: bool = False
 
 
 OPERATIONS = {
     "predict": Operation(
-        "post", "/predict", "Predict one trip, or up to 1,000", (Prediction, Predictions), takes=(Trip, Trips)
+        "post",
+        "/predict",
+        "Predict one trip, or up to 1,000",
+        (Prediction, Predictions),
+        takes=(Trip, Trips),
+        role="predict",
     ),
     "outcomes": Operation(
-        "post", "/outcomes", "Say how trips ended; may be repeated", (Accepted,), takes=(Outcome, Outcomes), status=202
+        "post",
+        "/outcomes",
+        "Say how trips ended; may be repeated",
+        (Accepted,),
+        takes=(Outcome, Outcomes),
+        status=202,
+        role="outcomes",
     ),
-    "model": Operation("get", "/model", "What serves now", (Model,)),
+    "model": Operation("get", "/model", "What serves now", (Model,), role="read"),
     "refresh": Operation(
-        "post", "/model/refresh", "Look at the aliases now, and try again what was refused", (Asked,), status=202
+        "post",
+        "/model/refresh",
+        "Look at the aliases now, and try again what was refused",
+        (Asked,),
+        status=202,
+        role="operate",
     ),
-    "metrics": Operation("get", "/metrics", "Numbers for Prometheus", "text/plain"),
-    "healthz": Operation("get", "/healthz", "Is the process alive?", (Status,), needs_key=False),
-    "readyz": Operation(
-        "get", "/readyz", "Is there a model that answers?", (Status,), needs_key=False, may_lack_model=True
-    ),
-    "page": Operation("get", "/", "A page for people", "text/html", needs_key=False, may_lack_model=True),
-    "openapi": Operation("get", "/openapi.json", "This description", JSON, needs_key=False),
+    "metrics": Operation("get", "/metrics", "Numbers for Prometheus", "text/plain", role="read"),
+    "healthz": Operation("get", "/healthz", "Is the process alive?", (Status,)),
+    "readyz": Operation("get", "/readyz", "Is there a model that answers?", (Status,), may_lack_model=True),
+    "page": Operation("get", "/", "A page for people", "text/html", may_lack_model=True),
+    "openapi": Operation("get", "/openapi.json", "This description", JSON),
 }
 FAILURES = {
     400: "The body is not JSON, or the request not HTTP.",
     401: "No valid API key.",
+    403: "The API key does not have the role that the route asks for.",
     408: "The body did not arrive in time.",
     413: "The body is larger than 1 MB.",
     415: "The body is not announced as JSON.",
@@ -123,7 +150,7 @@ FAILURES = {
     500: "The service failed; its log says why.",
     503: "No model is loaded yet, or the service is ending or too busy.",
 }
-OF_A_BODY, OF_A_KEY, OF_A_MODEL = {400, 408, 413, 415, 422, 503}, {401}, {503}
+OF_A_BODY, OF_A_KEY, OF_A_MODEL = {400, 408, 413, 415, 422, 503}, {401, 403}, {503}
 SECURITY = {
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -140,14 +167,14 @@ def _content(shapes: tuple[type[BaseModel], ...] | str) -> dict[str, Any]:
 
 
 def _failures(route: Operation) -> dict[str, Any]:
-    unlikely = (set() if route.takes else OF_A_BODY) | (set() if route.needs_key else OF_A_KEY)
+    unlikely = (set() if route.takes else OF_A_BODY) | (set() if route.role else OF_A_KEY)
     codes = FAILURES.keys() - unlikely | (OF_A_MODEL if route.may_lack_model else set())
     return {str(code): {"description": FAILURES[code]} | _content((Problem,)) for code in sorted(codes)}
 
 
 def _described(name: str, route: Operation) -> dict[str, Any]:
     answers = {str(route.status): {"description": "Done."} | _content(route.answers)} | _failures(route)
-    security: list[dict[str, Any]] = [{scheme: []} for scheme in SECURITY] if route.needs_key else []
+    security: list[dict[str, Any]] = [{scheme: []} for scheme in SECURITY] if route.role else []
     body = {"requestBody": {"required": True} | _content(route.takes)} if route.takes else {}
     return {"operationId": name, "summary": route.summary, "security": security, "responses": answers} | body
 

@@ -244,7 +244,7 @@ class DrainingServer(uvicorn.Server):
         return any(getattr(connection, "cycle", None) is None for connection in self.server_state.connections)
 
 
-def _config(gate: Gate) -> uvicorn.Config:
+def _config(gate: Gate, proxies: list[str]) -> uvicorn.Config:
     return uvicorn.Config(
         gate,
         http=PatientConnection,
@@ -253,7 +253,8 @@ def _config(gate: Gate) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies,
         backlog=BACKLOG,
         timeout_graceful_shutdown=20,
     )
@@ -268,5 +269,5 @@ def run_worker(
     """
     gate = make_gate(settings, service, spool)
     with suppress(KeyboardInterrupt):
-        DrainingServer(_config(gate), gate, pulse).run(sockets=[listening])
+        DrainingServer(_config(gate, settings.proxies), gate, pulse).run(sockets=[listening])
     adding.close()

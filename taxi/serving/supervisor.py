@@ -19,8 +19,8 @@ from taxi.errors import TaxiError, UsageError
 from taxi.predictions.spool import Spool
 from taxi.predictions.store import open_store
 from taxi.processes import FORKING, end_with_parent
+from taxi.serving.api_keys import ApiKeys, require_keys
 from taxi.serving.metrics import forget_process
-from taxi.serving.middleware import ApiKeys, require_keys
 from taxi.serving.server import listen
 
 _LOG = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ def serve(
     """
     listening = listen(*address)
     host, port = listening.getsockname()[:2]
-    require_keys(host, keys)
+    require_keys(host, keys, settings.proxies)
     open_store(settings.predictions).close()  # a malformed address is an error here and now
     _LOG.info("%s is served on http://%s:%d by %d worker(s)", service, host, port, workers)
     spool, (ended, adding) = Spool(settings.spool), FORKING.Pipe(duplex=False)

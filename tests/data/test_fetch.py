@@ -7,7 +7,9 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import fsspec
 import pytest
@@ -249,3 +251,58 @@ def test_months_come_from_s3_too(bucket: str, paths: MonthPaths) -> None:
     assert json.loads(paths.sidecar.read_text())["address"] == f"{bucket}/{NAME}"
     with pytest.raises(NotPublished):
         fetch_month(open_source(bucket), "green", "2030-01", paths)
+    with pytest.raises(
+        UsageError, match="expected a bucket 'other' of months; there is none; look at AWS_ENDPOINT_URL"
+    ):
+        fetch_month(open_source("s3://other/tlc"), "green", "2030-01", paths)
+
+
+class Store(BaseHTTPRequestHandler):
+    """An S3 that answers all with a status, or cuts its answers off where ``status`` is 0."""
+
+    protocol_version, status = "HTTP/1.1", 0
+
+    def do_HEAD(self) -> None:
+        self.send_response(self.status or 200)
+        for name, value in {"Content-Length": "0" if self.status else "1000", "ETag": '"a"'}.items():
+            self.send_header(name, value)
+        self.send_header("Last-Modified", "Wed, 21 Oct 2020 07:28:00 GMT")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        self.wfile.write(b"x" * (0 if self.status else 300))
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "Unable to locate credentials; look at AWS_ENDPOINT"),
+        ({"AWS_PROFILE": "nobody"}, r"profile \(nobody\) could not be found; look at AWS_ENDPOINT"),
+        ({"AWS_ENDPOINT_URL": "nonsense"}, "Invalid endpoint: nonsense; look at AWS_ENDPOINT_URL"),
+        ({"status": "301"}, "redirected for ever; .* AWS_DEFAULT_REGION"),
+        ({"status": "403"}, "may not be read with these keys"),
+        ({"status": "0"}, "reading s3://months/tlc/trip-data/.* failed: .*received 300 of 1000 bytes"),
+    ],
+)
+def test_what_is_wrong_with_s3_is_one_line(
+    environment: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch, paths: MonthPaths, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Store, "status", int(environment.pop("status", 0)))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Store) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        own = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}", "AWS_EC2_METADATA_DISABLED": "true"}
+        keys = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "testing") | {"HOME": str(tmp_path)}
+        for name, value in (own | keys | environment).items():
+            monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+        try:
+            with pytest.raises(TaxiError, match=says) as refusal:
+                fetch_month(open_source("s3://months/tlc"), "green", "2024-01", paths)
+        finally:
+            server.shutdown()
+
+    assert "\n" not in str(refusal.value) and not list(paths.raw.parent.glob(".*.download"))

@@ -25,6 +25,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 TINY = SMALL | {"rounds": 30, "head_rounds": 10, "interval_rounds": 10, "planned": False}
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
 MONTHS = ["2024-01", "2024-02"]
+PASSWORD = "canary-password-of-mlflow"
+USER = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": PASSWORD}
 
 
 @contextmanager
@@ -39,11 +41,29 @@ def running_s3() -> Iterator[str]:
 
 @contextmanager
 def running_mlflow(database: str, folder: Path, keys: dict[str, str]) -> Iterator[str]:
-    """Give the address of an MLflow server on the database; S3 keeps what it is given."""
+    """Give the address of an MLflow server on the database, which asks for a password; S3 keeps what it is given."""
     port = str(free_port())
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database, "--port", port]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        database,
+        "--port",
+        port,
+        "--app-name",
+        "basic-auth",
+    ]
     command += ["--artifacts-destination", "s3://mlflow/proxied", "--workers", "1"]
     more = keys | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # else eight more processes start, for nothing
+    (folder / "auth.ini").write_text(
+        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder}/auth.db\nadmin_username = admin\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\nauth_cache_ttl_seconds = 600\n",
+        encoding="utf-8",
+    )
+    more |= {"MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"), "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD}
+    more |= {"MLFLOW_FLASK_SERVER_SECRET_KEY": "of a test"}
     with (folder / "mlflow.log").open("wb") as log:
         process = subprocess.Popen(command, env={**os.environ, **more}, cwd=folder, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
@@ -119,7 +139,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, prefect:
         direct = World(place, keys | places, root, fresh=True)
         first = direct.answer("run", "--service", "green", "--month", MONTHS[0])
         with running_mlflow(registry, place, keys) as server:
-            served = replace(direct, more=direct.more | {"MLFLOW_TRACKING_URI": server})
+            served = replace(direct, more=direct.more | {"MLFLOW_TRACKING_URI": server} | USER)
             yield Stack(direct, served, system, first, place)
 
 
@@ -157,6 +177,40 @@ def test_the_stores_and_the_checks_answer_as_on_sqlite(stack: Stack) -> None:
     assert (outcomes[0], outcomes[1]["predicted"], alarms[0]) == (0, 0, 0)
     broken = [one["name"] for one in found["findings"] if one["level"] == "broken"]
     assert (doctor, broken) in ((0, []), (1, ["disk"]), (1, ["packages"]))  # the machine's own affairs
+
+
+@pytest.mark.parametrize("password", ["", "canary-wrong"])
+def test_a_missing_or_wrong_password_of_mlflow_is_one_line_that_names_its_variable(stack: Stack, password: str) -> None:
+    world = replace(stack.served, more=stack.served.more | {"MLFLOW_TRACKING_PASSWORD": password})
+
+    done = world.taxi("status", "--service", "green")
+
+    assert done.returncode == 1 and "refused the user or his password: set MLFLOW_TRACKING_USERNAME and" in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and "canary" not in done.stderr
+
+
+def test_a_clone_on_another_machine_pulls_and_opens_the_same_pages(stack: Stack) -> None:
+    place, root = stack.folder / "another", stack.direct.root
+    (place / "home").mkdir(parents=True)
+    subprocess.run(["git", "-C", str(root), "add", "-A"], check=True)
+    author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", "-C", str(root), *author, "commit", "-qm", "a month"], check=True)
+    subprocess.run(["git", "clone", "-q", str(root), str(place / "clone")], check=True)
+    clone = place / "clone"
+    own = {"HOME": str(place / "home"), "PREFECT_HOME": str(place / "prefect"), "LOGNAME": "another"}
+    own |= {"TAXI_DATA": str(clone / "data"), "TAXI_REPORTS": str(clone / "reports")}
+    world = replace(stack.served, more=stack.served.more | own, root=clone)
+
+    pulled = subprocess.run(
+        [sys.executable, "-m", "dvc", "pull", "-q"], cwd=clone, env=world.environment, capture_output=True, check=False
+    )
+    status, (traced, lineage) = world.taxi("status", "--service", "green"), world.answer("lineage", "green/champion")
+
+    assert pulled.returncode == 0, pulled.stderr.decode()
+    pages = {path.relative_to(root) for path in (root / "reports" / "green").rglob("*.html")}
+    assert pages and all((clone / page).read_bytes() == (root / page).read_bytes() for page in pages)
+    assert status.stdout == stack.served.taxi("status", "--service", "green").stdout
+    assert (traced, lineage["verified"], lineage["faults"]) == (0, True, [])
 
 
 @pytest.mark.campaign

@@ -243,8 +243,14 @@ def test_keys_are_rotated_while_it_runs(locked: Running) -> None:
     keys.write_text("", encoding="utf-8")
     time.sleep(1)
     assert with_key(locked, OTHER) == 200, "an empty file must not open the service"
-    keys.write_text(KEY, encoding="utf-8")
+    roles = f"# who may what\nname=web-2;roles=predict;key={OTHER}\nname=all;key={KEY}\n"
+    keys.write_text(roles, encoding="utf-8")
     wait_for(lambda: {with_key(locked, KEY) for _ in range(6)} == {200}, "the first key again", 60)
+    assert (with_key(locked, OTHER), with_key(locked, OTHER, "/model/refresh")) == (200, 403)
+    assert with_key(locked, KEY, "/model/refresh") == 202
+    wait_for(lambda: "API key all asked for a look" in locked.log.read_text(), "the name of who asked, in the log", 20)
+    keys.write_text(KEY, encoding="utf-8")
+    wait_for(lambda: with_key(locked, OTHER) == with_key(locked, OTHER) == 401, "the first key alone", 60)
 
 
 def test_two_workers_answer_and_add_up_their_numbers(locked: Running) -> None:

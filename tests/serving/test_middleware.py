@@ -1,6 +1,7 @@
 """Who may ask, and how often; what is said and counted when an answer fails."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
@@ -11,69 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from taxi.errors import UsageError
+from taxi.serving.api_keys import ApiKeys
 from taxi.serving.app import FAULTS
 from taxi.serving.metrics import REGISTRY
-from taxi.serving.middleware import (
-    MOST_CALLERS,
-    ApiKeys,
-    Gate,
-    RateLimit,
-    Rules,
-    names_local_host,
-    offered_key,
-    read_body,
-    require_keys,
-)
-
-OLD, NEW = "old-key-0123456789abcdef", "new-key-0123456789abcdef"
-
-
-def test_each_of_several_keys_opens_and_nothing_else_does() -> None:
-    keys = ApiKeys([OLD, NEW])
-
-    assert keys.find(OLD.encode()) and keys.find(NEW.encode())
-    assert keys.find(OLD.encode()) != keys.find(NEW.encode())
-    assert [
-        keys.find(one) for one in (b"", OLD[:-1].encode(), OLD.encode() + b"x", OLD.upper().encode(), b"\xff\x00")
-    ] == [None] * 5
-    assert ApiKeys([]).find(b"") is None
-
-
-def test_every_key_is_compared_whichever_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    compared = []
-    monkeypatch.setattr(
-        "taxi.serving.middleware.hmac.compare_digest", lambda one, other: compared.append(one) or one == other
-    )
-
-    for offered in (OLD, NEW, "neither"):
-        ApiKeys([OLD, NEW]).find(offered.encode())
-
-    assert len(compared) == 6
-
-
-def test_keys_are_not_kept_in_clear() -> None:
-    assert OLD not in repr(vars(ApiKeys([OLD])))
-
-
-def test_a_short_key_is_refused_without_being_shown() -> None:
-    with pytest.raises(UsageError, match="16 or more") as refusal:
-        ApiKeys(["hunter2"])
-    assert "hunter2" not in str(refusal.value)
-
-
-def test_a_key_comes_in_either_header() -> None:
-    assert offered_key([(b"accept", b"*/*"), (b"x-api-key", b" k ")]) == b"k"
-    assert offered_key([(b"authorization", b"bEaReR k")]) == b"k"
-    assert offered_key([(b"authorization", b"Basic k")]) == b""
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
-def test_only_localhost_is_served_without_keys(host: str) -> None:
-    with pytest.raises(UsageError, match="TAXI_API_KEYS"):
-        require_keys(host, ApiKeys([]))
-    require_keys(host, ApiKeys([OLD]))
-    require_keys("127.0.0.1", ApiKeys([]))
+from taxi.serving.middleware import MOST_CALLERS, Gate, RateLimit, Rules, names_local_host, read_body
+from taxi.serving.responses import OPERATIONS
 
 
 def test_a_name_that_was_rebound_to_this_machine_is_not_local() -> None:
@@ -107,12 +50,19 @@ def test_callers_are_forgotten_before_they_fill_the_memory() -> None:
     assert len(rate._buckets) == MOST_CALLERS
 
 
-def ask(endpoint: Callable[[Request], Awaitable[Response]], *received: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what a service whose ``POST /outcomes`` is ``endpoint`` sends to a client that sends ``received``."""
-    app = Starlette(routes=[Route("/outcomes", endpoint, methods=["POST"])], exception_handlers=FAULTS)
-    rules: Any = SimpleNamespace(rate_per_second=1000, burst=1000)
-    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
-    scope = {"type": "http", "method": "POST", "path": "/outcomes", "headers": headers, "query_string": b""}
+def ask(
+    endpoint: Callable[[Request], Awaitable[Response]],
+    *received: dict[str, Any],
+    path: str = "/outcomes",
+    entries: list[str] | None = None,
+    **headers: str,
+) -> list[dict[str, Any]]:
+    """Return what a service whose ``path`` is ``endpoint`` sends to a client that sends ``received`` and these headers."""
+    app = Starlette(routes=[Route(path, endpoint, methods=["POST"])], exception_handlers=FAULTS)
+    params: Any = SimpleNamespace(rate_per_second=1000, burst=1000)
+    given = {"host": "localhost", "content-type": "application/json"} | headers
+    pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in given.items()]
+    scope = {"type": "http", "method": "POST", "path": path, "headers": pairs, "query_string": b""}
     messages, sent = iter(received), []
 
     async def receive() -> Any:
@@ -121,8 +71,17 @@ def ask(endpoint: Callable[[Request], Awaitable[Response]], *received: dict[str,
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(Gate(app, Rules(rules, ApiKeys([])))(scope, receive, send))
+    asyncio.run(Gate(app, Rules(params, ApiKeys(entries or [])))(scope, receive, send))
     return sent
+
+
+async def accept(request: Request) -> Response:
+    return Response()
+
+
+def answer(path: str, *entries: str, **headers: str) -> tuple[int, str]:
+    start, body = ask(accept, path=path, entries=list(entries), **headers)
+    return start["status"], json.loads(body["body"])["error"]["code"] if body["body"] else ""
 
 
 def counted(status: int) -> float:
@@ -152,3 +111,62 @@ def test_a_client_that_goes_away_before_its_body_is_whole_is_no_failure(caplog: 
     ask(read, part, {"type": "http.disconnect"})
 
     assert counted(499) - before == 1 and not caplog.text
+
+
+KEY = "a-key-0123456789abcdef"
+ROUTES = {route.path: route.role for route in OPERATIONS.values()}
+
+
+@pytest.mark.parametrize("role", ["predict", "outcomes", "operate", "read"])
+def test_a_key_opens_the_routes_of_its_roles_and_no_others(role: str) -> None:
+    entry = f"name=web;roles={role};key={KEY}"
+
+    answers = {path: answer(path, entry, x_api_key=KEY) for path in ROUTES}
+
+    assert answers == {path: (200, "") if asks in (None, role) else (403, "role") for path, asks in ROUTES.items()}
+
+
+def test_a_key_without_roles_keeps_what_it_could_do() -> None:
+    assert {answer(path, KEY, x_api_key=KEY) for path in ROUTES} == {(200, "")}
+
+
+def test_a_missing_role_is_named_and_the_key_is_not() -> None:
+    _, body = ask(accept, path="/model/refresh", entries=[f"name=web;roles=read;key={KEY}"], x_api_key=KEY)
+
+    assert b"'operate'" in body["body"] and b"web" in body["body"] and KEY.encode() not in body["body"]
+
+
+def test_an_expired_key_is_told_from_an_unknown_one() -> None:
+    entries = (f"name=old;expires=2024-01-31;key={KEY}", "name=new;expires=2999-01-31;key=another-key-0123456789")
+
+    assert answer("/predict", *entries, x_api_key=KEY) == (401, "expired-key")
+    assert answer("/predict", *entries, x_api_key=KEY + "x") == (401, "key")
+    assert answer("/predict", *entries, x_api_key="another-key-0123456789") == (200, "")
+
+
+@pytest.mark.parametrize("header", ["x_forwarded_for", "forwarded", "x_forwarded_host", "x_real_ip"])
+def test_a_service_without_keys_answers_no_proxy(header: str) -> None:
+    assert answer("/predict", **{header: "10.1.2.3"}) == (421, "host")
+    assert answer("/predict") == (200, "")
+
+
+def test_who_called_is_counted_by_the_name_of_the_key() -> None:
+    labels = {"key": "counted", "status": "403"}
+    before = REGISTRY.get_sample_value("taxi_key_requests_total", labels) or 0
+
+    answer("/predict", f"name=counted;roles=read;key={KEY}", x_api_key=KEY)
+
+    assert (REGISTRY.get_sample_value("taxi_key_requests_total", labels) or 0) - before == 1
+
+
+@pytest.mark.parametrize(("given", "kept"), [("a-1.B_2", True), ("x" * 65, False), ("a b", False), ("", False)])
+def test_a_request_id_is_answered_and_logged_where_it_is_one(
+    given: str, kept: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(request: Request) -> Response:
+        raise ZeroDivisionError
+
+    start, _ = ask(fail, x_request_id=given)
+
+    assert ((b"x-request-id", given.encode()) in start["headers"]) is kept
+    assert (f"(id {given})" in caplog.text) is kept

@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 
+from taxi.params import load_params
+from taxi.serving.api_keys import ApiKeys
 from taxi.serving.loader import Loaded, Slots
 from taxi.serving.local_store import Entry, Place, State, now_text
+from taxi.serving.middleware import Rules
 from taxi.serving.reloader import Watch
+from tests.support.serving_worlds import ROOT
 
 ENTRY = Entry(1, "1-abc", "abc", "2024-01", "2024-01", now_text())
 
@@ -20,7 +24,8 @@ ENTRY = Entry(1, "1-abc", "abc", "2024-01", "2024-01", now_text())
 def watch(tmp_path: Path) -> Watch:
     place = Place(tmp_path)
     predictor = SimpleNamespace(slots=Slots())
-    return Watch(place, tmp_path / "params.yaml", predictor, None)  # type: ignore[arg-type]
+    rules = Rules(load_params(ROOT / "params.yaml").serve, ApiKeys([]))
+    return Watch(place, tmp_path / "params.yaml", predictor, rules)  # type: ignore[arg-type]
 
 
 def test_a_request_waits_for_the_first_champion_that_a_sibling_serves_already(watch: Watch) -> None:

@@ -22,7 +22,7 @@ IDLE = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in LOOPS}
 
 
 @contextmanager
-def running_prefect(home: Path) -> Iterator[str]:
+def running_prefect(home: Path, **more: str) -> Iterator[str]:
     """Give the API address of a server whose data lie in ``home``, a new one; stop it in the end.
 
     It schedules nothing and looks after no worker: what asks its database every few seconds would take as long as the tests.
@@ -32,7 +32,7 @@ def running_prefect(home: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
     command += ["--port", port, "--log-level", "error"]  # as `prefect server start` does after seconds of imports
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, env={**os.environ, "PREFECT_HOME": str(home), **IDLE}, **quiet)
+    process = subprocess.Popen(command, env={**os.environ, "PREFECT_HOME": str(home), **IDLE, **more}, **quiet)
     address = f"http://127.0.0.1:{port}/api"
     try:
         for attempt in Retrying(stop=stop_after_delay(400), wait=wait_fixed(0.5)):
