@@ -58,7 +58,7 @@ def running_mlflow(database: str, folder: Path, keys: dict[str, str]) -> Iterato
     command += ["--artifacts-destination", "s3://mlflow/proxied", "--workers", "1"]
     more = keys | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # else eight more processes start, for nothing
     (folder / "auth.ini").write_text(
-        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder}/auth.db\nadmin_username = admin\n"
+        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder}/auth.sqlite\nadmin_username = admin\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\nauth_cache_ttl_seconds = 600\n",
         encoding="utf-8",
     )

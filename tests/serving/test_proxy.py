@@ -69,7 +69,7 @@ def test_its_limits_are_the_services() -> None:
 
 def test_tls_is_asked_for_and_an_old_one_is_refused(behind: tuple[Running, Nginx]) -> None:
     _, proxy = behind
-    plain = f"http://127.0.0.1:{proxy.http_port}/model?x=1"
+    plain = f"{proxy.plain_url}/model?x=1"
 
     led, leaked = httpx.get(plain), httpx.get(plain, headers={"X-API-Key": KEY})
 

@@ -60,6 +60,11 @@ class Nginx:
         """Its address; the names need not be known to the machine's resolver."""
         return f"https://127.0.0.1:{self.https_port}"
 
+    @property
+    def plain_url(self) -> str:
+        """Its address without TLS."""
+        return f"http://127.0.0.1:{self.http_port}"
+
     def trust(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(self.certificate))
 
