@@ -55,6 +55,7 @@ class MetricStore(Database):
     """The table of metrics at one address."""
 
     what, tables, lock = WHAT, TABLES, PREPARING
+    folder, edition = "metrics", "0001"
 
     def replace(self, metrics: Sequence[Metric]) -> None:
         """Write metrics; those of the same kind, service and time are replaced as a whole, so that twice is once.

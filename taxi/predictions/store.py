@@ -213,6 +213,7 @@ class Store(Database):
     """The tables of predictions and outcomes at one address."""
 
     what, tables, lock = WHAT, TABLES, PREPARING
+    folder, edition = "predictions", "0002"
 
     def __init__(self, engine: Engine, make: bool = True) -> None:
         super().__init__(engine, make)
