@@ -1,4 +1,4 @@
-"""Commands ``taxi doctor`` and ``taxi maturity``."""
+"""Commands ``taxi doctor``, ``maturity``, ``database``, ``prune``, ``erase``, ``backup`` and ``restore``."""
 
 import json
 from typing import TYPE_CHECKING, Annotated
@@ -134,3 +134,40 @@ def maturity(
     else:
         _show_maturity(shown, level_reached(cells))
     raise typer.Exit(0 if level is None or all(cell.met for cell in shown) else 1)
+
+
+# --- ``taxi database``: PostgreSQL from an empty server, and the editions of this package's own tables.
+
+database_app = typer.Typer(no_args_is_help=True, help="Databases: make them on a PostgreSQL server, bring tables up.")
+app.add_typer(database_app, name="database")
+
+
+@database_app.command()
+def init(
+    tables: Annotated[bool, typer.Option(help="--no-tables leaves the databases empty, for `taxi restore`.")] = True,
+    json_: AsJson = False,
+) -> None:
+    """Make roles, databases, tables and privileges on the server that TAXI_DB_ADMIN names; may be repeated.
+
+    Passwords are read from TAXI_DB_PASSWORD_MLFLOW, _PREFECT, _JOBS, _SERVICE and _READER, or files that …_FILE name.
+    """
+    from taxi.operations.databases import init_databases
+
+    result = init_databases(tables)
+    lines = [*result["done"], "set, each with its password in the place of PASSWORD (as in a URL: / is %2F):"]
+    lines += [f"  {name}={address}" for name, address in result["set"].items()]
+    lines.append("  the service uses taxi_service instead of the owners, Grafana and `metrics serve` taxi_reader")
+    print(json.dumps(result, allow_nan=False) if json_ else "\n".join(lines), flush=True)
+
+
+@database_app.command()
+def upgrade(json_: AsJson = False) -> None:
+    """Bring the tables of predictions and metrics to this taxi's edition, as their owner: before a newer service starts."""
+    from taxi.monitoring.metric_store import open_metrics
+    from taxi.predictions.store import open_store
+
+    settings = load_settings()
+    stores = (open_store(settings.predictions), open_metrics(settings.metrics))
+    result = {store.folder: store.upgrade() for store in stores}
+    said = "\n".join(f"{name}: edition {edition}" for name, edition in result.items())
+    print(json.dumps(result, allow_nan=False) if json_ else said, flush=True)

@@ -257,7 +257,7 @@ class Store(Database):
         services = sql.select(sql.func.count(PREDICTIONS.c.service.distinct())).where(of_trip).scalar_subquery()
         service = sql.select(sql.func.min(PREDICTIONS.c.service)).where(of_trip).scalar_subquery()
         sure, kept = NOT_SAID & (services == 1), ("trip_id", "prediction_id", *WRITTEN)
-        if not connection.scalar(sql.select(sql.exists().where(NOT_SAID & (services > 0)))):
+        if not connection.scalar(sql.select(OUTCOMES.c.trip_id).where(NOT_SAID & (services > 0)).limit(1)):
             return
         key = service + sql.literal(":trip:") + OUTCOMES.c.trip_id
         given = sql.select(key, service, *(OUTCOMES.c[name] for name in kept)).where(sure)

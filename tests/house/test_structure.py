@@ -30,6 +30,7 @@ HOMES = {
         "taxi/migrations/predictions",
         "taxi/predictions",
         "taxi/monitoring",
+        "taxi/operations",
         "taxi/registry",
         "taxi/models",
     },
