@@ -161,8 +161,18 @@ class ServeParams(Section):
     drain_seconds: float = Field(ge=0, le=3600)
 
 
+class RetentionParams(Section):
+    """How many days `taxi prune` leaves rows and files; alarms look back five weeks of predictions."""
+
+    predictions_days: int = Field(400, ge=35, le=36_600)
+    live_metrics_days: int = Field(400, ge=35, le=36_600)
+    editions_days: int = Field(400, ge=1, le=36_600)
+    backtest_days: int = Field(90, ge=1, le=36_600)
+    copies_days: int = Field(30, ge=1, le=36_600)
+
+
 MonitorRule = Literal["volume", "null-block", "rmse", "coverage", "slice-rmse", "input-drift", "prediction-drift"]
-ASIDE = {"alarms", "experiment", "release", "search", "serve"}
+ASIDE = {"alarms", "experiment", "release", "retention", "search", "serve"}
 
 
 class CleanParams(Section):
@@ -354,6 +364,7 @@ class Params(Section):
     search: SearchParams
     alarms: AlarmParams
     serve: ServeParams
+    retention: RetentionParams = RetentionParams()
 
     def lasting(self) -> dict[str, Any]:
         """Return what decides the outcome of a month's run: all but what is served, and how recipes are searched."""
