@@ -164,11 +164,11 @@ class ServeParams(Section):
 class RetentionParams(Section):
     """How many days `taxi prune` leaves rows and files; alarms look back five weeks of predictions."""
 
-    predictions_days: int = Field(400, ge=35, le=36_600)
-    live_metrics_days: int = Field(400, ge=35, le=36_600)
-    editions_days: int = Field(400, ge=1, le=36_600)
-    backtest_days: int = Field(90, ge=1, le=36_600)
-    copies_days: int = Field(30, ge=1, le=36_600)
+    predictions_days: Annotated[int, Field(ge=35, le=36_600)] = 400
+    live_metrics_days: Annotated[int, Field(ge=35, le=36_600)] = 400
+    editions_days: Annotated[int, Field(ge=1, le=36_600)] = 400
+    backtest_days: Annotated[int, Field(ge=1, le=36_600)] = 90
+    copies_days: Annotated[int, Field(ge=1, le=36_600)] = 30
 
 
 MonitorRule = Literal["volume", "null-block", "rmse", "coverage", "slice-rmse", "input-drift", "prediction-drift"]
