@@ -224,8 +224,8 @@ def secret_file(name: str) -> Path | None:
     return resolve_path(Path(named), home_of(find_root())) if named else None
 
 
-def _read_secret(name: str) -> str:
-    """Return the secret: no settings hold it, so that none can show it."""
+def read_secret(name: str) -> str:
+    """Return the secret that the variable, or the file that ``name``_FILE names, holds; empty for none: no settings hold it, so that none can show it."""
     path = secret_file(name)
     try:
         return path.read_text(encoding="utf-8") if path else os.environ.get(name, "")
@@ -240,7 +240,7 @@ def load_api_keys() -> list[str]:
     They are separated by commas or white space; a line that begins with "# " is a comment. Several make rotation possible; the
     file is read anew when it changes.
     """
-    lines = [line for line in _read_secret(API_KEYS).splitlines() if line.split()[:1] != ["#"]]
+    lines = [line for line in read_secret(API_KEYS).splitlines() if line.split()[:1] != ["#"]]
     return "\n".join(lines).replace(",", " ").split()
 
 
@@ -249,7 +249,7 @@ def load_alarm_channels(name: str) -> list[str]:
 
     They are separated by white space and hold secrets: never print or keep them.
     """
-    return _read_secret(name).split()
+    return read_secret(name).split()
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,11 @@
 """Database engines for SQLite and PostgreSQL: time limits, retries while busy, and errors that say which store it was."""
 
+import logging
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import sqlalchemy as sql
@@ -16,16 +19,17 @@ from sqlalchemy.exc import (
     InternalError,
     NoSuchModuleError,
     NotSupportedError,
+    OperationalError,
     ProgrammingError,
     SQLAlchemyError,
     StatementError,
 )
-from sqlalchemy.schema import CreateIndex, CreateTable
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
 from taxi.addresses import redact, shown, sqlite_file
 from taxi.errors import NoAnswer, TaxiError, UsageError
 
+_LOG = logging.getLogger(__name__)
 INSERT: dict[str, Callable[..., Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 PATIENCE = {  # seconds, and milliseconds for the last: a silent server counts as down instead of holding a thread
     "connect_timeout": 3,
@@ -114,15 +118,23 @@ def open_engine(address: str, what: str, variable: str) -> Engine:
     return engine
 
 
-class Database:
-    """The tables of ``tables`` at one address, made when first needed: a database that is down now may be up later.
+# --- A store's tables: Alembic brings them to the newest edition when the store is opened; the edition is kept beside them.
 
-    ``what`` names it in messages; ``lock`` is as for ``make_all``. Without ``make``, for those who only read, nothing is made:
-    tables that are not there are read as empty.
+MIGRATIONS = Path(__file__).parent / "migrations"
+_MIGRATING = Lock()  # Alembic keeps what it is at in globals of its modules
+
+
+class Database:
+    """The tables of ``tables`` at one address, brought to ``edition`` when first needed: a database that is down now may be up later.
+
+    ``what`` names it in messages, ``folder`` its migrations; ``lock`` is the number of PostgreSQL's advisory lock under which they
+    run. Without ``make``, for those who only read, nothing is made: tables that are not there are read as empty.
     """
 
     what: str
     tables: sql.MetaData
+    folder: str
+    edition: str
     lock: int
 
     def __init__(self, engine: Engine, make: bool = True) -> None:
@@ -130,6 +142,16 @@ class Database:
         self._ready = False
         self._file = sqlite_file(str(engine.url))
         self.address = shown(engine.url.render_as_string(hide_password=False))
+
+    @property
+    def version_table(self) -> str:
+        """The table that keeps the edition: two stores may share a database, with MLflow's ``alembic_version`` in it."""
+        return f"alembic_version_{self.folder}"
+
+    def upgrade(self) -> str:
+        """Bring the tables to the newest edition now; return it."""
+        with self._transaction():
+            return self.edition
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
@@ -146,7 +168,52 @@ class Database:
                 raise
 
     def _prepare(self, connection: Connection) -> None:
-        make_all(connection, self.tables, self.lock)
+        if connection.engine is not self._engine:  # in memory, for those who only read
+            self.tables.create_all(connection)
+            return
+        if self._read_edition(connection) == self.edition:
+            return
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # it would begin no transaction for this, and let two do so
+        else:
+            connection.execute(sql.select(sql.func.pg_advisory_xact_lock(self.lock)))
+        if (edition := self._read_edition(connection)) != self.edition:  # nobody was faster
+            self._migrate(connection, edition)
+
+    def _read_edition(self, connection: Connection) -> str | None:
+        """Return the edition of the tables; None where they are not there, or are older than editions. StoreDown if it is unknown."""
+        there = sql.inspect(connection).get_table_names()
+        if self.version_table not in there or not set(self.tables.tables) <= set(there):
+            return None
+        edition = connection.scalar(sql.select(sql.column("version_num")).select_from(sql.table(self.version_table)))
+        if edition and not (MIGRATIONS / self.folder / f"edition_{edition}.py").is_file():
+            raise StoreDown(
+                f"the {self.what} at {self.address} is newer than this taxi: expected tables of edition {self.edition} at most; "
+                f"they are of {edition}: install the taxi that made them, or restore a backup from before"
+            )
+        return edition
+
+    def _migrate(self, connection: Connection, edition: str | None) -> None:
+        from alembic import command, config  # half a second, which an up-to-date store need not wait for
+
+        settings = config.Config(attributes={"connection": connection, "version_table": self.version_table})
+        settings.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+        settings.set_main_option("version_locations", str(MIGRATIONS / self.folder).replace("%", "%%"))
+        settings.set_main_option("path_separator", "newline")
+        try:
+            with _MIGRATING:
+                if edition is None and sql.inspect(connection).has_table(self.version_table):
+                    connection.execute(sql.delete(sql.table(self.version_table)))  # its tables were dropped
+                command.upgrade(settings, self.edition)
+        except (OperationalError, ProgrammingError) as error:
+            if not (is_answer(error) or _sqlite_code(error) == sqlite3.SQLITE_READONLY):
+                raise
+            had = f"those of edition {edition}" if edition else "none, or some of before editions"
+            raise StoreDown(
+                f"the {self.what} at {self.address} needs the tables of edition {self.edition}, has {had}, and did not let this "
+                f"user change them: run `taxi database upgrade` as their owner: {_in_short(error)}"
+            ) from error
+        _LOG.info("the %s at %s has the tables of edition %s now", self.what, self.address, self.edition)
 
     def _reached(self) -> Engine:
         """Return the engine; for those who only read, one in memory where there is nothing to read yet."""
@@ -164,31 +231,3 @@ class Database:
     def close(self) -> None:
         """Give back the connections."""
         self._engine.dispose()
-
-
-def _lacking_columns(connection: Connection, tables: sql.MetaData) -> list[sql.Column[Any]]:
-    look = sql.inspect(connection)
-    present = {table: {column["name"] for column in look.get_columns(table)} for table in tables.tables}
-    return [column for table in tables.sorted_tables for column in table.c if column.name not in present[table.name]]
-
-
-def make_all(connection: Connection, tables: sql.MetaData, lock: int) -> None:
-    """Make the tables, columns and indexes that are not there; however many processes do so at once, each succeeds.
-
-    A column that an edition before this one did not have must be one that may be empty.
-
-    ``lock`` is the number of PostgreSQL's advisory lock under which it is done: CREATE … IF NOT EXISTS races with itself there.
-    """
-    if connection.dialect.name == "postgresql":
-        connection.execute(sql.select(sql.func.pg_advisory_xact_lock(lock)))
-    for table in tables.sorted_tables:
-        connection.execute(CreateTable(table, if_not_exists=True))
-    if _lacking_columns(connection, tables):
-        if connection.dialect.name == "sqlite":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # it would begin no transaction for this, and let two do so
-        for column in _lacking_columns(connection, tables):
-            kind = column.type.compile(connection.dialect)
-            connection.execute(sql.DDL(f'ALTER TABLE {column.table.name} ADD COLUMN "{column.name}" {kind}'))
-    for table in tables.sorted_tables:
-        for index in table.indexes:
-            connection.execute(CreateIndex(index, if_not_exists=True))

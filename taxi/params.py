@@ -161,8 +161,18 @@ class ServeParams(Section):
     drain_seconds: float = Field(ge=0, le=3600)
 
 
+class RetentionParams(Section):
+    """How many days `taxi prune` leaves rows and files; alarms look back five weeks of predictions."""
+
+    predictions_days: Annotated[int, Field(ge=35, le=36_600)] = 400
+    live_metrics_days: Annotated[int, Field(ge=35, le=36_600)] = 400
+    editions_days: Annotated[int, Field(ge=1, le=36_600)] = 400
+    backtest_days: Annotated[int, Field(ge=1, le=36_600)] = 90
+    copies_days: Annotated[int, Field(ge=1, le=36_600)] = 30
+
+
 MonitorRule = Literal["volume", "null-block", "rmse", "coverage", "slice-rmse", "input-drift", "prediction-drift"]
-ASIDE = {"alarms", "experiment", "release", "search", "serve"}
+ASIDE = {"alarms", "experiment", "release", "retention", "search", "serve"}
 
 
 class CleanParams(Section):
@@ -354,6 +364,7 @@ class Params(Section):
     search: SearchParams
     alarms: AlarmParams
     serve: ServeParams
+    retention: RetentionParams = RetentionParams()
 
     def lasting(self) -> dict[str, Any]:
         """Return what decides the outcome of a month's run: all but what is served, and how recipes are searched."""

@@ -1,11 +1,12 @@
-"""Commands ``taxi doctor`` and ``taxi maturity``."""
+"""Commands ``taxi doctor``, ``maturity``, ``database``, ``prune``, ``erase``, ``backup`` and ``restore``."""
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.commands.options import AsJson
+from pipelines.commands.options import AsJson, Service
 from pipelines.runtime import prepare_reading
 from taxi.config import Settings, find_root, load_settings
 from taxi.errors import TaxiError
@@ -134,3 +135,85 @@ def maturity(
     else:
         _show_maturity(shown, level_reached(cells))
     raise typer.Exit(0 if level is None or all(cell.met for cell in shown) else 1)
+
+
+# --- ``taxi database``: PostgreSQL from an empty server, and the editions of this package's own tables.
+
+database_app = typer.Typer(no_args_is_help=True, help="Databases: make them on a PostgreSQL server, bring tables up.")
+app.add_typer(database_app, name="database")
+
+
+@database_app.command()
+def init(
+    tables: Annotated[bool, typer.Option(help="--no-tables leaves the databases empty, for `taxi restore`.")] = True,
+    json_: AsJson = False,
+) -> None:
+    """Make roles, databases, tables and privileges on the server that TAXI_DB_ADMIN names; may be repeated.
+
+    Passwords are read from TAXI_DB_PASSWORD_MLFLOW, _PREFECT, _JOBS, _SERVICE and _READER, or files that …_FILE name.
+    """
+    from taxi.operations.databases import init_databases
+
+    result = init_databases(tables)
+    lines = [*result["done"], "set, each with its password in the place of PASSWORD (as in a URL: / is %2F):"]
+    lines += [f"  {name}={address}" for name, address in result["set"].items()]
+    lines.append("  the service uses taxi_service instead of the owners, Grafana and `metrics serve` taxi_reader")
+    print(json.dumps(result, allow_nan=False) if json_ else "\n".join(lines), flush=True)
+
+
+@database_app.command()
+def upgrade(json_: AsJson = False) -> None:
+    """Bring the tables of predictions and metrics to this taxi's edition, as their owner: before a newer service starts."""
+    from taxi.monitoring.metric_store import open_metrics
+    from taxi.predictions.store import open_store
+
+    settings = load_settings()
+    stores = (open_store(settings.predictions), open_metrics(settings.metrics))
+    result = {store.folder: store.upgrade() for store in stores}
+    said = "\n".join(f"{name}: edition {edition}" for name, edition in result.items())
+    print(json.dumps(result, allow_nan=False) if json_ else said, flush=True)
+
+
+# --- ``taxi prune`` and ``taxi erase``: what is too old, and one trip by a person's wish.
+
+
+@app.command()
+def prune(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, only say what would go.")] = False,
+    json_: AsJson = False,
+) -> None:
+    """Say which rows and files are older than params.yaml's section retention allows; --yes removes them."""
+    from taxi.params import load_params
+
+    settings, params = load_settings(), load_params()
+    from taxi.operations.retention import prune as prune_old
+
+    old = prune_old(settings, params, datetime.now(UTC), yes)
+    entries = [
+        {"what": one.what, "days": one.days, "rows": one.rows, "files": len(one.files), "bytes": one.bytes_}
+        for one in old
+    ]
+    lines = [
+        f"{one['what']:13} older than {one['days']} days: {one['rows']:,} rows, {one['files']:,} files, {one['bytes']:,} bytes"
+        for one in entries
+    ]
+    lines.append("removed" if yes else "nothing was removed: --yes does it")
+    print(json.dumps({"removed": yes, "old": entries}) if json_ else "\n".join(lines), flush=True)
+
+
+@app.command()
+def erase(
+    trip: Annotated[str, typer.Argument(metavar="TRIP_ID", help="As the predictions' requests named it.")],
+    service: Service,
+    json_: AsJson = False,
+) -> None:
+    """Remove all predictions and outcomes of one trip, also those that wait on disk; exit 1 if some came again."""
+    settings = load_settings()
+    from taxi.operations.retention import erase_trip, unreached
+
+    result = erase_trip(settings, service, trip) | {"unreached": unreached(settings)}
+    counts = ", ".join(f"{count:,} in {what}" for what, count in result["found"].items())
+    state = "gone" if result["gone"] else "still coming: type the command again when the service has written its rows"
+    said = f"{service} trip {trip}: {counts}; {state}. {result['unreached']}"
+    print(json.dumps(result) if json_ else said, flush=True)
+    raise typer.Exit(0 if result["gone"] else 1)

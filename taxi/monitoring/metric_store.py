@@ -51,10 +51,15 @@ class Metric:
     text: str | None = None
 
 
+def _live_before(hour: str) -> sql.ColumnElement[bool]:
+    return (METRICS.c.kind == "live") & (METRICS.c["at"] < hour)
+
+
 class MetricStore(Database):
     """The table of metrics at one address."""
 
     what, tables, lock = WHAT, TABLES, PREPARING
+    folder, edition = "metrics", "0001"
 
     def replace(self, metrics: Sequence[Metric]) -> None:
         """Write metrics; those of the same kind, service and time are replaced as a whole, so that twice is once.
@@ -78,6 +83,18 @@ class MetricStore(Database):
         with self._transaction() as connection:
             rows = connection.execute(wanted.order_by(*(METRICS.c[name] for name in names[:4]))).fetchall()
         return pd.DataFrame([tuple(row) for row in rows], columns=list(names)).astype({"value": "float64"})
+
+    def count_live_before(self, hour: str) -> int:
+        """Return how many live metrics are of before an hour (2023-03-01T14, UTC)."""
+        with self._transaction() as connection:
+            return int(
+                connection.scalar(sql.select(sql.func.count()).select_from(METRICS).where(_live_before(hour))) or 0
+            )
+
+    def delete_live_before(self, hour: str) -> None:
+        """Remove what ``count_live_before`` counts; months and costs stay."""
+        with self._transaction() as connection:
+            connection.execute(sql.delete(METRICS).where(_live_before(hour)))
 
     def newest(self, kind: Kind, service: str) -> str | None:
         """Return the latest time that the store has of a kind; None if it has nothing."""

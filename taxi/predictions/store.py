@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -200,6 +200,15 @@ __all__ = ["BadRows", "Carried", "Store", "StoreDown", "open_store"]
 WHAT = "prediction store"
 
 
+def _before(moment: datetime) -> list[tuple[sql.Table, Any, Any]]:
+    """Return each table, its key, and the condition that a row is of before the moment."""
+    made, received = PREDICTIONS.c.made_at, OUTCOMES.c.received_at
+    return [
+        (PREDICTIONS, PREDICTIONS.c.prediction_id, made < as_utc(moment)),
+        (OUTCOMES, OUTCOMES.c.key, received < as_utc(moment)),
+    ]
+
+
 @dataclass(frozen=True)
 class Carried:
     """What became of a segment: how many rows were written, and the lines that the store will never take, with reasons."""
@@ -213,6 +222,7 @@ class Store(Database):
     """The tables of predictions and outcomes at one address."""
 
     what, tables, lock = WHAT, TABLES, PREPARING
+    folder, edition = "predictions", "0002"
 
     def __init__(self, engine: Engine, make: bool = True) -> None:
         super().__init__(engine, make)
@@ -256,7 +266,7 @@ class Store(Database):
         services = sql.select(sql.func.count(PREDICTIONS.c.service.distinct())).where(of_trip).scalar_subquery()
         service = sql.select(sql.func.min(PREDICTIONS.c.service)).where(of_trip).scalar_subquery()
         sure, kept = NOT_SAID & (services == 1), ("trip_id", "prediction_id", *WRITTEN)
-        if not connection.scalar(sql.select(sql.exists().where(NOT_SAID & (services > 0)))):
+        if not connection.scalar(sql.select(OUTCOMES.c.trip_id).where(NOT_SAID & (services > 0)).limit(1)):
             return
         key = service + sql.literal(":trip:") + OUTCOMES.c.trip_id
         given = sql.select(key, service, *(OUTCOMES.c[name] for name in kept)).where(sure)
@@ -337,6 +347,41 @@ class Store(Database):
         with self._transaction() as connection:
             found = connection.execute(sql.select(PREDICTIONS).where(PREDICTIONS.c.prediction_id == prediction_id))
             return next((dict(row) for row in found.mappings()), None)
+
+    def count_before(self, moment: datetime) -> dict[str, int]:
+        """Return how many predictions were made, and outcomes received, before a moment."""
+        with self._transaction() as connection:
+            counted = {
+                table.name: connection.scalar(sql.select(sql.func.count()).select_from(table).where(old))
+                for table, _, old in _before(moment)
+            }
+        return {name: int(rows or 0) for name, rows in counted.items()}
+
+    def delete_before(self, moment: datetime, batch: int = 10_000) -> None:
+        """Remove what ``count_before`` counts, in batches: a service writes between them."""
+        for table, key, old in _before(moment):
+            removed = 1
+            while removed:
+                with self._transaction() as connection:
+                    some = sql.select(key).where(old).limit(batch)
+                    removed = connection.execute(sql.delete(table).where(key.in_(some))).rowcount
+
+    def trip_predictions(self, service: str, trip: str) -> list[str]:
+        """Return the ids of a trip's predictions."""
+        of_trip = (PREDICTIONS.c.service == service) & (PREDICTIONS.c.trip_id == trip)
+        with self._transaction() as connection:
+            return list(connection.scalars(sql.select(PREDICTIONS.c.prediction_id).where(of_trip)))
+
+    def delete_trip(self, service: str, trip: str, ids: Collection[str]) -> dict[str, int]:
+        """Remove a trip's predictions and outcomes, those of the predictions ``ids`` too; return how many of each went."""
+        of_trip = (PREDICTIONS.c.service == service) & (PREDICTIONS.c.trip_id == trip)
+        theirs = sql.or_(OUTCOMES.c.service.in_((service, "")), OUTCOMES.c.service.is_(None))
+        told = ((OUTCOMES.c.trip_id == trip) & theirs) | OUTCOMES.c.key.in_([f"prediction:{one}" for one in ids])
+        with self._transaction() as connection:
+            return {
+                table.name: connection.execute(sql.delete(table).where(wanted)).rowcount
+                for table, wanted in ((PREDICTIONS, of_trip), (OUTCOMES, told))
+            }
 
     def count(self) -> dict[str, int]:
         """Return the number of rows in each table."""

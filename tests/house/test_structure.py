@@ -23,7 +23,17 @@ HOMES = {
     "pandera": {"taxi/data"},
     "matplotlib": {"taxi/reporting", "taxi/runs"},
     "httpx": {"taxi/data", "taxi/serving", "pipelines"},  # in flows: what the client of Prefect raises
-    "sqlalchemy": {"taxi", "taxi/predictions", "taxi/monitoring", "taxi/registry", "taxi/models"},
+    "alembic": {"taxi", "taxi/migrations", "taxi/migrations/metrics", "taxi/migrations/predictions"},
+    "sqlalchemy": {
+        "taxi",
+        "taxi/migrations/metrics",
+        "taxi/migrations/predictions",
+        "taxi/predictions",
+        "taxi/monitoring",
+        "taxi/operations",
+        "taxi/registry",
+        "taxi/models",
+    },
     "optuna": {"taxi/models"},
     "xgboost": {"taxi/models"},
     "dask": {"taxi/models"},

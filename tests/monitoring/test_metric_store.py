@@ -35,7 +35,7 @@ MADE = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
 def emptied(address: str) -> str:
     with create_engine(address).begin() as connection:
-        connection.execute(text("DROP TABLE IF EXISTS metrics"))
+        connection.execute(text("DROP TABLE IF EXISTS metrics, alembic_version_metrics"))
     return address
 
 

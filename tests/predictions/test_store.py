@@ -24,7 +24,7 @@ MADE = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
 def emptied(address: str) -> str:
     with create_engine(address).begin() as connection:
-        connection.execute(text("DROP TABLE IF EXISTS predictions, outcomes"))
+        connection.execute(text("DROP TABLE IF EXISTS predictions, outcomes, alembic_version_predictions"))
     return address
 
 
