@@ -32,9 +32,10 @@ $(VENV)/.ready: $(BIN)/uv requirements.lock pyproject.toml
 
 setup: $(VENV)/.ready ## make .venv with the locked packages; does nothing when that is done
 
-lock: $(BIN)/uv ## resolve pyproject.toml anew into requirements.lock (universal, hashed, no addresses)
-	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
-	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet -o requirements.lock
+lock: COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet
+lock: $(BIN)/uv ## resolve pyproject.toml anew into requirements.lock (universal, hashed, no addresses), and service.lock from it
+	$(COMPILE) pyproject.toml --all-extras -o requirements.lock
+	$(COMPILE) --group pyproject.toml:service -c requirements.lock -o service.lock
 
 demo: setup ## six synthetic months, end to end: shift, alarm, retrain, reports
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/demo $(DEMO)

@@ -27,8 +27,8 @@ IMPORT_NAMES = {
 }
 
 
-def locked() -> dict[str, str]:
-    lines = re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^ ;\\]+)", LOCK, re.MULTILINE)
+def locked(text: str = LOCK) -> dict[str, str]:
+    lines = re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^ ;\\]+)", text, re.MULTILINE)
     return {canonicalize_name(name): found for name, found in lines}
 
 
@@ -40,10 +40,19 @@ def test_every_dependency_is_locked_within_its_limits_and_installed_so(wanted: R
     assert version(wanted.name) == pinned
 
 
-def test_every_locked_package_has_a_hash() -> None:
-    blocks = re.split(r"\n(?=[A-Za-z0-9])", LOCK.strip())
+def test_the_services_lock_is_a_part_of_the_whole_one_without_training_notebooks_or_servers() -> None:
+    service = locked((ROOT / "service.lock").read_text(encoding="utf-8"))
 
-    assert len(blocks) > 200
+    assert service.items() < locked().items()
+    assert not {"mlflow", "prefect", "dvc", "evidently", "papermill", "jupyterlab", "optuna", "pytest"} & set(service)
+
+
+@pytest.mark.parametrize(("name", "least"), [("requirements.lock", 200), ("service.lock", 60)])
+def test_every_locked_package_has_a_hash_and_no_address(name: str, least: int) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    blocks = re.split(r"\n(?=[A-Za-z0-9])", text.strip())
+
+    assert len(blocks) > least and "://" not in text
     assert [block.splitlines()[0] for block in blocks if "--hash=sha256:" not in block] == []
 
 

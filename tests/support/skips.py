@@ -19,6 +19,7 @@ REASONS = (
     Reason("every command of README", "make campaign", "it costs minutes; the weekly campaign runs it"),
     Reason("chromium", "apt-get install chromium"),
     Reason("nginx", "apt-get install nginx-light"),
+    Reason("promtool", "apt-get install prometheus"),
     Reason("PostgreSQL's", "apt-get install postgresql"),
     Reason("PostgreSQL refuses", "run as a user other than root, or add the user postgres"),
     Reason("could not import", "make setup"),
