@@ -95,7 +95,7 @@ resource "aws_flow_log" "rejected" {
   vpc_id               = aws_vpc.this.id
   traffic_type         = "REJECT"
   log_destination_type = "s3"
-  log_destination      = "${aws_s3_bucket.this["logs"].arn}/vpc"
+  log_destination      = aws_s3_bucket.this["logs"].arn
 
   tags       = { Name = "${local.name}-rejected" }
   depends_on = [aws_s3_bucket_policy.this]

@@ -195,7 +195,7 @@ data "aws_iam_policy_document" "bucket" {
   }
 
   dynamic "statement" {
-    for_each = each.key == "logs" ? { PutObject = "/vpc/*", GetBucketAcl = "" } : {}
+    for_each = each.key == "logs" ? { PutObject = "/AWSLogs/*", GetBucketAcl = "" } : {}
 
     content {
       sid       = "NetworksLog${statement.key}"

@@ -118,9 +118,15 @@ def read_prices(path: Path = MODULE / "prices.yaml") -> Prices:
 
 def month_cost(plan: dict[str, Any], table: Prices) -> dict[str, float]:
     """Return US dollars a month by line; raise SystemExit where the plan has a resource without a price."""
-    prices, usage, resources = table["prices"], table["usage"], [one for one in planned(plan) if one["mode"] == "managed"]
+    prices, usage, resources = (
+        table["prices"],
+        table["usage"],
+        [one for one in planned(plan) if one["mode"] == "managed"],
+    )
     if unpriced := sorted({one["type"] for one in resources} - FREE - PRICED.keys()):
-        raise SystemExit(f"expected a price of each resource; {', '.join(unpriced)} has none in terraform/operate/cost.py")
+        raise SystemExit(
+            f"expected a price of each resource; {', '.join(unpriced)} has none in terraform/operate/cost.py"
+        )
     tasks = {one["index"]: one["values"] for one in resources if one["type"] == "aws_ecs_task_definition"}
     lines = {"storage, logs": sum(usage[what] * prices[what] for what in ("efs_gb", "s3_gb", "ecr_gb", "log_gb"))}
     for one in resources:

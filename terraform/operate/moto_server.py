@@ -1,6 +1,8 @@
 """Stand-in for AWS: moto's server, and the environment in which Terraform and boto3 use it."""
 
 import json
+import logging
+import os
 from typing import Any
 
 import boto3
@@ -17,9 +19,19 @@ UNKNOWN_FILES = {
     "budget.tf": "moto has no list_tags_for_resource of Budgets, and no anomaly monitors",
 }
 
+# attributes that moto does not give back, so that they stand in every plan; any other change fails the proof
+FORGOTTEN = {
+    ("aws_vpc_security_group_ingress_rule", "description"),
+    ("aws_vpc_security_group_egress_rule", "description"),
+    ("aws_secretsmanager_secret_rotation", "rotation_rules"),
+}
+
 
 def start() -> tuple[Any, str]:
     """Start moto's server on a free port; return it, for ``stop()``, and its address."""
+    # AWS's own policies, as ReadOnlyAccess, are read when moto is imported
+    os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)

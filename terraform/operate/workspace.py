@@ -28,7 +28,7 @@ def find_plugins() -> Path | None:
 def copy_module(to: Path, without: Collection[str] = ()) -> Path:
     """Copy the module, ``without`` some files, so that its state lies in the folder; S3 is its backend no more."""
     to.mkdir(parents=True)
-    for path in sorted(MODULE.glob("*.tf")) + [MODULE / ".terraform.lock.hcl"]:
+    for path in [*sorted(MODULE.glob("*.tf")), MODULE / ".terraform.lock.hcl"]:
         if path.name not in without:
             shutil.copy(path, to)
     for folder in ("environments", "tests"):
