@@ -118,7 +118,7 @@ def arrivals(
 ) -> None:
     """Run the months that are out since the newest that was run, oldest first; none is fine."""
     settings, _ = load_checked(source)
-    results = begin_flow(settings, "arrivals")(service, settings.told_source, not no_version)
+    results: Any = begin_flow(settings, "arrivals")(service, settings.told_source, not no_version)
     if json_:
         _say({"service": service, "months": results}, True)
     elif results:

@@ -24,6 +24,9 @@ FORGOTTEN = {
     ("aws_vpc_security_group_ingress_rule", "description"),
     ("aws_vpc_security_group_egress_rule", "description"),
     ("aws_secretsmanager_secret_rotation", "rotation_rules"),
+    ("aws_db_parameter_group", "parameter"),
+    ("aws_ecs_service", "availability_zone_rebalancing"),
+    ("aws_ecs_service", "health_check_grace_period_seconds"),
 }
 
 
