@@ -15,7 +15,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help setup lock demo loop-demo run test test-fast campaign lint notebooks nbval bench lab clean
+.PHONY: help setup lock demo loop-demo run test test-fast campaign lint notebooks nbval bench lab terraform clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -64,6 +64,14 @@ lint: setup ## style, types, the order of the rooms, workflows
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/zizmor --offline --quiet .github/workflows
+
+build/checkov/.ready: $(VENV)/.ready terraform/checkov.lock
+	$(BIN)/uv venv --quiet --clear build/checkov --python $(BIN)/python
+	VIRTUAL_ENV=build/checkov $(BIN)/uv pip install --quiet --require-hashes -r terraform/checkov.lock
+	@touch $@
+
+terraform: setup build/checkov/.ready ## prove terraform/ without an account: form, rules, an apply on moto's server, costs, drift, checkov
+	$(BIN)/python -m terraform.operate.prove
 
 $(LAB)/.ready: $(VENV)/.ready params.yaml scripts/lab scripts/demo $(wildcard taxi/*.py taxi/*/*.py)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/lab $(LAB)

@@ -1,4 +1,4 @@
-"""Commands on months: ``taxi run``, ``backfill``, ``ingest``, ``clean``, ``notebook``, ``sample``, ``retrain``, ``status``."""
+"""Commands on months: ``taxi run``, ``backfill``, ``arrivals``, ``ingest``, ``clean``, ``notebook``, ``sample``, ``retrain``, ``status``."""
 
 import json
 import logging
@@ -110,6 +110,20 @@ def backfill(
         result = begin_flow(settings, "backfill")(service, first, last, *given)
     show_summary(result["months"], settings.reports) if not json_ else _say(result, True)
     raise typer.Exit(max(STATUS_CODES[month["status"]] for month in result["months"]))
+
+
+@app.command()
+def arrivals(
+    service: Service, source: SourceOption = None, json_: AsJson = False, no_version: NoVersion = False
+) -> None:
+    """Run the months that are out since the newest that was run, oldest first; none is fine."""
+    settings, _ = load_checked(source)
+    results: Any = begin_flow(settings, "arrivals")(service, settings.told_source, not no_version)
+    if json_:
+        _say({"service": service, "months": results}, True)
+    elif results:
+        show_summary(results, settings.reports)
+    raise typer.Exit(max((STATUS_CODES[month["status"]] for month in results), default=0))
 
 
 @app.command()

@@ -78,7 +78,12 @@ def test_every_room_has_a_sentence_and_at_most_sixteen_modules() -> None:
 
 
 def test_tests_mirror_the_rooms() -> None:
-    rooms = {path.name for path in ROOMS if path.parent == ROOT / "taxi"} | {"pipelines", "house", "support"}
+    rooms = {path.name for path in ROOMS if path.parent == ROOT / "taxi"} | {
+        "pipelines",
+        "house",
+        "support",
+        "terraform",
+    }
 
     assert {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"} <= rooms
 

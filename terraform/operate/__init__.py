@@ -1,0 +1,1 @@
+"""Operating the environments: what a plan costs, what was changed by hand, whether alarms arrive, and when one may be destroyed."""

@@ -1,0 +1,30 @@
+"""Mutants of the Terraform module: one change each that a rule must see, as (file, what stands there, what the mutant says)."""
+
+MUTANTS = {
+    "bucket-opened": ("storage.tf", "block_public_policy     = true", "block_public_policy     = false"),
+    "versioning-dropped": ("storage.tf", 'status = "Enabled"\n  }', 'status = "Suspended"\n  }'),
+    "plain-http-allowed": ("storage.tf", 'effect    = "Deny"', 'effect    = "Allow"'),
+    "lock-loosened": ("storage.tf", '"COMPLIANCE"', '"GOVERNANCE"'),
+    "force-destroy": ("storage.tf", "force_destroy       = false", "force_destroy       = true"),
+    "key-without-rotation": ("storage.tf", "enable_key_rotation     = true", "enable_key_rotation     = false"),
+    "subject-widened": ("github.tf", ":environment:${var.environment}-plan", ":*"),
+    "subject-by-likeness": ("github.tf", '"StringEquals"', '"StringLike"'),
+    "star-with-write": (
+        "github.tf",
+        "resources = [aws_lb_listener.https.arn]",
+        'resources = ["*"]',
+    ),
+    "every-action": ("iam.tf", '"ecs:UpdateService"', '"ecs:*"'),
+    "passed-to-anybody": ("iam.tf", '"ecs-tasks.amazonaws.com"]\n    }\n  }\n\n  statement {\n    sid       = "NotStarted"', '"ec2.amazonaws.com"]\n    }\n  }\n\n  statement {\n    sid       = "NotStarted"'),
+    "service-writes": ("iam.tf", "writes = { service = []", 'writes = { service = ["artifacts"]'),
+    "tags-mutable": ("images.tf", '"IMMUTABLE"', '"MUTABLE"'),
+    "releases-expire": ("images.tf", "countNumber = 10000", "countNumber = 5"),
+    "database-public": ("database.tf", "publicly_accessible         = false", "publicly_accessible         = true"),
+    "database-without-tls": ("database.tf", '"rds.force_ssl"\n    value = "1"', '"rds.force_ssl"\n    value = "0"'),
+    "alarm-removed": ("observability.tf", "predictions-lost  = merge(local.own", "predictions-gone  = merge(local.own"),
+    "end-not-told": ("observability.tf", "ok_actions          = [aws_sns_topic.alarms.arn]", "ok_actions          = []"),
+    "old-tls": ("balancer.tf", "ELBSecurityPolicy-TLS13-1-2-2021-06", "ELBSecurityPolicy-2016-08"),
+    "root-container": ("tasks.tf", '"1000:1000"', '"0:0"'),
+    "writable-root": ("tasks.tf", "readonlyRootFilesystem = true", "readonlyRootFilesystem = false"),
+    "no-rollback": ("tasks.tf", "enable   = true\n    rollback = true", "enable   = true\n    rollback = false"),
+}  # fmt: skip
