@@ -1,4 +1,4 @@
-"""Commands ``taxi doctor``, ``maturity``, ``database``, ``prune``, ``erase``, ``backup`` and ``restore``."""
+"""Commands ``taxi doctor``, ``maturity``, ``database``, ``prune`` and ``erase``."""
 
 import json
 from datetime import UTC, datetime
@@ -145,7 +145,7 @@ app.add_typer(database_app, name="database")
 
 @database_app.command()
 def init(
-    tables: Annotated[bool, typer.Option(help="--no-tables leaves the databases empty, for `taxi restore`.")] = True,
+    tables: Annotated[bool, typer.Option(help="--no-tables leaves the databases empty.")] = True,
     json_: AsJson = False,
 ) -> None:
     """Make roles, databases, tables and privileges on the server that TAXI_DB_ADMIN names; may be repeated.

@@ -137,7 +137,7 @@ def _make_tables(url: URL, one: Owned) -> None:
 def init_databases(tables: bool = True) -> dict[str, Any]:
     """Make what is missing on the server that TAXI_DB_ADMIN names; return what was ``done`` and which addresses to ``set``.
 
-    Without ``tables`` the databases stay empty, for ``taxi restore``. Raises UsageError before anything is done if a password is
+    Without ``tables`` the databases stay empty. Raises UsageError before anything is done if a password is
     missing, StoreDown if the server does not answer or refuses.
     """
     admin, passwords = read_admin(), read_passwords()

@@ -20,6 +20,7 @@ REASONS = (
     Reason("chromium", "apt-get install chromium"),
     Reason("nginx", "apt-get install nginx-light"),
     Reason("promtool", "apt-get install prometheus"),
+    Reason("terraform", "install Terraform 1.11 or newer", "it is no Debian package; `make terraform` needs it"),
     Reason("PostgreSQL's", "apt-get install postgresql"),
     Reason("PostgreSQL refuses", "run as a user other than root, or add the user postgres"),
     Reason("could not import", "make setup"),

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.slow
 @pytest.mark.campaign
 @pytest.mark.timeout(3000)
 def test_the_rules_kill_the_mutants(tmp_path: Path) -> None:
-    assert shutil.which("terraform"), "expected terraform on the PATH"
+    if not shutil.which("terraform"):
+        pytest.skip("terraform is not on the PATH")
     terraform = Terraform(copy_module(tmp_path / "module"), {})
     terraform.init()
     rules = terraform.folder / "tests/rules.tftest.hcl"
