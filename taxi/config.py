@@ -218,6 +218,12 @@ def load_settings(source: str | None = None, engine: str | None = None, schedule
     )
 
 
+def load_locks() -> str | None:
+    """Return where TAXI_LOCKS says that locks between machines are: an address, or a folder's absolute path; None where nothing is said."""
+    given = read_environment().locks
+    return resolve_source(given, home_of(find_root())) if given else None
+
+
 def secret_file(name: str) -> Path | None:
     """Return the file that the environment variable ``name``_FILE names, for a secret that is kept in one."""
     named = os.environ.get(f"{name}_FILE")

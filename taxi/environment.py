@@ -21,6 +21,7 @@ class Environment(BaseSettings):
     metrics: str | None = None
     artifacts: str | None = None
     proxies: str | None = None
+    locks: str | None = None
     engine: str = "local"
     scheduler: str | None = None
     attempt: str | None = None

@@ -288,6 +288,14 @@ def lock_is_held(path: Path) -> bool:
         return True
 
 
+def lock_holder(path: Path) -> str:
+    """Return which process holds the lock, as far as the system says so of this machine's (and this container's) processes."""
+    table, inode = Path("/proc/locks"), path.stat().st_ino if path.exists() else 0
+    lines = [line.split() for line in table.read_text().splitlines()] if table.exists() else []
+    pids = [line[4] for line in lines if line[1] == "FLOCK" and line[5].endswith(f":{inode}") and int(line[4]) > 0]
+    return f"process {pids[0]}" if pids else "another process"
+
+
 class LockFailed(TaxiError):
     """A lock between processes could not be taken: its folder cannot be written, or another process holds it too long."""
 
@@ -304,7 +312,7 @@ def locked(path: Path, timeout: float = 3600) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        raise LockHeld(f"another process has held the lock {path} for {timeout:g} s; wait for its end") from error
+        raise LockHeld(f"{lock_holder(path)} has held the lock {path} for {timeout:g} s; wait for its end") from error
     except OSError as error:
         why = f"{error.strerror or error}; the folder must be there to be written"
         raise LockFailed(f"cannot take the lock {path}: {why}") from error

@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from taxi.addresses import redact, shown, sqlite_file, why_unreachable
 from taxi.config import SERVICES, TLC_SITE, Settings
 from taxi.errors import NotPublished, TaxiError, UsageError
+from taxi.files import LockHeld
 from taxi.serving.local_store import Place
 
 # --- Checks of an installation and of what crashes leave: each finds, and only what is asked to repair repairs.
@@ -166,6 +167,25 @@ def find_registry(settings: Settings) -> Diagnosis:
     return _reach("registry", settings.tracking_uri, "/health", "MLFLOW_TRACKING_URI")
 
 
+def find_shared_locks(settings: Settings) -> Diagnosis:
+    """Take a lock of the registry's, and see that a second taker is refused; say where it holds for one machine only."""
+    from taxi.locks import hold, is_shared, lock_place
+
+    place, name = lock_place(settings.tracking_uri), "shared-locks"
+    if sqlite_file(settings.tracking_uri) and not is_shared(place):
+        return Diagnosis(name, "ok", "files beside the registry, which is one machine's")
+    if place.startswith(str(Path("~/.taxi").expanduser())):
+        said = "files in ~/.taxi, which keep no other machine from moving an alias of this registry at the same time"
+        return Diagnosis(name, "warn", said, "set TAXI_LOCKS to postgresql+psycopg2://… or s3://bucket/prefix, on all")
+    with hold(place, "doctor", timeout=10):
+        try:
+            with hold(place, "doctor", timeout=0):
+                said = f"{shown(place)} gives a lock to two at once: it does not do what it is asked"
+                return Diagnosis(name, "broken", said, "set TAXI_LOCKS to another place")
+        except LockHeld:
+            return Diagnosis(name, "ok", f"{shown(place)} gives a lock to one at a time")
+
+
 def find_prefect(settings: Settings) -> Diagnosis:
     """Ask Prefect's server, where one is set."""
     if settings.prefect is None:
@@ -276,6 +296,7 @@ CHECKS = (
     Probe("results", find_results),
     Probe("source", find_source),
     Probe("registry", find_registry),
+    Probe("shared-locks", find_shared_locks),
     Probe("prefect", find_prefect),
     Probe("databases", find_stores),
     Probe("served", find_served),

@@ -85,14 +85,13 @@ def _half_done(settings: Settings) -> list[tuple[str, str, str]]:
     """Return service, environment and words of each alias move that was begun and that nobody is at."""
     if settings.tracking_uri.startswith("sqlite:") and _registry_folder(settings) is None:
         return []
+    from taxi.locks import holder_of, lock_place
     from taxi.registry.aliases import open_event
-    from taxi.registry.mlflow_client import lock_file
     from taxi.registry.versions import ENVIRONMENTS
 
     found = []
     for service in SERVICES:
-        lock = lock_file(settings.tracking_uri, service)
-        if lock.is_file() and lock_is_held(lock):
+        if holder_of(lock_place(settings.tracking_uri), service):
             continue
         for environment in ENVIRONMENTS:
             if event := open_event(settings.tracking_uri, service, environment):

@@ -8,7 +8,6 @@ from functools import partial
 
 from taxi.addresses import shown
 from taxi.errors import Refused, UsageError
-from taxi.files import locked
 from taxi.params import Params
 from taxi.registry.events import (
     ANSWERED,
@@ -25,7 +24,7 @@ from taxi.registry.events import (
     now_less,
     write_event,
 )
-from taxi.registry.mlflow_client import Client, connect, lock_file, prepare, reaching
+from taxi.registry.mlflow_client import Client, changing, connect, prepare, reaching
 from taxi.registry.versions import (
     DEV,
     Registered,
@@ -199,14 +198,21 @@ def open_event(tracking_uri: str, service: str, environment: str = DEV) -> Event
 def settle(tracking_uri: str, service: str, environment: str = DEV) -> str | None:
     """Do ``settle_open`` under the service's lock: every start of what moves an alias begins with it."""
     prepare(tracking_uri)
-    with reaching(tracking_uri), locked(lock_file(tracking_uri, service)):
-        return settle_open(connect(tracking_uri), model_name(service, environment))
+    with changing(tracking_uri, service) as client, reaching(tracking_uri):
+        return settle_open(client, model_name(service, environment))
 
 
-def follow_tags(tracking_uri: str, service: str, why: str, by: str = "taxi run", environment: str = DEV) -> None:
-    """Let the aliases follow the versions' tags; the caller holds the service's lock."""
-    client, name = connect(tracking_uri), model_name(service, environment)
-    settle_open(client, name)
+def follow_tags(
+    tracking_uri: str,
+    service: str,
+    why: str,
+    by: str = "taxi run",
+    environment: str = DEV,
+    client: Client | None = None,
+) -> None:
+    """Let the aliases follow the versions' tags; the caller holds the service's lock, and gives the ``client`` that came with it."""
+    client = client or connect(tracking_uri)
+    settle_open(client, model_name(service, environment))
     _carry_out_plan(client, tracking_uri, service, environment, by, why)
 
 
@@ -263,22 +269,23 @@ def roll_back(
     name = model_name(service, environment)
     if not prepare(tracking_uri, make=False):
         raise Refused(f"{NO_CHAMPION}, and no registry at {shown(tracking_uri)}")
-    with reaching(tracking_uri), locked(lock_file(tracking_uri, service)):
-        client = connect(tracking_uri)
-        settle_open(client, name)
-        registered, made = read_registered(client, name), versions(tracking_uri, service, environment)
-        if begun := _begun_rollback(registered, by, why, to):
-            _LOG.warning("this rollback was begun at %s and is done; it is not done twice", registered.last.at)
-            was, number = begun
-        else:
-            was, target = registered.aliases.get("champion"), choose_target(made, [*registered.events.values()], to)
-            tags, number = rollback_tags(made, target, now(), by, why), target.number
-            _carry_out_plan(client, tracking_uri, service, environment, by, f"rollback to {number}: {why}", tags)
-    before = next((one for one in made if str(one.number) == was), None)
-    after = find_version(tracking_uri, f"{service}/{number}", environment=environment)
-    answer(before, after)
-    with reaching(tracking_uri):
-        close_request(client, name)
+    with changing(tracking_uri, service) as client:
+        with reaching(tracking_uri):
+            settle_open(client, name)
+            registered, made = read_registered(client, name), versions(tracking_uri, service, environment)
+            if begun := _begun_rollback(registered, by, why, to):
+                _LOG.warning("this rollback was begun at %s and is done; it is not done twice", registered.last.at)
+                was, number = begun
+            else:
+                was, target = registered.aliases.get("champion"), choose_target(made, [*registered.events.values()], to)
+                tags, number = rollback_tags(made, target, now(), by, why), target.number
+                _carry_out_plan(client, tracking_uri, service, environment, by, f"rollback to {number}: {why}", tags)
+        before = next((one for one in made if str(one.number) == was), None)
+        after = find_version(tracking_uri, f"{service}/{number}", environment=environment)
+        # in the lock: whoever comes next must see an event that was answered, or it takes its own request for this one
+        answer(before, after)
+        with reaching(tracking_uri):
+            close_request(client, name)
     return before, after
 
 
@@ -301,8 +308,7 @@ def approve(
         raise UsageError(f"params.yaml asks for no approval in {for_environment} (release.approval)")
     prepare(tracking_uri)
     service, environment = wanted.service, wanted.environment
-    with reaching(tracking_uri), locked(lock_file(tracking_uri, service)):
-        client = connect(tracking_uri)
+    with changing(tracking_uri, service) as client, reaching(tracking_uri):
         settle_open(client, model_name(service, environment))
         tags = approval_tags(wanted, for_environment, report, sha256, now(), by)
         if _is_approved(tags):

@@ -23,10 +23,11 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from taxi.addresses import SQLITE, redact, shown, sqlite_file, why_unreachable
-from taxi.config import Settings, expand_home
+from taxi.config import Settings
 from taxi.database import is_answer, open_engine
 from taxi.errors import NoAnswer, TaxiError, UsageError
 from taxi.files import STAGING_MARK, locked, read_kept, remove, staged, write_json
+from taxi.locks import Lock, hold, lock_place
 
 # --- The registry's SQLite file: made once however many processes start, and found again after it was moved.
 
@@ -97,12 +98,6 @@ def database_file(tracking_uri: str) -> Path | None:
     """Return the registry's SQLite file; None if the registry is a server."""
     named = sqlite_file(tracking_uri)
     return named and named.absolute()
-
-
-def lock_file(tracking_uri: str, service: str) -> Path:
-    """Return the file whose lock a process holds while it changes a service's versions or aliases."""
-    database = database_file(tracking_uri)
-    return beside(database, f"{service}.lock") if database else expand_home(Path("~/.taxi")) / f"{service}.lock"
 
 
 def artifact_root(settings: Settings, service: str) -> str | None:
@@ -267,6 +262,34 @@ def connect(tracking_uri: str) -> Client:
     mlflow.set_tracking_uri(tracking_uri)
     mlflow.set_registry_uri(tracking_uri)
     return MlflowClient(tracking_uri, tracking_uri)
+
+
+WRITES = ("copy_", "create_", "delete_", "log_", "set_", "update_")
+MOVE_SECONDS = 600.0  # to wait for who changes the same service's versions or aliases
+
+
+class _GuardedClient(MlflowClient):
+    """MLflow's client of one who holds a lock: each call that writes asks first whether it is held still."""
+
+    def __init__(self, tracking_uri: str, lock: Lock) -> None:
+        self._lock = lock
+        super().__init__(tracking_uri, tracking_uri)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith(WRITES):
+            super().__getattribute__("_lock").check()
+        return super().__getattribute__(name)
+
+
+@contextmanager
+def changing(tracking_uri: str, service: str) -> Iterator[Client]:
+    """Hold the lock on a service's versions and aliases, and give a client that writes only while it is held.
+
+    Raises LockHeld where another process holds it too long, and LockLost at a write after it was lost.
+    """
+    with hold(lock_place(tracking_uri), service, MOVE_SECONDS) as lock:
+        connect(tracking_uri)
+        yield _GuardedClient(tracking_uri, lock)
 
 
 def is_missing(error: MlflowException) -> bool:

@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from taxi.errors import Refused, UsageError
-from taxi.files import locked
 from taxi.params import MonitorParams, Params, ReleaseParams
 from taxi.registry.aliases import carry_out, close_request, is_unanswered, make_name, settle_open
 from taxi.registry.events import COPY, Event, fold_tags, now
-from taxi.registry.mlflow_client import connect, lock_file, prepare, reaching
+from taxi.registry.mlflow_client import Client, changing, prepare, reaching
 from taxi.registry.versions import (
     ENVIRONMENTS,
     Registered,
@@ -138,27 +137,35 @@ def promote(
         raise UsageError(f"expected a version of {environment_before(target)}; got {one.label}")
     prepare(tracking_uri)
     name = model_name(one.service, target)
-    with reaching(tracking_uri), locked(lock_file(tracking_uri, one.service)):
-        client = connect(tracking_uri)
-        make_name(client, name)
-        for settled in (model_name(one.service, one.environment), name):
-            settle_open(client, settled)
-        one = _with_said_approval(one, read_registered(client, model_name(one.service, one.environment)), target)
-        champion = pick_champion(versions(tracking_uri, one.service, one.environment))
-        registered, there = read_registered(client, name), versions(tracking_uri, one.service, target)
-        entry = _entry(one, registered.aliases.get("champion"), by)
-        if begun := is_unanswered(registered, by) and registered.last.copied == entry.copied:
-            there = [copy for copy in there if copy.source != entry.copied]
-        checks = open_gate(one, target, champion, there, params, faults)
-        if not begun:
-            if closed := [f"{check.name}: {check.reason}" for check in checks if not check.met]:
-                raise Refused(f"{one.label} does not enter {target}: {'; '.join(closed)}")
-            carry_out(client, registered, entry)
-    made = find_version(tracking_uri, f"{one.service}/champion", environment=target)
-    answer(made, checks)
-    with reaching(tracking_uri):
-        close_request(client, name)
+    with changing(tracking_uri, one.service) as client:
+        with reaching(tracking_uri):
+            checks = _enter(client, tracking_uri, one, target, params, faults, by)
+        made = find_version(tracking_uri, f"{one.service}/champion", environment=target)
+        answer(made, checks)
+        with reaching(tracking_uri):
+            close_request(client, name)
     return made, checks
+
+
+def _enter(
+    client: Client, uri: str, one: Version, target: str, params: Params, faults: dict[str, str | None], by: str
+) -> list[Condition]:
+    name = model_name(one.service, target)
+    make_name(client, name)
+    for settled in (model_name(one.service, one.environment), name):
+        settle_open(client, settled)
+    one = _with_said_approval(one, read_registered(client, model_name(one.service, one.environment)), target)
+    champion = pick_champion(versions(uri, one.service, one.environment))
+    registered, there = read_registered(client, name), versions(uri, one.service, target)
+    entry = _entry(one, registered.aliases.get("champion"), by)
+    if begun := is_unanswered(registered, by) and registered.last.copied == entry.copied:
+        there = [copy for copy in there if copy.source != entry.copied]
+    checks = open_gate(one, target, champion, there, params, faults)
+    if not begun:
+        if closed := [f"{check.name}: {check.reason}" for check in checks if not check.met]:
+            raise Refused(f"{one.label} does not enter {target}: {'; '.join(closed)}")
+        carry_out(client, registered, entry)
+    return checks
 
 
 def _with_said_approval(one: Version, registered: Registered, target: str) -> Version:

@@ -17,13 +17,13 @@ from mlflow.models import infer_signature
 from taxi.addresses import shown
 from taxi.config import NOTEBOOKS, MonthPaths, Settings
 from taxi.data.schema import AT_PICKUP
-from taxi.files import locked, remove, sha256_file, sha256_json, sha256_tree
+from taxi.files import remove, sha256_file, sha256_json, sha256_tree
 from taxi.models.model import load_model
 from taxi.params import Params
 from taxi.registry.aliases import follow_tags, make_name
 from taxi.registry.golden import write_golden
 from taxi.registry.integrity import check_registered_folder, read_manifest, write_manifest
-from taxi.registry.mlflow_client import Client, artifact_root, connect, lock_file, prepare, reaching
+from taxi.registry.mlflow_client import Client, artifact_root, changing, connect, prepare, reaching
 from taxi.registry.provenance import (
     RESULT,
     SEAL,
@@ -207,8 +207,7 @@ def record_month(
     uri = settings.tracking_uri
     scores = {"champion": champion, "challenger": compare.challenger if compare else None}
     prepare(uri)
-    with reaching(uri), locked(lock_file(uri, plan.service)):
-        client = connect(uri)
+    with changing(uri, plan.service) as client, reaching(uri):
         run = _month_run(client, settings, plan, fingerprint)
         if run.info.status != "FINISHED":
             inputs = describe_inputs(settings, plan.service, sorted({*plan.window, *plan.refit_window, plan.month}))
@@ -219,5 +218,5 @@ def record_month(
                 if compare:
                     tags |= trail_tags(settings, plan, params)
                     _register_models(client, settings, plan, params, compare, tags, inputs, run.info)
-        follow_tags(uri, plan.service, f"{plan.service} {plan.month} was run")
+        follow_tags(uri, plan.service, f"{plan.service} {plan.month} was run", client=client)
         return _registered(uri, plan.service, fingerprint)

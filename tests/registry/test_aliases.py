@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from taxi.errors import Refused, TaxiError, UsageError
+from taxi.locks import LockLost
 from taxi.registry.aliases import (
     approve,
     choose_target,
@@ -97,6 +98,17 @@ def test_a_rolled_back_version_does_not_come_back_by_itself(uri):
     newer = register(uri, "2023-04")
     follow_tags(uri, "green", "green 2023-04 was run")
     assert aliases(uri)["champion"] == newer
+
+
+def test_who_lost_the_lock_moves_nothing(uri, monkeypatch):
+    def lost(lock):
+        raise LockLost("the lock green was lost")
+
+    monkeypatch.setattr("taxi.locks._FileLock.check", lost)
+    with pytest.raises(LockLost):
+        roll_back(uri, "green", "ada", "bad")
+
+    assert len(history(uri)) == 4 and aliases(uri)["champion"] == 3
 
 
 def test_a_rollback_can_be_traced(uri):
