@@ -128,7 +128,7 @@ def running_here(place: Path, model: Path | None = None, **limits: Any) -> Itera
         patch.setattr(service.watch, "_renew_rules", lambda: None)
         listening.bind(("127.0.0.1", 0))
         gate = Gate(make_app(service), service.rules)
-        running = server.DrainingServer(server._config(gate), gate, ctypes.c_ulong())
+        running = server.DrainingServer(server._config(gate, []), gate, ctypes.c_ulong())
         thread = threading.Thread(target=asyncio.run, args=(running.serve([listening]),))
         thread.start()
         while not running.started and thread.is_alive():
