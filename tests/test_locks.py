@@ -4,7 +4,8 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import boto3
@@ -55,6 +56,18 @@ def test_one_holds_a_lock_and_who_waits_too_long_is_told_who(place: str) -> None
         pass
 
 
+def fork(target: Callable[..., None], *arguments: object) -> BaseProcess:
+    """Start a process in today's environment: what it is forked from may have been started in another."""
+    process = FORKING.Process(target=_in_environment, args=(dict(os.environ), target, *arguments))
+    process.start()
+    return process
+
+
+def _in_environment(environment: dict[str, str], target: Callable[..., None], *arguments: object) -> None:
+    os.environ.update(environment)
+    target(*arguments)
+
+
 def add_often(place: str, counter: Path, times: int) -> None:
     for _ in range(times):
         with hold(place, "counter") as lock:
@@ -67,9 +80,7 @@ def add_often(place: str, counter: Path, times: int) -> None:
 def test_of_what_processes_do_under_a_lock_nothing_is_lost(place: str, tmp_path: Path) -> None:
     counter = tmp_path / "counter"
     counter.write_text("0")
-    running = [FORKING.Process(target=add_often, args=(place, counter, 3)) for _ in range(3)]
-    for process in running:
-        process.start()
+    running = [fork(add_often, place, counter, 3) for _ in range(3)]
     for process in running:
         process.join()
 
@@ -85,9 +96,9 @@ def hold_for_ever(place: str, ready: Path) -> None:
 
 def test_a_killed_holder_frees_the_lock(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "LEASE_SECONDS", 2.0)  # the holder's is not looked at by itself
-    process = FORKING.Process(target=hold_for_ever, args=(place, tmp_path / "ready"))
-    process.start()
+    process = fork(hold_for_ever, place, tmp_path / "ready")
     while not (tmp_path / "ready").exists():
+        assert process.is_alive()
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
