@@ -248,7 +248,7 @@ class _LeasedLock:
         patience = Config(connect_timeout=3, read_timeout=3, retries={"total_max_attempts": 2, "mode": "standard"})
         with _asking(self._address):
             self._client = boto3.session.Session().client("s3", config=patience)
-        self._etag, self._since, self._token = "", "", 0
+        self._etag, self._since = "", ""
         self._one_at_a_time, self._ended = RLock(), Event()
         self._renewing = Thread(target=self._keep, name="lease", daemon=True)
 
@@ -272,7 +272,7 @@ class _LeasedLock:
         from botocore.exceptions import ClientError
 
         mark = uuid.uuid4().hex
-        said = {"holder": holder, "token": self._token, "mark": mark}
+        said = {"holder": holder, "mark": mark}
         with _asking(self._address):
             try:
                 self._etag = self._client.put_object(**self._object, Body=json.dumps(said).encode(), **condition)[
@@ -291,14 +291,14 @@ class _LeasedLock:
         there = self._read()
         if there is not None and there[0]["holder"] and there[2] < LEASE_SECONDS:
             return False
-        said, etag, _ = there or ({"token": 0}, "", 0.0)
-        self._since, self._token = _signature(), said["token"] + 1
+        said, etag, _ = there or ({"holder": ""}, "", 0.0)
+        self._since = _signature()
         if not self._write(self._since, **({"IfMatch": etag} if etag else {"IfNoneMatch": "*"})):
             return False
         # not every server that speaks S3's language looks and writes in one step: of two that were let in, one is sent back here
         if not self._renew():
             return False
-        if etag and said["holder"]:
+        if said["holder"]:
             _LOG.warning("the lock %s is taken from %s, who renewed it last long ago", self._name, said["holder"])
         self._renewing.start()
         return True

@@ -3,7 +3,7 @@
 Passwords go to the server as SCRAM verifiers, so that its log does not hold them either.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL, Connection, make_url
 
 from taxi.addresses import shown
 from taxi.config import read_secret
-from taxi.database import open_engine, reaching
+from taxi.database import Database, open_engine, reaching
 from taxi.errors import UsageError
 from taxi.monitoring.metric_store import open_metrics
 from taxi.predictions.store import open_store
@@ -45,6 +45,7 @@ DATABASES = (
     Owned("taxi_predictions", "taxi_jobs", "TAXI_PREDICTIONS", ("taxi_service", "taxi_reader")),
     Owned("taxi_metrics", "taxi_jobs", "TAXI_METRICS", ("taxi_reader",)),
 )
+STORES: dict[str, Callable[[str], Database]] = {"taxi_predictions": open_store, "taxi_metrics": open_metrics}
 READ_ALL = (
     "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
     "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO {role}",
@@ -127,11 +128,10 @@ def _make_tables(url: URL, one: Owned) -> None:
     address = url.render_as_string(hide_password=False)
     if one.name == "taxi_mlflow":
         prepare(address)
-    for name, open_one in (("taxi_predictions", open_store), ("taxi_metrics", open_metrics)):
-        if one.name == name:
-            store = open_one(address)
-            store.upgrade()
-            store.close()
+    if open_one := STORES.get(one.name):
+        store = open_one(address)
+        store.upgrade()
+        store.close()
 
 
 def init_databases(tables: bool = True) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from packaging.requirements import Requirement
 
 from taxi.addresses import redact, shown, sqlite_file, why_unreachable
-from taxi.config import SERVICES, TLC_SITE, Settings
+from taxi.config import SERVICES, TLC_SITE, Settings, load_locks
 from taxi.errors import NotPublished, TaxiError, UsageError
 from taxi.files import LockHeld
 from taxi.serving.local_store import Place
@@ -174,7 +174,7 @@ def find_shared_locks(settings: Settings) -> Diagnosis:
     place, name = lock_place(settings.tracking_uri), "shared-locks"
     if sqlite_file(settings.tracking_uri) and not is_shared(place):
         return Diagnosis(name, "ok", "files beside the registry, which is one machine's")
-    if place.startswith(str(Path("~/.taxi").expanduser())):
+    if load_locks() is None and not is_shared(place):
         said = "files in ~/.taxi, which keep no other machine from moving an alias of this registry at the same time"
         return Diagnosis(name, "warn", said, "set TAXI_LOCKS to postgresql+psycopg2://… or s3://bucket/prefix, on all")
     with hold(place, "doctor", timeout=10):

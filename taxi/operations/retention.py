@@ -98,14 +98,15 @@ def prune(settings: Settings, params: Params, now: datetime, do: bool = False) -
         hour = (now - timedelta(days=days.live_metrics_days)).astimezone(UTC).strftime("%Y-%m-%dT%H")
         rows = store.count_before(cutoff) if cutoff else {}
         old = [Old(name, days.predictions_days, count) for name, count in rows.items()]
-        old.append(Old("live metrics", days.live_metrics_days, metrics.count_live_before(hour)))
+        live = metrics.count_live_before(hour)
+        old.append(Old("live metrics", days.live_metrics_days, live))
         old += [Old(name, age, 0, paths, sum(map(_size, paths))) for name, (age, paths) in files.items()]
         if do:
             for path in (path for one in old for path in one.files):
                 _remove_whole(path)
             if cutoff and any(rows.values()):
                 store.delete_before(cutoff)
-            if old[len(rows)].rows:
+            if live:
                 metrics.delete_live_before(hour)
     finally:
         store.close()

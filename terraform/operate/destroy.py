@@ -1,7 +1,6 @@
 """Guard of ``terraform destroy``: refuses without a copy of the data that was checked file by file against what is there."""
 
 import argparse
-import hashlib
 import json
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any
 
 import boto3
 
+from taxi.files import sha256_file, write_json
 from terraform.operate.workspace import MODULE, Terraform
 
 MANIFEST = "manifest.json"
@@ -20,11 +20,6 @@ KEPT = ("artifacts", "store", "records")
 OLDEST = timedelta(hours=24)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _files(folder: Path) -> Iterator[str]:
     files = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
     return (name for name in files if name != MANIFEST)
@@ -32,9 +27,8 @@ def _files(folder: Path) -> Iterator[str]:
 
 def write_manifest(folder: Path, environment: str) -> Path:
     """Write what a copy holds, each file with its digest, and when it was taken."""
-    files = {name: _sha256(folder / name) for name in _files(folder)}
-    text = json.dumps({"environment": environment, "at": datetime.now(UTC).isoformat(), "files": files}, indent=1)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    files = {name: sha256_file(folder / name) for name in _files(folder)}
+    write_json(folder / MANIFEST, {"environment": environment, "at": datetime.now(UTC).isoformat(), "files": files})
     return folder / MANIFEST
 
 
@@ -46,7 +40,7 @@ def _check_manifest(folder: Path, manifest: dict[str, Any], environment: str) ->
     for name, digest in manifest["files"].items():
         if not (folder / name).is_file():
             yield f"{name} is missing from the copy"
-        elif _sha256(folder / name) != digest:
+        elif sha256_file(folder / name) != digest:
             yield f"{name} is not as the manifest says"
     for name in sorted(set(_files(folder)) - manifest["files"].keys()):
         yield f"{name} is not in the manifest"

@@ -34,11 +34,7 @@ def changes(plan: dict[str, Any]) -> list[tuple[str, str, Any, Any]]:
             )
             continue
         unknown = change["after_unknown"]
-        after = {
-            key: change["before"].get(key) if unknown.get(key) is True else value
-            for key, value in change["after"].items()
-        }
-        after |= {key: change["before"].get(key) for key, value in unknown.items() if value is True}
+        after = change["after"] | {key: change["before"].get(key) for key, value in unknown.items() if value is True}
         lines += [(one["address"], *line) for line in differences(change["before"], after)]
     return lines
 

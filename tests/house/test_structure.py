@@ -148,8 +148,10 @@ def test_notebooks_are_committed_with_clean_outputs(notebook: Path) -> None:
 def test_no_committed_file_names_a_machine_a_proxy_or_an_index() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     forbidden = re.compile(
-        r"(/home/[a-z]+/|/root/|/Users/[A-Za-z]+/|--index-url|--extra-index-url|https?://[^ ]*proxy)"
+        r"(/home/[a-z]+/|/root/|/opt/[a-z]|/Users/[A-Za-z]+/|--index-url|--extra-index-url|https?://[^ ]*proxy)"
     )
+    links = [ROOT / one for one in listed if (ROOT / one).is_symlink()]
+    assert [path for path in links if path.readlink().is_absolute()] == []
     for path in (ROOT / one for one in listed if one != name(Path(__file__)) and (ROOT / one).is_file()):
         assert not forbidden.search(path.read_text(encoding="utf-8", errors="ignore")), path
 
