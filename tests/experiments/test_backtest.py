@@ -1,7 +1,6 @@
 """Months played again under each policy: the month's own code, nothing computed twice, nothing lost to a kill."""
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -23,7 +22,9 @@ from taxi.experiments.backtest_tables import Standings, read_backtest, served_by
 from taxi.files import STAGING_MARK, read_json
 from taxi.fingerprint import Shelf, code_of, modules_of
 from taxi.params import load_params, override, parse_overrides
+from taxi.processes import FORKING
 from taxi.training.policy import TrainingDecision, replay
+from tests.support.worlds import fork_what_more_is_forked_from
 
 pytestmark = pytest.mark.slow
 
@@ -133,6 +134,7 @@ def test_a_finished_backtest_computes_nothing_again(played: dict[str, Any], sett
 
 
 def _play_in(folder: Path, jobs: int) -> None:
+    fork_what_more_is_forked_from(at_once=True)
     play(places(folder), ASKED, load_params(), jobs)
 
 
@@ -140,7 +142,7 @@ def test_kill_9_leaves_no_process_and_the_next_call_goes_on_with_other_jobs(
     played: dict[str, Any], settings: Settings, tmp_path: Path
 ) -> None:
     again = fresh(settings, tmp_path)
-    process = multiprocessing.get_context("spawn").Process(target=_play_in, args=(tmp_path, 2))
+    process = FORKING.Process(target=_play_in, args=(tmp_path, 2))
     process.start()
     fits = tmp_path / "data/backtest/green/fits"
     while not list(fits.glob("*.json")) and process.is_alive():

@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -240,17 +238,13 @@ def test_a_backtest_says_of_each_month_what_its_run_said(copy: World, results: l
     assert "green/backtest/07-backtest.html" in (copy.place / "reports/index.html").read_text(encoding="utf-8")
 
 
-def test_the_daily_flow_and_its_command_run_what_is_out_and_end_well(lean: World) -> None:
+def test_arrivals_run_what_is_out_and_end_well(lean: World) -> None:
     write_sample(lean.place / "source", "green", ["2025-10"], rows=3000)
-    script = (
-        "from pipelines.arrivals import arrivals\nprint([one['month'] for one in arrivals('green', version=False)])"
-    )
-    options = {"env": lean.environment, "cwd": lean.root, "capture_output": True, "text": True}
 
-    done = subprocess.run([sys.executable, "-c", script], check=False, **options)
+    (code, ran), again = (lean.answer("arrivals", "--service", "green", "--no-version") for _ in range(2))
 
-    assert done.stdout.split("\n")[0] == "['2025-10']", done.stderr
-    assert lean.answer("arrivals", "--service", "green", "--no-version") == (0, {"service": "green", "months": []})
+    assert (code, [one["month"] for one in ran["months"]]) == (0, ["2025-10"])
+    assert again == (0, {"service": "green", "months": []})
 
 
 @pytest.mark.campaign
@@ -259,10 +253,14 @@ def test_processes_at_once_on_a_fresh_machine_all_succeed(tmp_path: Path) -> Non
     write_sample(tmp_path / "source", "green", ["2025-07", "2025-08"], rows=500)
 
     months = ["2025-07"] * 2 + at_scale([], ["2025-08"] * 4)  # of the same, and at full scale of another
-    together = [fresh.start("ingest", "--service", "green", "--json", "--month", month) for month in months]
-    ended = [(process.communicate(timeout=540), process.returncode) for process in together]
+    folders = [tmp_path / f"process-{number}" for number in range(len(months))]
+    for folder in folders:
+        folder.mkdir()
+    words = ("ingest", "--service", "green", "--json", "--month")
+    together = [fresh.begin(folder, *words, month) for folder, month in zip(folders, months, strict=True)]
+    ended = [process.wait(540) for process in together]
 
-    assert [code for _, code in ended] == [0] * len(months), [err[-800:] for (_, err), code in ended if code]
-    answers = [json.loads(out.splitlines()[-1]) for (out, _), _ in ended]
+    assert ended == [0] * len(months), [(folder / "err").read_text()[-800:] for folder in folders]
+    answers = [json.loads((folder / "out").read_text().splitlines()[-1]) for folder in folders]
     assert {answer["status"] for answer in answers} == {"done"}
     assert len({json.dumps(answer["rows"]) for answer in answers}) == len(set(months))

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -20,26 +19,23 @@ from tests.support.aliased import fill
 from tests.support.automation import SMALL, make_checkout, marked_processes
 from tests.support.campaign import at_scale
 from tests.support.databases import give_prefect_home
-from tests.support.worlds import World
+from tests.support.worlds import Forked, World
 
 KILLS = at_scale(1, 20)
 MONTHS = ["2024-01", "2024-02"][:KILLS]  # one month trains and promotes; where more is asked, a shift follows
 pytestmark = [pytest.mark.slow, pytest.mark.campaign, pytest.mark.timeout(at_scale(1200, 3600))]
 
 
-def start(place: Path, prefect: str) -> "subprocess.Popen[str]":
+def start(place: Path, prefect: str) -> Forked:
     server = at_scale({"PREFECT_API_URL": prefect}, {"PREFECT_HOME": str(place.parent / "prefect")})
     words = ["backfill", "--service", "green", "--from", MONTHS[0], "--to", MONTHS[-1], "--no-version", "--json"]
-    return World(place, server | {"TAXI_SOURCE": str(place.parent / "source")}, place.parent / "checkout").start(
-        *words, start_new_session=True
-    )
+    world = World(place, server | {"TAXI_SOURCE": str(place.parent / "source")}, place.parent / "checkout")
+    return world.begin(place, *words)
 
 
 def finish(place: Path, prefect: str) -> dict[str, Any]:
-    process = start(place, prefect)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return dict(json.loads(out.splitlines()[-1]))
+    assert start(place, prefect).wait(300) == 0, (place / "err").read_text()
+    return dict(json.loads((place / "out").read_text().splitlines()[-1]))
 
 
 def check_nothing_is_half_written(place: Path) -> None:
@@ -75,8 +71,8 @@ def test_kill_9_at_random_moments_leaves_nothing_behind_and_changes_nothing(tmp_
         process = start(shaken, prefect)
         time.sleep(luck.uniform(0.1, 0.9) * whole)
         os.killpg(process.pid, at_scale(signal.SIGKILL, signal.SIGKILL if kill % 4 else signal.SIGTERM))
-        _, err = process.communicate(timeout=30)  # asked to end, it does not wait for a server that was ended too
-        assert "Traceback" not in err
+        process.wait(30)  # asked to end, it does not wait for a server that was ended too
+        assert "Traceback" not in (shaken / "err").read_text()
         check_nothing_is_half_written(shaken)
     answer = finish(shaken, prefect)
 

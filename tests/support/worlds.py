@@ -30,7 +30,7 @@ IMPORTED = (
 )  # neither Prefect nor what counts a service's requests: both read their settings then
 
 
-def _fork_what_more_is_forked_from(at_once: bool) -> None:
+def fork_what_more_is_forked_from(at_once: bool) -> None:
     """Let the command fork, from itself, the process that it forks kernels or workers from; by itself it would start one that imports all anew.
 
     A service's workers need the environment that it sets first; kernels are safe only if forked ``at_once``, before there are threads.
@@ -66,7 +66,7 @@ def _run(words: tuple[str, ...], environment: dict[str, str], folder: Path, out:
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = ["taxi", *words]
-    _fork_what_more_is_forked_from(at_once=words[0] != "serve")
+    fork_what_more_is_forked_from(at_once=words[0] != "serve")
     try:
         import_module("pipelines.cli").main()
     finally:
