@@ -48,7 +48,8 @@ run: setup ## one month of the publisher's: make run SERVICE=green MONTH=2023-03
 	$(BIN)/taxi run --service $(SERVICE) --month $(MONTH)
 
 test: setup ## every test, the notebooks among them; those on real months where ../shared/data/tlc is there
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -p no:nbval
+	nice $(MAKE) --no-print-directory $(LAB)/.ready & lab=$$!; trap 'kill $$lab 2> /dev/null' EXIT; \
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -p no:nbval && wait $$lab
 	$(MAKE) --no-print-directory nbval
 
 test-fast: SLOW = $(shell grep -rl --include='test_*.py' '^pytestmark = .*mark\.slow' tests)
