@@ -17,6 +17,7 @@ from moto.server import ThreadedMotoServer
 
 from taxi.data.synthetic import write_sample
 from tests.support.automation import SMALL, make_checkout
+from tests.support.campaign import only_in_campaign
 from tests.support.postgres import Postgres, free_port, make_databases
 from tests.support.serving_worlds import TRIP, wait_for
 from tests.support.worlds import ROOT, World
@@ -214,7 +215,7 @@ def test_a_clone_on_another_machine_pulls_and_opens_the_same_pages(stack: Stack)
 
 
 @pytest.mark.campaign
-@pytest.mark.skipif(not os.environ.get("TAXI_CAMPAIGN"), reason="every command of README: `make campaign`")
+@only_in_campaign
 def test_every_command_of_the_readme_ends_as_on_sqlite(stack: Stack) -> None:
     world, port = stack.served, str(free_port())
     months = ("--service", "green", "--from", MONTHS[0], "--to", MONTHS[1])

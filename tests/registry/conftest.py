@@ -9,7 +9,7 @@ from taxi.config import Settings
 from taxi.models.model import DurationModel
 from tests.support.aliased import fill
 from tests.support.databases import give_registry
-from tests.support.registered import settings_with_months, small_model
+from tests.support.registered import record, settings_of, settings_with_months, small_model
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +20,21 @@ def model() -> DurationModel:
 @pytest.fixture
 def settings(tmp_path: Path, model: DurationModel) -> Settings:
     return settings_with_months(tmp_path, model)
+
+
+@pytest.fixture(scope="session")
+def month_recorded(tmp_path_factory: pytest.TempPathFactory, model: DurationModel) -> Path:
+    """A place whose second month was registered, with a challenger and a champion."""
+    place = tmp_path_factory.mktemp("month-recorded")
+    record(settings_with_months(place, model), "2023-02")
+    return place
+
+
+@pytest.fixture
+def registered(month_recorded: Path, tmp_path: Path) -> Settings:
+    """Settings of a copy of it, to be changed by one test."""
+    shutil.copytree(month_recorded, tmp_path, dirs_exist_ok=True)
+    return settings_of(tmp_path)
 
 
 @pytest.fixture(scope="session")

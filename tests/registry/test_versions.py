@@ -75,15 +75,14 @@ def test_months_out_of_order_never_move_an_alias_back(settings):
     assert aliases(settings) == {"champion": str(later["winner"]), "challenger": str(later["challenger"])}
 
 
-def test_a_month_that_is_run_again_does_not_bring_back_what_was_rolled_back(settings):
-    record(settings, "2023-02")
-    record(settings, "2023-03")
-    roll_back(settings.tracking_uri, "green", "ada", "bad at night")
+def test_a_month_that_is_run_again_does_not_bring_back_what_was_rolled_back(registered):
+    record(registered, "2023-03")
+    roll_back(registered.tracking_uri, "green", "ada", "bad at night")
 
-    record(settings, "2023-03")
+    record(registered, "2023-03")
 
-    assert aliases(settings) == {"champion": "2", "challenger": "3"}
-    assert champion_before(settings.tracking_uri, "green", "2023-04").number == 2
+    assert aliases(registered) == {"champion": "2", "challenger": "3"}
+    assert champion_before(registered.tracking_uri, "green", "2023-04").number == 2
 
 
 def test_a_winner_waits_where_params_ask_for_a_persons_approval(settings, caplog):
@@ -147,25 +146,23 @@ def test_a_model_that_was_logged_before_a_kill_is_not_logged_again(settings, mon
     assert [model.name for model in client.search_logged_models([experiment])] == ["challenger"]
 
 
-def test_a_version_comes_back_byte_for_byte(settings, tmp_path):
-    record(settings, "2023-02")
-    version = champion_now(settings.tracking_uri, "green")
+def test_a_version_comes_back_byte_for_byte(registered, tmp_path):
+    version = champion_now(registered.tracking_uri, "green")
 
-    download_model(settings.tracking_uri, version, tmp_path / "incumbent")
+    download_model(registered.tracking_uri, version, tmp_path / "incumbent")
 
-    assert sha256_tree(tmp_path / "incumbent") == sha256_tree(settings.month("green", "2023-02").models / "winner")
+    assert sha256_tree(tmp_path / "incumbent") == sha256_tree(registered.month("green", "2023-02").models / "winner")
     assert not list(tmp_path.glob(".incumbent*"))
 
 
-def test_changed_model_files_are_refused_and_what_was_there_stays(settings, tmp_path):
-    record(settings, "2023-02")
+def test_changed_model_files_are_refused_and_what_was_there_stays(registered, tmp_path):
     for path in (tmp_path / "mlartifacts").rglob("recipe.json"):
         path.write_text(path.read_text() + " ")
     (tmp_path / "incumbent").mkdir()
     (tmp_path / "incumbent" / "old").touch()
 
     with pytest.raises(UnsafeModel, match=r"green/2 is refused: 'data/winner/recipe\.json' has"):
-        download_model(settings.tracking_uri, champion_now(settings.tracking_uri, "green"), tmp_path / "incumbent")
+        download_model(registered.tracking_uri, champion_now(registered.tracking_uri, "green"), tmp_path / "incumbent")
     assert [path.name for path in (tmp_path / "incumbent").iterdir()] == ["old"]
 
 

@@ -59,7 +59,9 @@ def outcome(place: Path, answer: dict[str, Any]) -> dict[str, Any]:
 
 def test_kill_9_at_random_moments_leaves_nothing_behind_and_changes_nothing(tmp_path: Path, prefect: str) -> None:
     write_sample(tmp_path / "source", "green", MONTHS, rows=2000, shift_month="2024-02")
-    make_checkout(tmp_path / "checkout", {"model": SMALL}, lean=at_scale(True, False))
+    make_checkout(
+        tmp_path / "checkout", {"model": at_scale(SMALL | {"planned": False}, SMALL)}, lean=at_scale(True, False)
+    )
     give_prefect_home(tmp_path / "prefect")
     calm, shaken = tmp_path / "calm", tmp_path / "shaken"
     begun = time.monotonic()

@@ -3,7 +3,10 @@
 import os
 from typing import TypeVar
 
+import pytest
+
 Scale = TypeVar("Scale")
+only_in_campaign = pytest.mark.skipif(not os.environ.get("TAXI_CAMPAIGN"), reason="only at full scale")
 
 
 def at_scale(suite: Scale, campaign: Scale) -> Scale:

@@ -68,9 +68,15 @@ def small_model() -> DurationModel:
     return fit_model(make_month("2023-01"), make_zones(), quick, PARAMS.features)
 
 
+def settings_of(place: Path) -> Settings:
+    """Return settings of a place with a registry in it."""
+    return Settings(CHECKOUT, "unused", place / "data", place / "reports", f"sqlite:///{place / 'mlflow.db'}")
+
+
 def settings_with_months(place: Path, model: DurationModel) -> Settings:
     """Return settings of a place with an empty registry and three months that were run, up to their registration."""
-    made = Settings(CHECKOUT, "unused", place / "data", place / "reports", give_registry(place))
+    give_registry(place)
+    made = settings_of(place)
     for month in MONTHS:
         paths = made.month("green", month)
         for path in (paths.raw, paths.trips):

@@ -16,7 +16,7 @@ REASONS = (
     Reason("the publisher's real months", "put them into ../shared/data/tlc", "they weigh gigabytes"),
     Reason("this XGBoost may find a GPU", "install xgboost-cpu, the locked one", "the test is about machines without one"),
     Reason("other systems do not say", "run on Linux", "the lock is for all systems"),
-    Reason("every command of README", "make campaign", "it costs minutes; the weekly campaign runs it"),
+    Reason("only at full scale", "make campaign", "it costs minutes; the weekly campaign runs it"),
     Reason("chromium", "apt-get install chromium"),
     Reason("nginx", "apt-get install nginx-light"),
     Reason("promtool", "apt-get install prometheus"),
