@@ -9,6 +9,7 @@ from typing import Any
 from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt
 
 from pipelines.alarms import watch
 from pipelines.finished import publish_files
@@ -19,10 +20,11 @@ from taxi.config import NOTEBOOKS, Settings, load_settings
 from taxi.data.acceptance import Acceptance
 from taxi.errors import MonthRefused, NotPublished
 from taxi.files import locked, remove
+from taxi.locks import Lock, LockLost, hold, holder_of, lock_place
 from taxi.params import Params, load_params
 from taxi.registry.aliases import settle
-from taxi.registry.versions import champion_before, download_model
-from taxi.runs.mlflow_run import record_month, seal_result
+from taxi.registry.versions import champion_before, download_model, versions
+from taxi.runs.mlflow_run import record_month, seal_result, take_up_month
 from taxi.runs.month_result import (
     MonthResult,
     finished_month,
@@ -140,8 +142,62 @@ def _train_month(settings: Settings, plan: Plan, params: Params, train: bool, cl
     return compare
 
 
+# --- A month is run by one at a time of all installations that share the registry; the next one takes up what it did.
+
+# a connection that breaks in an hour's training costs no training: what is done is not done again
+keep_trying = Retrying(
+    retry=retry_if_exception_type(LockLost),
+    stop=stop_after_attempt(3),
+    before_sleep=before_sleep_log(_LOG, logging.WARNING),
+    reraise=True,
+)
+
+
+def check_shared(settings: Settings, service: str, what: str) -> str:
+    """Ask the registry, and what keeps its locks, before anything is fetched or trained; return the place of the locks.
+
+    Raises one line that says what is wrong with the address, the user or his password.
+    """
+    versions(settings.tracking_uri, service)
+    place = lock_place(settings.tracking_uri)
+    holder_of(place, f"{service}-{what}")
+    return place
+
+
+def _make_month(
+    settings: Settings, plan: Plan, params: Params, accepted: Acceptance, edition: str, clock: _Clock, lock: Lock
+) -> MonthResult:
+    fingerprint = month_fingerprint(settings, plan, params)
+    if (taken := take_up_month(settings, plan, fingerprint)) is not None:
+        return MonthResult(**taken)
+    monitor = _watch_month(settings, plan, clock)
+    decision = _decide(settings, plan, params, accepted, monitor)
+    lock.check()
+    compare = _train_month(settings, plan, params, decision.train, clock)
+    lock.check()
+    with clock.step("register"):
+        made = register(settings, plan, params, monitor.metrics, compare, fingerprint)
+    result = month_result(settings, plan, accepted, monitor, compare, made, decision)
+    result = result.model_copy(update={"edition": edition, "fingerprint": fingerprint, "seconds": dict(clock.seconds)})
+    seal_result(settings, plan, fingerprint, result.as_json())
+    return result
+
+
+def _plan_and_make(
+    settings: Settings, month: str, params: Params, accepted: Acceptance, edition: str, clock: _Clock, place: str
+) -> MonthResult:
+    service = accepted.service
+    with hold(place, f"{service}-{month}") as lock:
+        with clock.step("plan"):
+            plan = plan_month(settings, service, month)
+        result = _make_month(settings, plan, params, accepted, edition, clock, lock)
+        write_result(settings, result)
+    return result
+
+
 def _run(settings: Settings, service: str, month: str, version: bool) -> MonthResult:
     params, clock = load_params(settings.root / "params.yaml"), _Clock()
+    place = check_shared(settings, service, month)
     try:
         with clock.step("fetch"):
             edition = fetch(settings, service, month)
@@ -154,18 +210,7 @@ def _run(settings: Settings, service: str, month: str, version: bool) -> MonthRe
         write_result(settings, result)
         publish(settings, result, version)
         return result
-    with clock.step("plan"):
-        plan = plan_month(settings, service, month)
-    monitor = _watch_month(settings, plan, clock)
-    decision = _decide(settings, plan, params, accepted, monitor)
-    compare = _train_month(settings, plan, params, decision.train, clock)
-    fingerprint = month_fingerprint(settings, plan, params)
-    with clock.step("register"):
-        versions = register(settings, plan, params, monitor.metrics, compare, fingerprint)
-    result = month_result(settings, plan, accepted, monitor, compare, versions, decision)
-    result = result.model_copy(update={"edition": edition, "fingerprint": fingerprint, "seconds": dict(clock.seconds)})
-    seal_result(settings, plan, fingerprint, result.as_json())
-    write_result(settings, result)
+    result = keep_trying.copy()(_plan_and_make, settings, month, params, accepted, edition, clock, place)
     with clock.step("publish"):
         publish(settings, result, version)
     return result.model_copy(update={"seconds": clock.seconds})

@@ -9,17 +9,19 @@ from prefect.cache_policies import NO_CACHE
 
 from pipelines.flow_runs import patient, sign
 from pipelines.ingest import clean, fetch
-from pipelines.monthly import refit, register, run_step, take_incumbent
+from pipelines.monthly import check_shared, keep_trying, refit, register, run_step, take_incumbent
 from pipelines.runtime import attempting, hand_on
 from taxi.config import NOTEBOOKS, Settings, load_settings, parse_service
 from taxi.data.acceptance import read_acceptance
 from taxi.data.source import is_published, open_source
 from taxi.errors import MonthRefused, UsageError
 from taxi.files import locked, write_json
+from taxi.locks import Lock, hold
 from taxi.months import shift_month
 from taxi.params import Params, load_params
 from taxi.registry.versions import versions
 from taxi.reporting.pages import build_gallery
+from taxi.runs.mlflow_run import seal_result, take_up_month
 from taxi.runs.month_result import read_results, trained_months
 from taxi.runs.steps import month_fingerprint
 from taxi.training.plan import Plan, make_retrain_plan, write_plan
@@ -90,22 +92,40 @@ def _decide(settings: Settings, service: str, call: Call, params: Params) -> tup
     return known, decide_retrain(known, facts, params.retrain)
 
 
-def _train(settings: Settings, service: str, call: Call, decision: TrainingDecision, params: Params) -> dict[str, Any]:
+def _train(
+    settings: Settings, service: str, call: Call, decision: TrainingDecision, params: Params, lock: Lock
+) -> dict[str, Any]:
     month = newest_month(settings, service)
     plan = plan_retrain(settings, service, month, params)
     fingerprint = month_fingerprint(settings, plan, params)
     if (done := finished_attempt(settings, service, month, fingerprint)) is not None:
         _LOG.info("%s: this retrain was done before: %s", service, done["reason"])
         return done
+    if (taken := take_up_month(settings, plan, fingerprint)) is not None:
+        write_json(attempt_file(settings, service, month), taken)
+        return taken | {"finished_before": True}
     for name in NOTEBOOKS[3:]:
         run_step(settings, plan, name)
     compare = recorded(settings.month(service, month), CompareResult)
     if compare.promote:
         refit(settings, plan, params)
+    lock.check()
     made = register(settings, plan, params, compare.before if plan.incumbent else None, compare, fingerprint)
     result = retrain_result(settings, plan, decision, call, compare, made) | {"fingerprint": fingerprint}
+    seal_result(settings, plan, fingerprint, result)
     write_json(attempt_file(settings, service, month), result)
     return result
+
+
+def _answer(settings: Settings, service: str, call: Call, params: Params, place: str) -> dict[str, Any]:
+    """Decide and train, one at a time of all installations that share the registry: the next one sees what this one did."""
+    with hold(place, f"{service}-retrain") as lock:
+        call, decision = _decide(settings, service, call, params)
+        if not decision.train:
+            return held_result(service, decision, call)
+        attempt = name_attempt(newest_month(settings, service), decision.facts.incumbent)
+        with attempting(settings, attempt) as apart:
+            return _train(apart, service, call, decision, params, lock)
 
 
 @flow(name="retrain", flow_run_name="retrain-{service}-{rule}", on_running=[sign])
@@ -127,14 +147,9 @@ def retrain(
     hand_on(settings)
     params = load_params(settings.root / "params.yaml")
     with locked(settings.data / ".locks" / f"{parse_service(service)}-retrain.lock"):
+        place = check_shared(settings, service, "retrain")
         bring_newer(settings, service)
-        call, decision = _decide(settings, service, call, params)
-        if decision.train:
-            attempt = name_attempt(newest_month(settings, service), decision.facts.incumbent)
-            with attempting(settings, attempt) as apart:
-                result = _train(apart, service, call, decision, params)
-        else:
-            result = held_result(service, decision, call)
+        result = keep_trying.copy()(_answer, settings, service, call, params, place)
         keep_decision(settings, result)
     build_gallery(settings.reports)
     rows = [{"name": name, "value": str(result[name])} for name in ("status", "month", "promoted", "reason")]

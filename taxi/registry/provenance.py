@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from taxi.config import MonthPaths, Settings, read_environment
@@ -17,7 +17,7 @@ NEEDED = ("holidays", "numpy", "pandas", "pyarrow", "scikit-learn", "xgboost-cpu
 
 
 SEAL = "seal"
-RESULT = "result_sha256"  # of month.json, in the tags of the month's run
+RESULT = "result_sha256"  # of month.json (result_digest), in the tags of the month's run
 SET_LATER = ("approved.", "mlflow.", "released_", "rolled_back", SEAL)
 
 
@@ -87,6 +87,11 @@ def sealed_digest(tags: Mapping[str, str]) -> str:
     """Return one SHA-256 over the tags that a version is registered with: not those that events, or MLflow, set later."""
     lasting = {name: text for name, text in tags.items() if not name.startswith(SET_LATER)}
     return sha256_json(lasting)
+
+
+def result_digest(result: Mapping[str, Any]) -> str:
+    """Return one SHA-256 over a month's result, wherever its pages lie: another installation's copy has the same."""
+    return sha256_json({**result, "reports": [PurePath(page).name for page in result.get("reports", ())]})
 
 
 def flatten_params(params: Params) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -17,13 +18,13 @@ from mlflow.models import infer_signature
 from taxi.addresses import shown
 from taxi.config import NOTEBOOKS, MonthPaths, Settings
 from taxi.data.schema import AT_PICKUP
-from taxi.files import remove, sha256_file, sha256_json, sha256_tree
+from taxi.files import read_json, remove, sha256_file, sha256_json, sha256_tree, staged
 from taxi.models.model import load_model
 from taxi.params import Params
 from taxi.registry.aliases import follow_tags, make_name
 from taxi.registry.golden import write_golden
 from taxi.registry.integrity import check_registered_folder, read_manifest, write_manifest
-from taxi.registry.mlflow_client import Client, artifact_root, changing, connect, prepare, reaching
+from taxi.registry.mlflow_client import Client, RegistryError, artifact_root, changing, connect, prepare, reaching
 from taxi.registry.provenance import (
     RESULT,
     SEAL,
@@ -31,9 +32,10 @@ from taxi.registry.provenance import (
     describe_inputs,
     flatten_params,
     requirements,
+    result_digest,
     sealed_digest,
 )
-from taxi.registry.versions import DEV, model_name, versions
+from taxi.registry.versions import DEV, download_model, model_name, versions
 from taxi.training.plan import Plan
 from taxi.training.step_result import CompareResult, Scores
 from taxi.training.train import judging_trips
@@ -82,6 +84,7 @@ def version_tags(
 
 
 Json = dict[str, Any]
+PAGES, KEPT, RESULT_NAME = "reports", "result", "month.json"  # among a run's artifacts
 _LOG = logging.getLogger(__name__)
 
 
@@ -107,7 +110,7 @@ def _log_month(
         data = PandasDataset(frame, source, name=f"{plan.service}-{month}", digest=sha256[:36])
         mlflow.log_input(data, "judging" if month == plan.month else "training", tags={"sha256": sha256, **origin})
     for page in report_pages(paths):
-        mlflow.log_artifact(str(page), "reports")
+        mlflow.log_artifact(str(page), PAGES)
 
 
 def _logged_model(client: Client, settings: Settings, plan: Plan, role: str, run_id: str, experiment: str) -> Any:
@@ -184,11 +187,75 @@ def _month_run(client: Client, settings: Settings, plan: Plan, fingerprint: str)
 
 
 def seal_result(settings: Settings, plan: Plan, fingerprint: str, result: Json) -> None:
-    """Keep the digest of the month's result with its run, before the result itself is written."""
+    """Keep the month's result with its run, and its digest, before the result itself is written.
+
+    With it are kept the pages that its notebooks made beside their own.
+    """
+    paths = settings.month(plan.service, plan.month)
     with reaching(settings.tracking_uri):
         client = connect(settings.tracking_uri)
         run = _month_run(client, settings, plan, fingerprint)
-        client.set_tag(run.info.run_id, RESULT, sha256_json(result))
+        for page in sorted({*paths.reports.glob("0*.html")} - {*report_pages(paths)}):
+            client.log_artifact(run.info.run_id, str(page), KEPT)
+        client.log_dict(run.info.run_id, result, f"{KEPT}/{RESULT_NAME}")
+        client.set_tag(run.info.run_id, RESULT, result_digest(result))
+
+
+# --- A month is run once by all installations that share a registry: the others take it up from there.
+
+
+def _sealed_run(client: Client, service: str, fingerprint: str) -> Run | None:
+    """Return the run that came to its end from these inputs and keeps its result; None if there is none."""
+    experiment = client.get_experiment_by_name(model_name(service))
+    same = f"tags.fingerprint = '{fingerprint}' and attributes.status = 'FINISHED'"
+    for run in client.search_runs([experiment.experiment_id], same, max_results=1) if experiment else ():
+        if RESULT in run.data.tags and client.list_artifacts(run.info.run_id, KEPT):
+            return run
+    return None
+
+
+def _fetch(client: Client, run: Run, into: Path) -> Json:
+    """Bring the run's pages and its result into a folder, and return the result; raise RegistryError if it is not as sealed."""
+    for kind in (PAGES, KEPT):
+        client.download_artifacts(run.info.run_id, kind, str(into))
+    result: Json = read_json(into / KEPT / RESULT_NAME)
+    expected, got = run.data.tags[RESULT], result_digest(result)
+    if got != expected:
+        raise RegistryError(
+            f"expected {KEPT}/{RESULT_NAME} of run {run.info.run_id} with sha256 {expected}; got {got}: "
+            "it was changed, and is not taken up; delete that run in MLflow, and the month is run anew"
+        )
+    return result
+
+
+def _replace_pages(paths: MonthPaths, fetched: Path) -> None:
+    pages = [page for page in sorted(fetched.glob("*/*")) if page.name != RESULT_NAME]
+    for page in report_pages(paths):
+        if page.name not in {page.name for page in pages}:
+            remove(page)
+    for page in pages:
+        with staged(paths.reports / page.name) as part:
+            shutil.copyfile(page, part)
+
+
+def take_up_month(settings: Settings, plan: Plan, fingerprint: str) -> Json | None:
+    """Return the result of a month that was run elsewhere from the same inputs, its pages and models fetched; None if it was not.
+
+    Raises RegistryError if what the registry keeps of it is not as it was sealed.
+    """
+    uri, paths = settings.tracking_uri, settings.month(plan.service, plan.month)
+    with reaching(uri), TemporaryDirectory() as place:
+        client = connect(uri)
+        if (run := _sealed_run(client, plan.service, fingerprint)) is None:
+            return None
+        result = _fetch(client, run, Path(place))
+        _replace_pages(paths, Path(place))
+    for version in versions(uri, plan.service):
+        if version.tags["fingerprint"] == fingerprint:
+            download_model(uri, version, paths.models / version.tags["role"])
+    said = "%s %s was run before, from the same inputs: result, pages and models come from the registry, to %s"
+    _LOG.warning(said, plan.service, plan.month, paths.reports)
+    return result | {"reports": [str(paths.reports / PurePath(page).name) for page in result["reports"]]}
 
 
 def record_month(
