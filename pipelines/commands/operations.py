@@ -207,13 +207,13 @@ def erase(
     service: Service,
     json_: AsJson = False,
 ) -> None:
-    """Remove all predictions and outcomes of one trip, also those that wait on disk; exit 1 if some came again."""
+    """Remove all predictions and outcomes of one trip, also those that wait on disk or elsewhere; exit 1 if some are there still."""
     settings = load_settings()
     from taxi.operations.retention import erase_trip, unreached
 
     result = erase_trip(settings, service, trip) | {"unreached": unreached(settings)}
     counts = ", ".join(f"{count:,} in {what}" for what, count in result["found"].items())
-    state = "gone" if result["gone"] else "still coming: type the command again when the service has written its rows"
+    state = "gone" if result["gone"] else "predicted again meanwhile: type the command again"
     said = f"{service} trip {trip}: {counts}; {state}. {result['unreached']}"
     print(json.dumps(result) if json_ else said, flush=True)
     raise typer.Exit(0 if result["gone"] else 1)
