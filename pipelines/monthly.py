@@ -24,7 +24,7 @@ from taxi.locks import Lock, LockLost, hold, holder_of, lock_place
 from taxi.params import Params, load_params
 from taxi.registry.aliases import settle
 from taxi.registry.versions import champion_before, download_model, versions
-from taxi.runs.mlflow_run import record_month, seal_result, take_up_month
+from taxi.runs.mlflow_run import ALONE, check_artifacts, record_month, seal_result, take_up_month
 from taxi.runs.month_result import (
     MonthResult,
     finished_month,
@@ -55,6 +55,8 @@ def plan_month(settings: Settings, service: str, month: str) -> Plan:
 
 def take_incumbent(settings: Settings, service: str, month: str) -> Incumbent | None:
     """Fetch the champion that was trained before the month beside the month's models; returns what a plan says of it."""
+    if why := check_artifacts(settings, service):
+        _LOG.warning("%s: %s", why, ALONE)
     settle(settings.tracking_uri, service)
     version = champion_before(settings.tracking_uri, service, month)
     folder = settings.month(service, month).models / "incumbent"

@@ -183,7 +183,7 @@ class Database:
     def _read_edition(self, connection: Connection) -> str | None:
         """Return the edition of the tables; None where they are not there, or are older than editions. StoreDown if it is unknown."""
         there = sql.inspect(connection).get_table_names()
-        if self.version_table not in there or not set(self.tables.tables) <= set(there):
+        if self.version_table not in there:
             return None
         edition = connection.scalar(sql.select(sql.column("version_num")).select_from(sql.table(self.version_table)))
         if edition and not (MIGRATIONS / self.folder / f"edition_{edition}.py").is_file():
@@ -191,7 +191,8 @@ class Database:
                 f"the {self.what} at {self.address} is newer than this taxi: expected tables of edition {self.edition} at most; "
                 f"they are of {edition}: install the taxi that made them, or restore a backup from before"
             )
-        return edition
+        whole = edition != self.edition or set(self.tables.tables) <= set(there)
+        return edition if whole else None
 
     def _migrate(self, connection: Connection, edition: str | None) -> None:
         from alembic import command, config  # half a second, which an up-to-date store need not wait for
@@ -226,7 +227,7 @@ class Database:
     def _is_there(self) -> bool:
         if self._file and not self._file.is_file():
             return False
-        return set(self.tables.tables) <= set(sql.inspect(self._engine).get_table_names())
+        return bool(set(self.tables.tables) & set(sql.inspect(self._engine).get_table_names()))
 
     def close(self) -> None:
         """Give back the connections."""

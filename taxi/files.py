@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -166,16 +167,37 @@ def write_json(path: Path, content: Any) -> None:
         part.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
 
 
+LOG_BYTES = 10 * 2**20  # a file that is only appended to is put aside, and a new one begun, when it has so many
+
+
+def log_parts(path: Path) -> list[Path]:
+    """Return the files of a rotated log, oldest first: those put aside, named after the time, then the one that is appended to."""
+    return [*sorted(path.parent.glob(f"{path.name}.[0-9]*")), *([path] if path.is_file() else [])]
+
+
+@contextmanager
+def changing_log(path: Path) -> Iterator[None]:
+    """Hold the lock of a log: whoever appends to it, puts it aside, or writes it anew."""
+    with locked(path.with_name(f".{path.name}.lock"), timeout=60):
+        yield
+
+
+def append_lines(path: Path, lines: Iterable[str]) -> None:
+    """Append lines to a log, synced to disk and rotated by size; a line that a killed process left torn is ended first."""
+    with changing_log(path), making_room_known(path):
+        if path.is_file() and path.stat().st_size >= LOG_BYTES:
+            path.rename(path.with_name(f"{path.name}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))
+        with open(path, "ab+") as stream:
+            torn = stream.tell() and stream.seek(-1, os.SEEK_END) and stream.read(1) != b"\n"
+            stream.write("".join(["\n" if torn else "", *lines]).encode("utf-8", "surrogateescape"))
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
 def append_json(path: Path, rows: Iterable[Any]) -> None:
-    """Append rows to a file of one JSON object a line, synced to disk; without rows nothing is made."""
-    lines = [json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in rows]
-    if not lines:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with making_room_known(path), open(path, "a", encoding="utf-8") as stream:
-        stream.writelines(lines)
-        stream.flush()
-        os.fsync(stream.fileno())
+    """Append rows to a log of one JSON object a line; without rows nothing is made."""
+    if lines := [json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in rows]:
+        append_lines(path, lines)
 
 
 class Damaged(TaxiError):

@@ -169,6 +169,7 @@ class RetentionParams(Section):
     editions_days: Annotated[int, Field(ge=1, le=36_600)] = 400
     backtest_days: Annotated[int, Field(ge=1, le=36_600)] = 90
     copies_days: Annotated[int, Field(ge=1, le=36_600)] = 30
+    logs_days: Annotated[int, Field(ge=35, le=36_600)] = 400
 
 
 MonitorRule = Literal["volume", "null-block", "rmse", "coverage", "slice-rmse", "input-drift", "prediction-drift"]

@@ -1,17 +1,23 @@
 """Files are either there whole or not there."""
 
 import errno
+import json
 import math
 import os
 import subprocess
 import sys
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from taxi import files
 from taxi.files import (
     Damaged,
     NoRoom,
+    append_json,
+    log_parts,
     read_json,
     read_kept,
     read_model,
@@ -175,3 +181,35 @@ def test_a_file_size_limit_is_not_blamed_on_the_source_and_names_the_file(tmp_pa
         f"cannot write {tmp_path / name}" for name in named
     ], done
     assert not [path for path in tmp_path.iterdir() if path.name in ("trips.parquet", "month.json", "raw")]
+
+
+def append_many(path: Path, first: int) -> None:
+    for number in range(first, first + 50):
+        append_json(path, [{"number": number}])
+
+
+def test_a_log_is_put_aside_when_it_is_full_and_who_appends_meanwhile_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LOG_BYTES", 200)
+    path, forking = tmp_path / "alarms.jsonl", get_context("fork")
+    several = [forking.Process(target=append_many, args=(path, 50 * n)) for n in range(4)]
+    for process in several:
+        process.start()
+    for process in several:
+        process.join(60)
+
+    parts = log_parts(path)
+    assert len(parts) > 5 and max(part.stat().st_size for part in parts) < 400
+    numbers = [json.loads(line)["number"] for part in parts for line in part.read_text().splitlines()]
+    assert sorted(numbers) == list(range(200))
+    assert [n for n in numbers if n < 50] == list(range(50)), "in the order of their time, over all files"
+
+
+def test_a_line_that_a_killed_process_left_torn_spoils_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.jsonl"
+    path.write_text('{"at": 1}\n{"at"')
+
+    append_json(path, [{"at": 2}])
+
+    assert path.read_text().splitlines() == ['{"at": 1}', '{"at"', '{"at": 2}']

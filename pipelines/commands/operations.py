@@ -1,8 +1,9 @@
-"""Commands ``taxi doctor``, ``maturity``, ``database``, ``prune`` and ``erase``."""
+"""Commands ``taxi doctor``, ``maturity``, ``database``, ``backup``, ``prune`` and ``erase``."""
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -174,6 +175,70 @@ def upgrade(json_: AsJson = False) -> None:
     print(json.dumps(result, allow_nan=False) if json_ else said, flush=True)
 
 
+# --- ``taxi backup``: a copy of everything, restored, and drilled.
+
+backup_app = typer.Typer(no_args_is_help=True, help="Backups: take a copy, check it, restore it, and drill that.")
+app.add_typer(backup_app, name="backup")
+Copy = Annotated[Path, typer.Argument(metavar="FOLDER", help="The copy's folder.", resolve_path=True)]
+
+
+def _print(result: dict[str, Any], said: str, json_: bool) -> None:
+    print(json.dumps(result, allow_nan=False) if json_ else said, flush=True)
+
+
+@backup_app.command()
+def make(
+    folder: Copy,
+    environment: Annotated[str, typer.Option(help="The name under which terraform's guard knows it.")] = "local",
+    json_: AsJson = False,
+) -> None:
+    """Copy databases, data, reports and models into a new folder, beside what runs; it holds what people asked, in clear."""
+    from taxi.operations.backup import make_backup
+
+    made = make_backup(load_settings(), folder, environment)
+    said = f"{made['copy']}: {made['bytes']:,} bytes in {made['seconds']} s; its manifest's sha256 is {made['sha256']}"
+    _print(made, said, json_)
+
+
+@backup_app.command()
+def check(folder: Copy, json_: AsJson = False) -> None:
+    """Compare every file of a copy with its manifest; exit 1 if one is missing, changed or too many."""
+    from taxi.operations.backup import check_copy
+
+    facts = check_copy(folder)
+    result = {"copy": str(folder), "taxi": facts.taxi, "databases": facts.databases}
+    _print(result, f"{folder} is whole: of taxi {facts.taxi}, with {', '.join(facts.databases.values())}", json_)
+
+
+@backup_app.command(name="restore")
+def restore_copy(folder: Copy, json_: AsJson = False) -> None:
+    """Make an installation from a copy, where the environment says and where nothing is yet; may be repeated if killed."""
+    from taxi.operations.backup import restore
+
+    made = restore(folder, load_settings())
+    _print(made, f"{folder} is restored, in {made['seconds']} s; look with `taxi doctor` and `taxi status`", json_)
+
+
+@backup_app.command(name="drill")
+def drill_copy(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[FOLDER]", help="A copy; without, one is taken.", resolve_path=True)
+    ] = None,
+    within: Annotated[
+        Path | None, typer.Option(help="Where to restore it, with room for it; default: the system's temporary folder.")
+    ] = None,
+    json_: AsJson = False,
+) -> None:
+    """Restore a copy beside the installation and ask both for every version's golden trips and lineage; exit 1 if they differ."""
+    from taxi.operations.backup import drill
+
+    result = drill(load_settings(), folder, within)
+    took = ", ".join(f"{name} {seconds} s" for name, seconds in result["seconds"].items())
+    faults = [f"  {fault}" for fault in result["faults"]] or ["the copy answers as the installation does"]
+    _print(result, "\n".join([f"{result['versions']} versions; {took}", *faults]), json_)
+    raise typer.Exit(1 if result["faults"] else 0)
+
+
 # --- ``taxi prune`` and ``taxi erase``: what is too old, and one trip by a person's wish.
 
 
@@ -207,13 +272,13 @@ def erase(
     service: Service,
     json_: AsJson = False,
 ) -> None:
-    """Remove all predictions and outcomes of one trip, also those that wait on disk; exit 1 if some came again."""
+    """Remove all predictions and outcomes of one trip, also those that wait on disk or elsewhere; exit 1 if some are there still."""
     settings = load_settings()
     from taxi.operations.retention import erase_trip, unreached
 
     result = erase_trip(settings, service, trip) | {"unreached": unreached(settings)}
     counts = ", ".join(f"{count:,} in {what}" for what, count in result["found"].items())
-    state = "gone" if result["gone"] else "still coming: type the command again when the service has written its rows"
+    state = "gone" if result["gone"] else "predicted again meanwhile: type the command again"
     said = f"{service} trip {trip}: {counts}; {state}. {result['unreached']}"
     print(json.dumps(result) if json_ else said, flush=True)
     raise typer.Exit(0 if result["gone"] else 1)

@@ -58,7 +58,7 @@ GRANTS = {  # by database, as its owner; the service reads no more of prediction
         "GRANT INSERT, SELECT (service, trip_id) ON predictions TO taxi_service",
         "GRANT INSERT, UPDATE (duration, dropoff, dropoff_utc, source, received_at) ON outcomes TO taxi_service",
         "GRANT SELECT (key, service, trip_id, duration, dropoff, dropoff_utc, source, received_at) ON outcomes TO taxi_service",
-        "GRANT SELECT ON alembic_version_predictions TO taxi_service",
+        "GRANT SELECT ON alembic_version_predictions, erased TO taxi_service",
     ),
     "taxi_metrics": tuple(line.format(role="taxi_reader") for line in READ_ALL),
 }

@@ -186,6 +186,15 @@ def find_shared_locks(settings: Settings) -> Diagnosis:
             return Diagnosis(name, "ok", f"{shown(place)} gives a lock to one at a time")
 
 
+def find_artifacts(settings: Settings) -> Diagnosis:
+    """Look where a registry that machines share keeps its models: in a folder of one machine they are no use to the others."""
+    from taxi.runs.mlflow_run import ALONE, check_artifacts
+
+    if alone := [why for service in SERVICES if (why := check_artifacts(settings, service))]:
+        return Diagnosis("artifacts", "warn", "; ".join(alone), ALONE)
+    return Diagnosis("artifacts", "ok", "models lie beside the registry, or where TAXI_ARTIFACTS says")
+
+
 def find_prefect(settings: Settings) -> Diagnosis:
     """Ask Prefect's server, where one is set."""
     if settings.prefect is None:
@@ -297,6 +306,7 @@ CHECKS = (
     Probe("source", find_source),
     Probe("registry", find_registry),
     Probe("shared-locks", find_shared_locks),
+    Probe("artifacts", find_artifacts),
     Probe("prefect", find_prefect),
     Probe("databases", find_stores),
     Probe("served", find_served),

@@ -6,7 +6,7 @@ from pathlib import Path
 from taxi.addresses import sqlite_file
 from taxi.config import SERVICES, Settings
 from taxi.errors import TaxiError
-from taxi.files import STAGING_MARK, left_staging, lock_is_held, remove, remove_staging
+from taxi.files import STAGING_MARK, left_staging, lock_is_held, log_parts, remove, remove_staging
 from taxi.operations.doctor import Diagnosis, Probe
 from taxi.predictions.spool import REFUSED, Spool, waiting_folders
 from taxi.processes import end_orphans, left_sockets, orphans
@@ -145,11 +145,11 @@ def carry_spool(settings: Settings) -> None:
 def find_refused(settings: Settings) -> Diagnosis:
     """Look for predictions that the database will never take."""
     aside = settings.spool / REFUSED
-    if not aside.is_file():
+    if not (parts := log_parts(aside)):
         return Diagnosis("refused-rows", "ok", "the prediction store refused no row")
-    lines = len(aside.read_text(encoding="utf-8", errors="replace").splitlines())
+    rows, named = sum(part.read_bytes().count(b"\n") for part in parts), f"{aside}{'*' * (len(parts) > 1)}"
     return Diagnosis(
-        "refused-rows", "warn", f"the store refused {lines:,} rows, kept in {aside}", "read them, then remove it"
+        "refused-rows", "warn", f"the store refused {rows:,} rows, kept in {named}", "read them, then remove it"
     )
 
 

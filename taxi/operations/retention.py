@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 from taxi.addresses import sqlite_file
 from taxi.config import SERVICES, Settings
-from taxi.files import STAGING_MARK, lock_is_held, remove, staged, staging_path
+from taxi.files import changing_log, lock_is_held, log_parts, remove, staged, staging_path
 from taxi.monitoring.metric_store import open_metrics
 from taxi.params import Params
 from taxi.predictions.spool import REFUSED, segments_of
@@ -18,7 +18,6 @@ from taxi.predictions.store import open_store
 from taxi.registry.versions import ENVIRONMENTS, versions
 
 Json = dict[str, Any]
-PAUSE, PASSES = 1.0, 10
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def _changed(path: Path) -> float:
     return max(one.stat().st_mtime for one in inner)
 
 
-def _older(paths: Iterator[Path], days: int) -> tuple[Path, ...]:
+def _older(paths: Iterable[Path], days: int) -> tuple[Path, ...]:
     since = time.time() - days * 86_400
     return tuple(path for path in sorted(paths) if not path.name.startswith(".") and _changed(path) < since)
 
@@ -72,6 +71,12 @@ def _backtest(settings: Settings, days: int) -> tuple[Path, ...]:
     return _older((place for folder in idle for kind in folder.glob("[!.]*") for place in kind.glob("*")), days)
 
 
+def _logs(settings: Settings, days: int) -> tuple[Path, ...]:
+    """Return what logs put aside when they were full; the file that is appended to stays."""
+    logs = [settings.alarm_log, settings.spool / REFUSED, *settings.reports.glob("*/retrain/decisions.jsonl")]
+    return _older([part for log in logs for part in log_parts(log) if part != log], days)
+
+
 def _cutoff(params: Params, now: datetime) -> datetime | None:
     """Return from when on predictions are kept: those of an experiment that runs are, whatever their age; None keeps all."""
     since = now - timedelta(days=params.retention.predictions_days)
@@ -91,6 +96,7 @@ def prune(settings: Settings, params: Params, now: datetime, do: bool = False) -
         "editions": (days.editions_days, _editions(settings, days.editions_days)),
         "backtest": (days.backtest_days, _backtest(settings, days.backtest_days)),
         "model copies": (days.copies_days, copies),
+        "logs": (days.logs_days, _logs(settings, days.logs_days)),
     }
     store = open_store(settings.predictions, make=False)
     metrics = open_metrics(settings.metrics, make=False)
@@ -127,24 +133,18 @@ def _remove_whole(path: Path) -> None:
 def erase_trip(settings: Settings, service: str, trip: str) -> Json:
     """Remove a trip's predictions and outcomes; return in what they were found, and whether they are ``gone``.
 
-    A service that runs may be carrying a row from its spool meanwhile: it is looked again until nothing is found.
+    Rows of it that wait elsewhere (in memory, on a task's own disk) are not written any more: the store keeps a mark.
     """
-    store, found, ids = open_store(settings.predictions, make=False), dict[str, int](), set[str]()
+    store, found = open_store(settings.predictions), dict[str, int]()
     try:
-        for _ in range(PASSES):
-            ids |= set(store.trip_predictions(service, trip))
-            counts = {"spool": _erase_lines(_waiting(settings), service, trip, ids)}
-            counts["refused rows"] = _erase_lines(_refused(settings), service, trip, ids)
-            counts |= store.delete_trip(service, trip, ids)
-            for what, count in counts.items():
-                found[what] = found.get(what, 0) + count
-            if not any(counts.values()):
-                break
-            if counts["spool"]:
-                time.sleep(PAUSE)
+        store.mark_erased(service, trip)
+        ids = set(store.trip_predictions(service, trip))
+        found["spool"] = sum(_erase_lines(segment, service, trip, ids) for segment in _waiting(settings))
+        found["refused rows"] = _erase_refused(settings.spool / REFUSED, service, trip, ids)
+        found |= store.delete_trip(service, trip, ids)
+        gone = not store.trip_predictions(service, trip)
     finally:
         store.close()
-    gone = not any(counts.values())
     return {"service": service, "trip_id": trip, "found": found, "gone": gone}
 
 
@@ -153,24 +153,24 @@ def _waiting(settings: Settings) -> list[Path]:
     return [segment for folder in folders for segment in segments_of(folder, unfinished=True)]
 
 
-def _refused(settings: Settings) -> list[Path]:
-    return [path for path in sorted(settings.spool.glob(f"{REFUSED}*")) if STAGING_MARK not in path.name]
+def _erase_refused(log: Path, service: str, trip: str, ids: set[str]) -> int:
+    if not log_parts(log):
+        return 0
+    with changing_log(log):
+        return sum(_erase_lines(part, service, trip, ids) for part in log_parts(log))
 
 
-def _erase_lines(paths: Sequence[Path], service: str, trip: str, ids: set[str]) -> int:
-    """Write files of one JSON row a line anew without the trip's; return how many lines went."""
-    count = 0
-    for path in paths:
-        try:
-            lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines(keepends=True)
-            kept = [line for line in lines if not _is_of(line, service, trip, ids)]
-            if len(kept) < len(lines):
-                with staged(path) as part:
-                    part.write_text("".join(kept), encoding="utf-8", errors="surrogateescape")
-                count += len(lines) - len(kept)
-        except FileNotFoundError:  # carried into the store meanwhile
-            continue
-    return count
+def _erase_lines(path: Path, service: str, trip: str, ids: set[str]) -> int:
+    """Write a file of one JSON row a line anew without the trip's; return how many lines went."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines(keepends=True)
+    except FileNotFoundError:  # carried into the store meanwhile
+        return 0
+    kept = [line for line in lines if not _is_of(line, service, trip, ids)]
+    if len(kept) < len(lines):
+        with staged(path) as part:
+            part.write_text("".join(kept), encoding="utf-8", errors="surrogateescape")
+    return len(lines) - len(kept)
 
 
 def _is_of(line: str, service: str, trip: str, ids: set[str]) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic_core import to_json
 
-from taxi.files import lock_is_held
+from taxi.files import append_lines, lock_is_held
 
 _LOG = logging.getLogger(__name__)
 Entry = tuple[str, dict[str, Any]]  # a table and a row of it
@@ -111,8 +111,7 @@ class Spool:
     def refuse(self, lines: Sequence[str]) -> Path:
         """Put rows that no database will take aside, for a person to look at; return where."""
         aside = self.place / REFUSED
-        with aside.open("a", encoding="utf-8") as stream:
-            stream.writelines(lines)
+        append_lines(aside, lines)
         return aside
 
     def close(self) -> None:

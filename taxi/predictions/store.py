@@ -1,8 +1,9 @@
-"""Prediction store: tables of predictions and outcomes, SQLite by default and PostgreSQL in production."""
+"""Prediction store: tables of predictions, outcomes and erased trips, SQLite by default and PostgreSQL in production."""
 
+import hashlib
 import logging
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ import pandas as pd
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection, Engine
 
+from taxi.config import SERVICES
 from taxi.data.clock import elapsed_minutes
 from taxi.database import INSERT, BadRows, Database, StoreDown, open_engine, reaching
 from taxi.outputs import OUTPUTS
@@ -101,6 +103,23 @@ def outcome_key(row: Json) -> str:
     raise ValueError("expected an outcome with trip_id or prediction_id; it has neither")
 
 
+def erased_key(service: str, trip: str) -> str:
+    """Return the mark of an erased trip, which does not name it."""
+    return hashlib.sha256(f"{service}:trip:{trip}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _moment(row: Json) -> datetime:
+    moment: datetime = row["made_at"] if "made_at" in row else row["received_at"]
+    return moment
+
+
+def _is_erased(row: Json, marks: Mapping[str, datetime]) -> bool:
+    if not row.get("trip_id"):
+        return False
+    keys = [erased_key(service, row["trip_id"]) for service in ([row["service"]] if row["service"] else SERVICES)]
+    return any(key in marks and _moment(row) <= marks[key] for key in keys)
+
+
 def outcome_rows(rows: Sequence[Json]) -> list[Json]:
     """Return outcomes with every column of the table, one a key: of several the one received last."""
     checked = sorted((_outcome(row) for row in rows), key=lambda one: one["received_at"])
@@ -144,7 +163,7 @@ def with_durations(joined: pd.DataFrame) -> pd.DataFrame:
     return joined.assign(duration=filled)
 
 
-# --- The prediction store's two tables.
+# --- The prediction store's tables.
 
 PREPARING = 7_012_023  # the number of PostgreSQL's advisory lock under which the tables are made
 TABLES = sql.MetaData()
@@ -184,6 +203,12 @@ OUTCOMES = sql.Table(
     sql.Column("source", sql.Text, nullable=False),
     sql.Column("received_at", sql.DateTime, nullable=False, comment="UTC"),
 )
+ERASED = sql.Table(
+    "erased",
+    TABLES,
+    sql.Column("key", sql.Text, primary_key=True, comment="SHA-256 of <service>:trip:<trip_id>"),
+    sql.Column("at", sql.DateTime, nullable=False, comment="UTC; rows of before do not come back"),
+)
 NOT_SAID = OUTCOMES.c.service.is_(None) & OUTCOMES.c.trip_id.is_not(None)
 sql.Index("outcomes_without_service", OUTCOMES.c.trip_id, sqlite_where=NOT_SAID, postgresql_where=NOT_SAID)
 WRITTEN = (
@@ -219,14 +244,17 @@ class Carried:
 
 
 class Store(Database):
-    """The tables of predictions and outcomes at one address."""
+    """The tables of predictions, outcomes and erased trips at one address."""
 
     what, tables, lock = WHAT, TABLES, PREPARING
-    folder, edition = "predictions", "0002"
+    folder, edition = "predictions", "0003"
 
     def __init__(self, engine: Engine, make: bool = True) -> None:
         super().__init__(engine, make)
         self._insert = INSERT[engine.dialect.name]
+        self._dropped = set[
+            str
+        ]()  # ids of erased trips' predictions that waited in a spool: their outcomes follow them
 
     def write_predictions(self, rows: Sequence[Json]) -> None:
         """Keep predictions (keys: the table's columns; made_at in UTC); those that are kept already change nothing.
@@ -299,7 +327,24 @@ class Store(Database):
             with reaching(WHAT, self.address):
                 checked = check(rows)
             with self._transaction() as connection:
-                connection.execute(statement, checked)
+                if kept := self._without_erased(connection, checked):
+                    connection.execute(statement, kept)
+
+    def _without_erased(self, connection: Connection, rows: Sequence[Json]) -> list[Json]:
+        """Return the rows but those of trips that were erased after they were made; an erasure waits for this transaction."""
+        if connection.dialect.name == "sqlite" and not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # else the marks would be read outside of it
+        oldest = min(_moment(row) for row in rows)
+        marks = {row.key: row.at for row in connection.execute(sql.select(ERASED).where(ERASED.c.at >= oldest))}
+        if not marks and not self._dropped:
+            return list(rows)
+        kept = [row for row in rows if row["prediction_id"] not in self._dropped and not _is_erased(row, marks)]
+        self._dropped |= {row["prediction_id"] for row in rows if "made_at" in row} - {
+            row["prediction_id"] for row in kept
+        }
+        if len(kept) < len(rows):
+            _LOG.info("%d rows of erased trips were not written", len(rows) - len(kept))
+        return kept
 
     def with_outcomes(self, service: str, since: datetime | None = None) -> pd.DataFrame:
         """Return all predictions made since then (UTC), with duration (minutes), dropoff, source and received_at of the outcome.
@@ -365,6 +410,14 @@ class Store(Database):
                 with self._transaction() as connection:
                     some = sql.select(key).where(old).limit(batch)
                     removed = connection.execute(sql.delete(table).where(key.in_(some))).rowcount
+
+    def mark_erased(self, service: str, trip: str) -> None:
+        """Keep that a trip is erased now: no row of it that was made before, wherever it waits, is written from here on."""
+        mark = self._insert(ERASED).values(key=erased_key(service, trip), at=as_utc(datetime.now(UTC)))
+        with self._transaction() as connection:
+            if connection.dialect.name == "postgresql":  # so that it waits for whoever has read the marks of before
+                connection.execute(sql.text("LOCK TABLE erased IN ACCESS EXCLUSIVE MODE"))
+            connection.execute(mark.on_conflict_do_update(index_elements=["key"], set_={"at": mark.excluded.at}))
 
     def trip_predictions(self, service: str, trip: str) -> list[str]:
         """Return the ids of a trip's predictions."""

@@ -38,6 +38,10 @@ PLACES = {
     "logged_models": "artifact_location",
     "model_versions": "storage_location",
 }
+MOVES = [  # what began with the place :old begins with :new
+    f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1) WHERE substr({column}, 1, length(:old)) = :old"
+    for table, column in PLACES.items()
+]
 
 
 def beside(database: Path, what: str) -> Path:
@@ -78,9 +82,8 @@ def move_places(database: Path) -> None:
         here = "name LIKE 'taxi-%' AND artifact_location LIKE 'file:%'"  # what lies on S3 does not move with the file
         found = connection.execute(f"SELECT artifact_location FROM experiments WHERE {here}").fetchall()
         for old in {f"{place.rpartition(f'/{ARTIFACTS}/')[0]}/{ARTIFACTS}/" for (place,) in found} - {now}:
-            for table, column in PLACES.items():
-                moved = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?"
-                connection.execute(moved, (now, len(old) + 1, len(old), old))
+            for move in MOVES:
+                connection.execute(move, {"old": old, "new": now})
 
 
 Client = MlflowClient

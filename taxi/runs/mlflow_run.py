@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import mlflow
 import pandas as pd
@@ -95,6 +96,32 @@ def _experiment(client: Client, settings: Settings, service: str) -> str:
     made = str(client.create_experiment(name, artifact_root(settings, service)))
     _LOG.info("MLflow keeps the artifacts of %s at %s", name, shown(client.get_experiment(made).artifact_location))
     return made
+
+
+def artifacts_folder(settings: Settings, service: str) -> Path | None:
+    """Return the folder in which a PostgreSQL registry, which other machines may use, keeps models or will; None if they lie elsewhere."""
+    if not settings.tracking_uri.startswith("postgresql"):
+        return None
+    place = artifact_root(settings, service)
+    if prepare(settings.tracking_uri, make=False):
+        with reaching(settings.tracking_uri):
+            if found := connect(settings.tracking_uri).get_experiment_by_name(model_name(service)):
+                place = found.artifact_location
+    parts = urlsplit(str(place))
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
+
+
+ALONE = "set TAXI_ARTIFACTS to s3://… before a registry's first run, or share the folder between the machines"
+
+
+def check_artifacts(settings: Settings, service: str) -> str | None:
+    """Return why other machines may not read a registry's models, None if they can; raise RegistryError if this one cannot."""
+    if (folder := artifacts_folder(settings, service)) is None:
+        return None
+    if not folder.is_dir() and versions(settings.tracking_uri, service):
+        where = f"a folder that is not on this machine, {folder}"
+        raise RegistryError(f"the registry keeps the models of {model_name(service)} in {where}: {ALONE}")
+    return None if settings.artifacts else f"models of {service} lie in {folder}, where other machines do not see them"
 
 
 def _log_month(

@@ -10,26 +10,13 @@ from typing import Any
 
 import boto3
 
-from taxi.files import sha256_file, write_json
+from taxi.operations.backup import MANIFEST, manifest_faults, write_manifest
 from terraform.operate.workspace import MODULE, Terraform
 
-MANIFEST = "manifest.json"
 DUMPS = ("database/mlflow.dump", "database/taxi.dump")
 MAGIC = b"PGDMP"  # with which an archive of pg_dump begins
 KEPT = ("artifacts", "store", "records")
 OLDEST = timedelta(hours=24)
-
-
-def _files(folder: Path) -> Iterator[str]:
-    files = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
-    return (name for name in files if name != MANIFEST)
-
-
-def write_manifest(folder: Path, environment: str) -> Path:
-    """Write what a copy holds, each file with its digest, and when it was taken."""
-    files = {name: sha256_file(folder / name) for name in _files(folder)}
-    write_json(folder / MANIFEST, {"environment": environment, "at": datetime.now(UTC).isoformat(), "files": files})
-    return folder / MANIFEST
 
 
 def _check_manifest(folder: Path, manifest: dict[str, Any], environment: str) -> Iterator[str]:
@@ -37,13 +24,7 @@ def _check_manifest(folder: Path, manifest: dict[str, Any], environment: str) ->
         yield f"expected a copy of {environment}; got one of {manifest['environment']}"
     if (age := datetime.now(UTC) - datetime.fromisoformat(manifest["at"])) > OLDEST:
         yield f"expected a copy of the last 24 hours; got one of {manifest['at']}, {age.days} days old"
-    for name, digest in manifest["files"].items():
-        if not (folder / name).is_file():
-            yield f"{name} is missing from the copy"
-        elif sha256_file(folder / name) != digest:
-            yield f"{name} is not as the manifest says"
-    for name in sorted(set(_files(folder)) - manifest["files"].keys()):
-        yield f"{name} is not in the manifest"
+    yield from manifest_faults(folder, manifest["files"])
 
 
 def _check_database(folder: Path) -> Iterator[str]:

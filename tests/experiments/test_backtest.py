@@ -24,6 +24,7 @@ from taxi.fingerprint import Shelf, code_of, modules_of
 from taxi.params import load_params, override, parse_overrides
 from taxi.processes import FORKING
 from taxi.training.policy import TrainingDecision, replay
+from tests.support.state_table import unnamed
 from tests.support.worlds import fork_what_more_is_forked_from
 
 pytestmark = pytest.mark.slow
@@ -89,6 +90,7 @@ def test_every_policy_meets_every_month_and_decides_for_itself(played: dict[str,
     assert {one["champion"]["version"] for one in under(played, "never")[1:]} == {2}
     assert all(one["champion"] is None for one in played["months"] if one["month"] == MONTHS[0])
     assert read_backtest(settings, "green") == played
+    assert unnamed(settings.data) == []
 
 
 def test_every_decision_can_be_replayed_from_what_was_recorded(played: dict[str, Any]) -> None:

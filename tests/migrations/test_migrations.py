@@ -70,7 +70,7 @@ def test_a_store_newer_than_the_code_is_told_as_that_and_left_alone(address: str
 
     for make in (True, False):
         with pytest.raises(
-            StoreDown, match=r"newer than this taxi: expected tables of edition 0002 at most; they are of 0099"
+            StoreDown, match=r"newer than this taxi: expected tables of edition 0003 at most; they are of 0099"
         ):
             open_store(address, make).count()
     store.write_predictions([make_row(2)])  # a service that was there before goes on

@@ -30,6 +30,7 @@ from taxi.models.search import (
 )
 from taxi.models.search_result import explain_found, fragment, keep_found, read_found, search_file
 from taxi.params import ModelParams, Params, load_params
+from tests.support.state_table import unnamed
 from tests.support.worlds import World
 
 pytestmark = pytest.mark.slow
@@ -301,4 +302,5 @@ def test_the_command_searches_and_leaves_params_yaml_alone(settings: Settings) -
     assert json.loads(out.splitlines()[-1]) == read_found(settings.month("green", "2024-03"))
     assert search_file(settings.month("green", "2024-03")).is_file()
     assert (settings.data / "search.db").is_file()
+    assert unnamed(settings.data) == []
     assert (ROOT / "params.yaml").read_bytes() == before

@@ -16,6 +16,7 @@ import pytest
 
 from pipelines.commands import operations
 from pipelines.flow_runs import judge
+from pipelines.monthly import take_incumbent
 from taxi import processes
 from taxi.addresses import shown, why_unreachable
 from taxi.config import Settings
@@ -30,7 +31,8 @@ from taxi.registry.aliases import open_event
 from taxi.registry.events import Event, write_event
 from taxi.registry.mlflow_client import connect, prepare
 from taxi.serving.local_store import Entry, Place, Refusal, State
-from tests.support.postgres import free_port
+from tests.support.aliased import fill
+from tests.support.postgres import Postgres, free_port, make_databases
 from tests.support.prediction_rows import make_row, wait_for
 from tests.support.prefect_server import flow_runs, running_prefect, wait_until_running
 from tests.support.worlds import ROOT, World
@@ -241,6 +243,29 @@ def test_a_package_of_another_version_or_missing_is_named() -> None:
     assert differ[1:] == ["no-such-package is missing"]
     assert "locked is 1.0" in differ[0]
     assert doctor.differing_packages((ROOT / "requirements.lock").read_text()) == []
+
+
+def test_models_that_only_one_machine_can_read_are_told(
+    settings: Settings, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TAXI_ARTIFACTS", raising=False)
+    (uri,) = make_databases(postgres, "only_one")
+    shared = replace(settings, tracking_uri=uri)
+    assert f"models of green lie in {settings.data}/mlartifacts/green, where" in check("artifacts", shared).says
+    prepare(uri)
+    fill(uri)
+    elsewhere = settings.data / "elsewhere"
+    connect(uri).create_experiment("taxi-green", elsewhere.as_uri())
+
+    refused = check("artifacts", shared)
+    with pytest.raises(TaxiError, match=f"a folder that is not on this machine, {elsewhere}: set TAXI_ARTIFACTS"):
+        take_incumbent(shared, "green", "2023-04")
+    elsewhere.mkdir()
+    warned = check("artifacts", shared)
+    monkeypatch.setenv("TAXI_ARTIFACTS", str(settings.data))
+
+    levels = [one.level for one in (refused, warned, check("artifacts", shared), check("artifacts", settings))]
+    assert levels == ["broken", "warn", "ok", "ok"]
 
 
 @pytest.mark.parametrize("name", ["packages", "disk", "registry", "prefect", "databases", "served"])

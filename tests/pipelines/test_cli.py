@@ -16,6 +16,7 @@ from taxi.training.policy import TrainingDecision, replay
 from tests.support.automation import SMALL, make_checkout
 from tests.support.campaign import only_in_campaign
 from tests.support.prefect_server import flow_runs
+from tests.support.state_table import unnamed
 from tests.support.worlds import World
 
 MONTHS = ["2025-07", "2025-08", "2025-09"]  # of no other test: all share a Prefect server
@@ -58,7 +59,7 @@ def lean(copy: World, tmp_path: Path) -> World:
     return replace(copy, root=make_checkout(tmp_path / "lean", {"model": SMALL}, lean=True))
 
 
-def test_a_backfill_runs_every_month_and_keeps_the_contract(results: list[dict[str, Any]]) -> None:
+def test_a_backfill_runs_every_month_and_keeps_the_contract(world: World, results: list[dict[str, Any]]) -> None:
     for result, month in zip(results, MONTHS, strict=True):
         rows = result["rows"]
         assert (result["service"], result["month"], result["status"]) == ("green", month, "done")
@@ -71,6 +72,7 @@ def test_a_backfill_runs_every_month_and_keeps_the_contract(results: list[dict[s
         assert replay(TrainingDecision.of(result["decision"])).as_dict() == result["decision"]
     assert [one["decision"]["trigger"] for one in results] == ["first", "none", "alarm"]
     assert [one["alarm_check"]["failed"] for one in results] == [None] * 3
+    assert unnamed(world.place / "data") == []
     assert "rmse" in {told["rule"] for told in results[2]["alarm_check"]["told"] if told["kind"] == "raised"}
     for result in (results[0], results[2]):
         assert set(result["challenger"]["metrics"]) >= {"rmse", "mae", "medae", "p90", "coverage80", "n"}

@@ -1,9 +1,14 @@
 """The prediction log: nothing put is lost, whatever the database does; kill -9 loses only what was not on disk yet."""
 
+import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -244,3 +249,53 @@ def test_kill_9_loses_none_of_the_rows_that_had_left_the_memory(store: Store, tm
     found = sorted(store.of_trips("green", "green-2023-04-")["prediction_id"])
     assert len(found) >= 700
     assert found == [f"p{number:06d}" for number in range(len(found))]
+
+
+def serve_until_killed(place: Path, ready: Connection) -> None:
+    """Be a service that has answered 1,000 times, and then does nothing but answer on."""
+    log = CarriedLog(open_store(f"sqlite:///{place / 'predictions.db'}"), place / "spool")
+    for number in range(1000):
+        log.put(make_row(number))
+    put = time.monotonic()
+    while log.in_memory if (place / "predictions.db").is_dir() else log.written < 1000:
+        time.sleep(0.01)
+    ready.send(time.monotonic() - put)
+    for number in itertools.count(1000):
+        log.put(make_row(number))
+        time.sleep(0.001)
+
+
+def kill_after_a_thousand(place: Path) -> float:
+    """Kill such a service with SIGKILL; return within how many seconds its 1,000 rows were where they are safe."""
+    forking = get_context("fork")
+    here, there = forking.Pipe()
+    service = forking.Process(target=serve_until_killed, args=(place, there))
+    service.start()
+    seconds = here.recv()
+    service.kill()
+    service.join()
+    return float(seconds)
+
+
+def test_a_thousand_predictions_in_the_spool_of_a_killed_service_arrive_if_its_disk_is_kept(tmp_path: Path) -> None:
+    store = block(tmp_path)
+    kill_after_a_thousand(tmp_path)
+    (tmp_path / "predictions.db").rmdir()
+
+    with CarriedLog(store, tmp_path / "spool"):
+        pass
+
+    found = sorted(store.of_trips("green", "green-2023-04-")["prediction_id"])
+    assert found == [f"p{number:06d}" for number in range(len(found))] and len(found) >= 1000
+
+
+def test_without_its_disk_a_killed_service_loses_what_was_not_in_the_database_and_no_more(
+    store: Store, tmp_path: Path
+) -> None:
+    """The docs say a second for rows to be in the database while it answers; a busy machine that runs tests gets five."""
+    store.upgrade()
+    seconds = kill_after_a_thousand(tmp_path)
+    shutil.rmtree(tmp_path / "spool")
+
+    assert seconds < 5
+    assert store.count()["predictions"] >= 1000

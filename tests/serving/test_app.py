@@ -20,6 +20,7 @@ import pytest
 from tests.support.campaign import at_scale
 from tests.support.hostile import BODIES, GOOD, MARK, OUTCOMES
 from tests.support.serving_worlds import ROOT, TRIP, Running, ServingWorld, make_world, offline, wait_for
+from tests.support.state_table import unnamed
 from tests.support.worlds import World
 
 pytestmark = pytest.mark.slow
@@ -74,6 +75,7 @@ def test_every_answer_is_kept_with_its_outcome(service: Running, world: ServingW
     assert wait_for(
         lambda: rows(world, "SELECT duration FROM outcomes WHERE trip_id = 'kept-1'"), "the outcome", 20
     ) == [(17.5,)]
+    assert unnamed(world.place / "data") == []
 
 
 def test_a_thousand_trips_are_answered_in_one_request(service: Running) -> None:
