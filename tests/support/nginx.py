@@ -23,9 +23,9 @@ NGINX = shutil.which("nginx", path=os.pathsep.join([*os.get_exec_path(), "/usr/s
 
 
 def make_certificate(folder: Path) -> None:
-    """Make a certificate of a day, signed by itself, for the three names and this machine's address."""
+    """Make a certificate of a day, signed by itself, for the four names and this machine's address."""
     folder.mkdir(exist_ok=True)
-    names = ",".join(f"DNS:{prefix}{HOST}" for prefix in ("", "mlflow.", "prefect."))
+    names = ",".join(f"DNS:{prefix}{HOST}" for prefix in ("", "mlflow.", "prefect.", "grafana."))
     words = [
         "openssl",
         "req",
@@ -78,11 +78,12 @@ class Nginx:
 
 @contextmanager
 def running_nginx(place: Path, **upstreams: str) -> Iterator[Nginx]:
-    """Give a proxy before ``service``, ``mlflow`` and ``prefect`` (host:port each; nobody, where one is not given)."""
+    """Give a proxy before ``service``, ``mlflow``, ``prefect`` and ``grafana`` (host:port each; nobody, where one is not given)."""
     proxy = Nginx(place, free_port(), free_port())
     make_certificate(place / "tls")
     variables = {
-        f"TAXI_{name.upper()}": upstreams.get(name, "127.0.0.1:1") for name in ("service", "mlflow", "prefect")
+        f"TAXI_{name.upper()}": upstreams.get(name, "127.0.0.1:1")
+        for name in ("service", "mlflow", "prefect", "grafana")
     }
     ports = {"TAXI_HTTP_PORT": str(proxy.http_port), "TAXI_HTTPS_PORT": str(proxy.https_port)}
     files = {"TAXI_TLS": str(place / "tls"), "TAXI_ACCESS_LOG": str(place / "access.log"), "TAXI_HOST": HOST}
