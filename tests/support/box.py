@@ -27,6 +27,7 @@ LISTENS = {  # by service, the port that its command is told
     "postgres": "5432", "mlflow": "5000", "prefect": "4200", "worker": "8080", "metrics": "9109", "service": "8000",
     "prometheus": "9090", "grafana": "3000",
 }  # fmt: skip
+ENTRY_POINTS = {"prometheus": ["prometheus"]}  # of public images whose commands are options only
 Translate = Callable[[str], str]
 
 
@@ -46,11 +47,11 @@ class Box:
 
     def __post_init__(self) -> None:
         """Make the images' working folder, secrets, folders and ports."""
-        self.checkout = make_checkout(self.place / "checkout", self.sections, lean=True)
-        (self.checkout / "scripts").mkdir()
-        shutil.copy(ROOT / "scripts" / "team-secrets", self.checkout / "scripts")
-        subprocess.run([self.checkout / "scripts" / "team-secrets", HOST], check=True, capture_output=True)
-        self.given = read_env((self.checkout / ".env").read_text()) | self.more
+        make_checkout(self.place / "volumes", self.sections, lean=True)  # above /data: for parameters and notebooks
+        (self.place / "scripts").mkdir()
+        shutil.copy(ROOT / "scripts" / "team-secrets", self.place / "scripts")
+        subprocess.run([self.place / "scripts" / "team-secrets", HOST], check=True, capture_output=True)
+        self.given = read_env((self.place / ".env").read_text()) | self.more
         self.compose = read_compose(self.given)
         self.services: dict[str, dict[str, Any]] = self.compose["services"]
         self.ports = {name: str(free_port()) for name in LISTENS} | {"postgres": str(self.postgres.port)}
@@ -64,12 +65,12 @@ class Box:
 
     def folders(self, name: str) -> dict[str, Path]:
         """Return where a service's folders lie, by their names in its container."""
-        found = {"/tmp": self.place / "tmp" / name}
+        found = {target: self.place / "tmp" / name / target[1:] for target in ("/tmp", "/data")}
         for mount in self.services[name].get("volumes", []):
             source, target = mount.split(":")[:2]
-            found[target] = (
-                self.checkout / source if source.startswith("./secrets") else self.place / "volumes" / source
-            )
+            here = {"./secrets": self.place / source, "./monitoring": self.place / "volumes" / source}
+            default = ROOT / source if source.startswith("./") else self.place / "volumes" / source
+            found[target] = next((path for begins, path in here.items() if source.startswith(begins)), default)
         for config in self.services[name].get("configs", []):
             found[config["target"]] = self.place / "configs" / name
         return found
@@ -93,7 +94,9 @@ class Box:
     def environment(self, name: str) -> dict[str, str]:
         """Return a container's environment: nothing of this process's but where programs are."""
         turn = self.translate(name)
-        return {"PATH": PATH} | {key: turn(str(value)) for key, value in self.services[name].get("environment", {}).items()}
+        return {"PATH": PATH} | {
+            key: turn(str(value)) for key, value in self.services[name].get("environment", {}).items()
+        }
 
     # --- Up and down.
 
@@ -112,36 +115,34 @@ class Box:
 
     def start(self, name: str) -> None:
         """Start a service; one that is to end has ended well when this returns."""
-        for path in self.folders(name).values():
-            path.parent.mkdir(parents=True, exist_ok=True)
-        (self.place / "tmp" / name).mkdir(parents=True, exist_ok=True)
+        for target, path in self.folders(name).items():
+            (path if target in ("/tmp", "/data", "/prometheus") else path.parent).mkdir(parents=True, exist_ok=True)
         {"postgres": self._set_password, "nginx": self._start_nginx, "prometheus": self._start_prometheus}.get(
             name, lambda: self._start(name)
         )()
 
     def _start(self, name: str) -> None:
         service = self.services[name]
-        for mount in service.get("volumes", []):
-            if not mount.startswith("./"):
-                (self.place / "volumes" / mount.split(":")[0]).mkdir(parents=True, exist_ok=True)
         turn = self.translate(name)
         for config in service.get("configs", []):
             target = self.folders(name)[config["target"]]
             target.write_text(turn(self.compose["configs"][config["source"]]["content"]))
-        words = [turn(str(word)) for word in service["command"]]
+        words = [*ENTRY_POINTS.get(name, []), *(turn(str(word)) for word in service["command"])]
         if service["restart"].startswith("on-failure"):
             self.run(name, *words)
             return
         with (self.place / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                words, env=self.environment(name), cwd=self.checkout, stdout=log, stderr=log, start_new_session=True
-            )
+                words, env=self.environment(name), cwd=self.folders(name)["/data"], stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
 
     def run(self, name: str, *words: str) -> str:
         """Run a command in a container like that of ``name`` to its end, as `docker compose run --rm` does; return what it printed."""
-        (self.place / "tmp" / name).mkdir(parents=True, exist_ok=True)
+        folders = self.folders(name)
+        folders["/tmp"].mkdir(parents=True, exist_ok=True)
         done = subprocess.run(
-            words, env=self.environment(name), cwd=self.checkout, capture_output=True, text=True, check=False,
+            words, env=self.environment(name), cwd=folders["/data"], capture_output=True, text=True, check=False,
             timeout=PATIENCE,
         )  # fmt: skip
         assert done.returncode == 0, f"{name} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
@@ -162,7 +163,7 @@ class Box:
     def _start_nginx(self) -> None:
         place = self.nginx.place
         place.mkdir()
-        (place / "tls").symlink_to(self.checkout / "secrets" / "tls")
+        (place / "tls").symlink_to(self.place / "secrets" / "tls")
         ports = {"TAXI_HTTP_PORT": str(self.nginx.http_port), "TAXI_HTTPS_PORT": str(self.nginx.https_port)}
         files = {"TAXI_ACCESS_LOG": str(place / "access.log")}
         self.processes["nginx"] = start_nginx(self.nginx, self.environment("nginx") | ports | files)
