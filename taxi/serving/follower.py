@@ -254,6 +254,7 @@ def follow(settings: Settings, service: str, last_exit: ctypes.c_long) -> None:
     follower.start(-last_exit.value in CRASHES)
     while True:
         follower.look()
+        place.note_look()
         pause(place, _poll_seconds(settings.root / "params.yaml"), seen)
         if place.nudged_at() != seen:
             seen = place.nudged_at()

@@ -108,6 +108,7 @@ class Place:
         self.state = folder / "state.json"
         self.nudge = folder / "nudge"
         self.examining = folder / "examining.json"
+        self.looked = folder / "looked"
 
     def read_state(self) -> State:
         """Return the state; the empty one where none was written yet; raise TaxiError if it cannot be understood."""
@@ -159,6 +160,14 @@ class Place:
     def nudged_at(self) -> int:
         """Return when it was last nudged, in nanoseconds; 0 for never."""
         return self.nudge.stat().st_mtime_ns if self.nudge.exists() else 0
+
+    def note_look(self) -> None:
+        """Note that the registry was asked just now: a follower that hangs does so no more."""
+        self.looked.touch()
+
+    def looked_at(self) -> float:
+        """Return when the registry was last asked, in seconds since 1970; 0 for never."""
+        return self.looked.stat().st_mtime if self.looked.exists() else 0.0
 
     def prune(self, state: State) -> None:
         """Remove versions that serve no more, but for the three newest and what is younger than a minute."""

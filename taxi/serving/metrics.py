@@ -37,7 +37,14 @@ FALLBACKS = _counter("challenger_failures", "Trips of the challenger's that the 
 SWAPS = _counter("swaps", "Times that another version took over.", ("arm",))
 REFUSED = _gauge("refused_versions", "Versions that the aliases named and the service refused, now.")
 VERSION = _gauge("model_version", "The version in use; 0 is none.", ("arm",))
-AGE = _gauge("model_age_seconds", "Seconds since the version in use was registered.", ("arm",))
+AGE = _gauge("model_age_seconds", "Seconds since this service took up the version in use.", ("arm",))
+TRAINED_TO = _gauge(
+    "model_trained_to_timestamp_seconds",
+    "End of the months that the version in use has learnt from, in seconds since 1970 (UTC).",
+    ("arm",),
+)
+PENDING = _gauge("pending_swaps", "Versions that passed their examination and that a worker has not taken up, now.")
+LOOKED = _gauge("registry_looked_timestamp_seconds", "When the registry was last asked what serves; 0 is never.")
 DEGRADED = _gauge("degraded", "1 while the registry does not answer and the last good version serves.")
 QUEUED = _gauge("log_queued_rows", "Rows of the prediction log that wait to be written.", mode="livesum")
 LOST = _gauge("log_lost_rows", "Rows of the prediction log that were given up.", mode="livesum")

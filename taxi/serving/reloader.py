@@ -12,11 +12,12 @@ from pathlib import Path
 
 from taxi.config import API_KEYS, load_api_keys, secret_file
 from taxi.errors import TaxiError, UsageError
+from taxi.months import shift_month
 from taxi.params import load_params
 from taxi.serving.api_keys import ApiKeys
 from taxi.serving.loader import ARMS, Loaded, give_back, load_slot
 from taxi.serving.local_store import Entry, Place, State
-from taxi.serving.metrics import AGE, DEGRADED, REFUSED, SWAPS, VERSION
+from taxi.serving.metrics import AGE, DEGRADED, LOOKED, PENDING, REFUSED, SWAPS, TRAINED_TO, VERSION
 from taxi.serving.middleware import Rules
 from taxi.serving.predictor import Predictor
 
@@ -33,6 +34,10 @@ def _stamp(path: Path | None) -> tuple[int, int]:
     except FileNotFoundError:
         seen = None
     return (seen.st_mtime_ns, seen.st_ino) if seen else (0, 0)
+
+
+def _end_of(month: str) -> float:
+    return datetime.fromisoformat(f"{shift_month(month, 1)}-01T00:00:00+00:00").timestamp()
 
 
 class Watch:
@@ -163,6 +168,10 @@ class Watch:
             VERSION.labels(arm).set(loaded.version if loaded else 0)
             if loaded:
                 AGE.labels(arm).set((now - datetime.fromisoformat(loaded.entry.since)).total_seconds())
+                TRAINED_TO.labels(arm).set(_end_of(loaded.entry.trained_to))
+        named = {arm: self.state.arm(arm) for arm in ARMS}
+        PENDING.set(sum(not self._has(arm, entry) for arm, entry in named.items() if entry))
+        LOOKED.set(self._place.looked_at())
         DEGRADED.set(self.state.degraded)
         REFUSED.set(len(self.state.refused))
 

@@ -1,8 +1,10 @@
 """What a worker does before its first version is loaded, and when another takes over."""
 
 import asyncio
+import time
 import weakref
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +15,7 @@ from taxi.params import load_params
 from taxi.serving.api_keys import ApiKeys
 from taxi.serving.loader import Loaded, Slots
 from taxi.serving.local_store import Entry, Place, State, now_text
+from taxi.serving.metrics import REGISTRY
 from taxi.serving.middleware import Rules
 from taxi.serving.reloader import Watch
 from tests.support.serving_worlds import ROOT
@@ -102,3 +105,28 @@ def test_when_memory_is_given_back_nothing_holds_the_version_that_served_before(
 
     assert watch._predictor.slots.champion.version == 2  # type: ignore[union-attr]
     assert seen == [None]
+
+
+def number(name: str) -> float | None:
+    return REGISTRY.get_sample_value(f"taxi_{name}")
+
+
+def test_a_version_that_is_named_and_not_taken_up_and_the_last_look_at_the_registry_are_told(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_renew_rules", lambda: None)
+    asyncio.run(watch.look())
+    never = number("registry_looked_timestamp_seconds"), number("pending_swaps")
+
+    watch._place.write_state(State(champion=replace(ENTRY, trained_to="2023-12")))
+    watch._place.note_look()
+    asyncio.run(watch.look())
+    waiting, looked = number("pending_swaps"), number("registry_looked_timestamp_seconds") or 0
+    nothing: Any = None
+    monkeypatch.setattr(watch, "_load", lambda entry: Loaded(entry.version, nothing, nothing, entry))
+    watch._retry_at = 0
+    asyncio.run(watch.look())
+
+    assert (never, waiting, number("pending_swaps")) == ((0, 0), 1, 0) and time.time() - looked < 60
+    trained_to = REGISTRY.get_sample_value("taxi_model_trained_to_timestamp_seconds", {"arm": "champion"})
+    assert trained_to == datetime(2024, 1, 1, tzinfo=UTC).timestamp()

@@ -4,7 +4,7 @@ import os
 import shutil
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +23,9 @@ NGINX = shutil.which("nginx", path=os.pathsep.join([*os.get_exec_path(), "/usr/s
 
 
 def make_certificate(folder: Path) -> None:
-    """Make a certificate of a day, signed by itself, for the three names and this machine's address."""
+    """Make a certificate of a day, signed by itself, for the four names and this machine's address."""
     folder.mkdir(exist_ok=True)
-    names = ",".join(f"DNS:{prefix}{HOST}" for prefix in ("", "mlflow.", "prefect."))
+    names = ",".join(f"DNS:{prefix}{HOST}" for prefix in ("", "mlflow.", "prefect.", "grafana."))
     words = [
         "openssl",
         "req",
@@ -76,23 +76,30 @@ class Nginx:
         return ["-p", str(self.place), "-c", str(self.place / "nginx.conf"), "-e", str(self.place / "error.log")]
 
 
+def start_nginx(proxy: Nginx, variables: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Start a proxy with this repository's configuration; its certificate lies there already."""
+    template = Template((ROOT / "nginx.conf.template").read_text(encoding="utf-8"))
+    (proxy.place / "taxi.conf").write_text(template.safe_substitute(variables), encoding="utf-8")
+    user = "user root;" if os.geteuid() == 0 else ""
+    (proxy.place / "nginx.conf").write_text(MAIN.format(place=proxy.place, user=user), encoding="utf-8")
+    process = subprocess.Popen([str(NGINX), *proxy.words])
+    wait_for((proxy.place / "pid").is_file, "nginx's pid", 20)
+    return process
+
+
 @contextmanager
 def running_nginx(place: Path, **upstreams: str) -> Iterator[Nginx]:
-    """Give a proxy before ``service``, ``mlflow`` and ``prefect`` (host:port each; nobody, where one is not given)."""
+    """Give a proxy before ``service``, ``mlflow``, ``prefect`` and ``grafana`` (host:port each; nobody, where one is not given)."""
     proxy = Nginx(place, free_port(), free_port())
     make_certificate(place / "tls")
     variables = {
-        f"TAXI_{name.upper()}": upstreams.get(name, "127.0.0.1:1") for name in ("service", "mlflow", "prefect")
+        f"TAXI_{name.upper()}": upstreams.get(name, "127.0.0.1:1")
+        for name in ("service", "mlflow", "prefect", "grafana")
     }
     ports = {"TAXI_HTTP_PORT": str(proxy.http_port), "TAXI_HTTPS_PORT": str(proxy.https_port)}
     files = {"TAXI_TLS": str(place / "tls"), "TAXI_ACCESS_LOG": str(place / "access.log"), "TAXI_HOST": HOST}
-    template = Template((ROOT / "nginx.conf.template").read_text(encoding="utf-8"))
-    (place / "taxi.conf").write_text(template.safe_substitute(variables | ports | files), encoding="utf-8")
-    user = "user root;" if os.geteuid() == 0 else ""
-    (place / "nginx.conf").write_text(MAIN.format(place=place, user=user), encoding="utf-8")
-    process = subprocess.Popen([str(NGINX), *proxy.words])
+    process = start_nginx(proxy, variables | ports | files)
     try:
-        wait_for((place / "pid").is_file, "nginx's pid", 20)
         yield proxy
     finally:
         process.terminate()

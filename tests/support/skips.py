@@ -20,6 +20,7 @@ REASONS = (
     Reason("images need root", "be root; apt-get install buildah skopeo debootstrap docker-registry", "CI's user is not root"),
     Reason("chromium", "apt-get install chromium"),
     Reason("nginx", "apt-get install nginx-light"),
+    Reason("prometheus", "apt-get install prometheus"),
     Reason("promtool", "apt-get install prometheus"),
     Reason("terraform", "install Terraform 1.11 or newer", "it is no Debian package; `make terraform` needs it"),
     Reason("PostgreSQL's", "apt-get install postgresql"),
