@@ -22,6 +22,10 @@ from taxi.params import load_params
 from tests.support.compose import ROOT, read_compose, read_env, variables
 
 OURS = ("taxi-jobs:", "taxi-service:")
+KEYS = {  # of the Compose Specification, as far as they are used: an engine refuses a file with any other
+    "cap_drop", "command", "depends_on", "environment", "healthcheck", "image", "init", "logging", "networks", "oom_score_adj",
+    "ports", "profiles", "read_only", "restart", "security_opt", "shm_size", "stop_grace_period", "tmpfs", "volumes",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +78,15 @@ def source_of(package: str, module: str) -> str:
     found = find_spec(package)
     assert found and found.origin
     return (Path(found.origin).parent / module).read_text(encoding="utf-8")
+
+
+def test_it_says_nothing_that_an_engine_does_not_know(compose: dict[str, Any]) -> None:
+    checks = {key for service in compose["services"].values() for key in service.get("healthcheck", {})}
+
+    assert {key for key in compose if not key.startswith("x-")} == {"name", "services", "volumes", "networks"}
+    assert {key for service in compose["services"].values() for key in service} == KEYS
+    assert checks == {"test", "interval", "timeout", "retries", "start_period"}
+    assert all(isinstance(v, str) for s in compose["services"].values() for v in s.get("environment", {}).values())
 
 
 def test_its_variables_are_those_that_the_script_makes_and_no_password_has_a_default(secrets: Path) -> None:
