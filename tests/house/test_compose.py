@@ -24,7 +24,7 @@ from tests.support.compose import ROOT, read_compose, read_env, variables
 OURS = ("taxi-jobs:", "taxi-service:")
 KEYS = {  # of the Compose Specification, as far as they are used: an engine refuses a file with any other
     "cap_drop", "command", "depends_on", "environment", "healthcheck", "image", "init", "logging", "networks", "oom_score_adj",
-    "ports", "profiles", "read_only", "restart", "security_opt", "shm_size", "stop_grace_period", "tmpfs", "volumes",
+    "ports", "profiles", "pull_policy", "read_only", "restart", "security_opt", "shm_size", "stop_grace_period", "tmpfs", "volumes",
 }  # fmt: skip
 
 
@@ -131,6 +131,7 @@ def test_public_images_are_pinned_and_ours_are_the_two_that_are_built(services: 
         image = service["image"]
         assert image.startswith(OURS) or re.search(r":v?\d+(\.\d+){1,2}$", image), f"{name}: {image}"
         assert image.startswith("taxi-service:") == (name == "service")
+        assert image.startswith(OURS) == (service.get("pull_policy") == "never")
 
 
 def test_what_is_waited_for_is_there_and_healthy_or_ends(services: dict[str, dict[str, Any]]) -> None:
