@@ -20,9 +20,10 @@ from taxi.config import Settings, load_api_keys
 from taxi.params import load_params
 from taxi.predictions.log import PredictionLog
 from taxi.serving.api_keys import ApiKeys
+from taxi.serving.loader import ARMS
 from taxi.serving.local_store import EMPTY, SILENT, Place, remedy
-from taxi.serving.metrics import CONTENT_TYPE, LOST, QUEUED, exposition
-from taxi.serving.middleware import Gate, Rules, read_body
+from taxi.serving.metrics import CONTENT_TYPE, LOST, QUEUED, begin_at_zero, exposition
+from taxi.serving.middleware import PATHS, Gate, Rules, read_body
 from taxi.serving.page import Page, page_of, unready_page
 from taxi.serving.predictor import NoModel, Predictor, Shadow
 from taxi.serving.reloader import Watch, freeze_garbage
@@ -172,6 +173,7 @@ def make_service(settings: Settings, name: str, spool: Path) -> Service:
     predictor, place = Predictor(name, log, shadow.add), Place(settings.server(name))
     watch = Watch(place, settings.root / "params.yaml", predictor, rules)
     batches = ThreadPoolExecutor(BATCH_THREADS, "batch")
+    begin_at_zero({*PATHS, "other"}, ARMS)
     return Service(settings, name, rules, predictor, log, shadow, place, watch, batches)
 
 

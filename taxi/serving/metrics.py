@@ -1,5 +1,6 @@
 """Prometheus metrics of the service; with several workers they are added up over files in PROMETHEUS_MULTIPROC_DIR."""
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Literal
 
@@ -68,6 +69,15 @@ def _latency(route: str) -> Histogram:
 @lru_cache(maxsize=8)
 def _predictions(arm: str) -> Counter:
     return PREDICTIONS.labels(arm)
+
+
+def begin_at_zero(routes: Iterable[str], arms: Iterable[str]) -> None:
+    """Export counters at 0 before they count: Prometheus' rate and increase do not see the rise to the first number of a new series."""
+    for route in routes:
+        ERRORS.labels(route)
+    for arm in arms:
+        PREDICTIONS.labels(arm)
+        SWAPS.labels(arm)
 
 
 def count_request(route: str, status: int, seconds: float) -> None:

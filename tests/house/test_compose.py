@@ -22,6 +22,10 @@ from taxi.params import load_params
 from tests.support.compose import ROOT, read_compose, read_env, variables
 
 OURS = ("taxi-jobs:", "taxi-service:")
+KEYS = {  # of the Compose Specification, as far as they are used: an engine refuses a file with any other
+    "cap_drop", "command", "depends_on", "environment", "healthcheck", "image", "init", "logging", "networks", "oom_score_adj",
+    "ports", "profiles", "pull_policy", "read_only", "restart", "security_opt", "shm_size", "stop_grace_period", "tmpfs", "volumes",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +80,15 @@ def source_of(package: str, module: str) -> str:
     return (Path(found.origin).parent / module).read_text(encoding="utf-8")
 
 
+def test_it_says_nothing_that_an_engine_does_not_know(compose: dict[str, Any]) -> None:
+    checks = {key for service in compose["services"].values() for key in service.get("healthcheck", {})}
+
+    assert {key for key in compose if not key.startswith("x-")} == {"name", "services", "volumes", "networks"}
+    assert {key for service in compose["services"].values() for key in service} == KEYS
+    assert checks == {"test", "interval", "timeout", "retries", "start_period"}
+    assert all(isinstance(v, str) for s in compose["services"].values() for v in s.get("environment", {}).values())
+
+
 def test_its_variables_are_those_that_the_script_makes_and_no_password_has_a_default(secrets: Path) -> None:
     made, used = read_env((secrets / ".env").read_text()), variables()
 
@@ -118,6 +131,7 @@ def test_public_images_are_pinned_and_ours_are_the_two_that_are_built(services: 
         image = service["image"]
         assert image.startswith(OURS) or re.search(r":v?\d+(\.\d+){1,2}$", image), f"{name}: {image}"
         assert image.startswith("taxi-service:") == (name == "service")
+        assert image.startswith(OURS) == (service.get("pull_policy") == "never")
 
 
 def test_what_is_waited_for_is_there_and_healthy_or_ends(services: dict[str, dict[str, Any]]) -> None:
@@ -177,8 +191,7 @@ def test_every_file_that_is_mounted_is_in_the_repository_or_made_by_the_script(
                 assert mode == ["ro"] and target.startswith("/"), name
             else:
                 assert source in compose["volumes"], f"{name}: {source}"
-        for config in service.get("configs", []):
-            assert config["source"] in compose["configs"]
+        assert "configs" not in service and "secrets" not in service, "an engine writes none into a read-only root"
 
 
 def test_every_command_of_ours_and_of_mlflow_parses(services: dict[str, dict[str, Any]]) -> None:

@@ -133,7 +133,7 @@ def dashboard_queries() -> list[tuple[str, str]]:
     for path in sorted((ROOT / "monitoring/grafana").glob("*.json")):
         for panel in json.loads(path.read_text())["panels"]:
             for target in panel["targets"]:
-                query = target["expr"].replace("$__rate_interval", "2m").replace("$service", "green")
+                query = target["expr"].replace("$__rate_interval", "30m").replace("$service", "green")
                 found.append((f"{path.stem}: {panel['title']}", query))
     return found
 
@@ -160,7 +160,8 @@ def test_prefects_page_and_websockets_work_through_nginx(box: Box) -> None:
     assert page.status_code in (200, 307) and settings["api_url"] == f"https://prefect.{HOST}/api"
     assert (refused.status_code, own.status_code, settings["auth"]) == (401, 200, "BASIC")
     assert asyncio.run(greet(box, ":".join(user)))["type"] == "auth_success"
-    assert asyncio.run(greet(box, "admin:wrong"))["type"] == "auth_failure"
+    with pytest.raises(websockets.ConnectionClosedError, match="Invalid token"):
+        asyncio.run(greet(box, "admin:wrong"))
 
 
 async def greet(box: Box, secret: str) -> dict[str, Any]:
@@ -200,7 +201,7 @@ def test_a_month_runs_by_the_deployment_and_its_models_lie_with_mlflow(box: Box,
     assert (lineage["verified"], lineage["faults"]) == (True, [])
     assert list((box.place / "volumes/mlflow/artifacts").rglob("MLmodel"))
     assert (box.place / "volumes/data/reports/index.html").is_file()
-    assert not [path for name in ("mlruns", "*.db") for path in box.place.rglob(name)], "PostgreSQL has it all"
+    assert not [path for name in ("mlruns", "mlflow.db", "prefect.db") for path in box.place.rglob(name)]
 
 
 def test_nothing_is_written_outside_of_volumes_and_tmp(box: Box, month: dict[str, Any]) -> None:
@@ -229,11 +230,11 @@ def test_predictions_and_outcomes_go_through_nginx_by_the_first_key(box: Box, tr
         assert nobody.post("/predict", json={}).status_code == 401
 
 
-def test_every_alert_rule_is_sound_on_real_series_and_none_fires_that_should_not(
+def test_every_alert_rule_is_sound_on_real_series_and_none_fires_but_that_of_old_months(
     box: Box, traffic: list[httpx.Response]
 ) -> None:
     wait_for(lambda: len(ask(box, "up == 1")) == 2, "both targets", PATIENCE)
-    wait_for(lambda: ask(box, 'rate(taxi_requests_total{route="/predict"}[2m]) > 0'), "a rate", 120)
+    wait_for(lambda: ask(box, 'rate(taxi_requests_total{route="/predict"}[30m]) > 0'), "a rate", 120)
     without = [rule["alert"] for rule in alert_rules() if not ask(box, COMPARISON.sub("", rule["expr"]))]
     url = f"http://127.0.0.1:{box.ports['prometheus']}/api/v1/rules"
     states = {
@@ -245,7 +246,8 @@ def test_every_alert_rule_is_sound_on_real_series_and_none_fires_that_should_not
     assert not without, "a rule that asks for nothing is never ill"
     assert set(states) == {rule["alert"] for rule in alert_rules()}
     assert {health for health, _ in states.values()} == {"ok"}
-    assert {name for name, (_, state) in states.items() if state != "inactive"} <= {"ModelStale"}, states
+    firing = [name for name, (_, state) in states.items() if state == "firing"]
+    assert not firing and states["ModelStale"][1] == "pending", "the sample's months are years ago"
 
 
 def test_every_dashboard_panel_has_series(box: Box, traffic: list[httpx.Response]) -> None:

@@ -104,6 +104,12 @@ def test_its_numbers_are_prometheus_and_add_up(service: Running) -> None:
     service.client.get(f"/{MARK}")
     after = read()
 
+    first = (
+        'taxi_errors_total{route="/predict"}',
+        'taxi_errors_total{route="other"}',
+        'taxi_swaps_total{arm="challenger"}',
+    )
+    assert [before[name] for name in first] == [0, 0, 0], "a rate does not see a series that begins at 1"
     gained = {name: after[name] - before.get(name, 0) for name in after}
     assert gained['taxi_predictions_total{arm="champion"}'] == 3
     assert gained['taxi_requests_total{route="/predict",status="200"}'] == 1

@@ -68,11 +68,13 @@ class Box:
         found = {target: self.place / "tmp" / name / target[1:] for target in ("/tmp", "/data")}
         for mount in self.services[name].get("volumes", []):
             source, target = mount.split(":")[:2]
-            here = {"./secrets": self.place / source, "./monitoring": self.place / "volumes" / source}
+            here = {
+                "./secrets": self.place / source,
+                "./monitoring": self.place / "volumes" / source,
+                "./mlflow": self.place / source,
+            }
             default = ROOT / source if source.startswith("./") else self.place / "volumes" / source
             found[target] = next((path for begins, path in here.items() if source.startswith(begins)), default)
-        for config in self.services[name].get("configs", []):
-            found[config["target"]] = self.place / "configs" / name
         return found
 
     def translate(self, name: str) -> Translate:
@@ -117,16 +119,13 @@ class Box:
         """Start a service; one that is to end has ended well when this returns."""
         for target, path in self.folders(name).items():
             (path if target in ("/tmp", "/data", "/prometheus") else path.parent).mkdir(parents=True, exist_ok=True)
-        {"postgres": self._set_password, "nginx": self._start_nginx, "prometheus": self._start_prometheus}.get(
-            name, lambda: self._start(name)
-        )()
+        special = {"postgres": self._set_password, "mlflow": self._start_mlflow, "nginx": self._start_nginx}
+        special["prometheus"] = self._start_prometheus
+        special.get(name, lambda: self._start(name))()
 
     def _start(self, name: str) -> None:
         service = self.services[name]
         turn = self.translate(name)
-        for config in service.get("configs", []):
-            target = self.folders(name)[config["target"]]
-            target.write_text(turn(self.compose["configs"][config["source"]]["content"]))
         words = [*ENTRY_POINTS.get(name, []), *(turn(str(word)) for word in service["command"])]
         if service["restart"].startswith("on-failure"):
             self.run(name, *words)
@@ -159,6 +158,11 @@ class Box:
         rules.write_text("host all all all scram-sha-256\n")
         self.postgres.stop("fast")
         self.postgres.start()
+
+    def _start_mlflow(self) -> None:
+        text = (ROOT / "mlflow-auth.ini").read_text(encoding="utf-8")
+        (self.place / "mlflow-auth.ini").write_text(self.translate("mlflow")(text))
+        self._start("mlflow")
 
     def _start_nginx(self) -> None:
         place = self.nginx.place
