@@ -398,8 +398,11 @@ def _database_beside(address: str) -> Iterator[str]:
         engine.dispose()
 
 
+MOVING = {"approved", "rolled_back", "raw", "counts", "checks", "faults", "verified"}  # what may have come after a copy
+
+
 def _differences(settings: Settings, restored: Settings) -> tuple[int, list[str]]:
-    """Ask both installations for every version's way back, golden trips included; return how many, and which answer otherwise."""
+    """Ask both installations for every version's way back, golden trips included; return how many, and what a copy answers otherwise."""
     from taxi.registry.lineage import verify_version
     from taxi.registry.versions import ENVIRONMENTS, versions
 
@@ -408,11 +411,24 @@ def _differences(settings: Settings, restored: Settings) -> tuple[int, list[str]
         live = {one.number: one for one in versions(settings.tracking_uri, service, environment)}
         for one in versions(restored.tracking_uri, service, environment):
             count += 1
-            there = verify_version(settings, live[one.number]) if one.number in live else {}
-            here = verify_version(restored, one)
-            if odd := sorted(name for name in here if here[name] != there.get(name)):
-                faults.append(f"{one.label} answers otherwise on {', '.join(odd)}: {'; '.join(here['faults'][:2])}")
+            if one.number not in live:
+                faults.append(f"{one.label} is in the copy, and the installation does not have it")
+            else:
+                odd = _lost_answers(verify_version(settings, live[one.number]), verify_version(restored, one))
+                faults += [f"{one.label}: {said}" for said in odd]
     return count, faults
+
+
+def _lost_answers(there: Json, here: Json) -> Iterator[str]:
+    """Say what a version answers otherwise in a copy: whatever is as recorded in the installation is so in the copy."""
+    for name in sorted(here.keys() - MOVING):
+        if here[name] != there[name]:
+            yield f"expected {name} {there[name]!r:.60}; the copy says {here[name]!r:.60}"
+    copied = {(check["what"], check["name"]): check for check in here["checks"]}
+    for check in there["checks"]:
+        same = copied.get((check["what"], check["name"]), {"status": "gone", "reason": "is not in the copy"})
+        if check["status"] == "same" != same["status"]:
+            yield f"{check['what']} {check['name']} {same['reason']}"
 
 
 def _lost_rows(facts: Facts, addresses: Mapping[str, str]) -> list[str]:
