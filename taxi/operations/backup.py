@@ -458,5 +458,6 @@ def drill(settings: Settings, copy: Path | None = None, within: Path | None = No
             seconds["restore"] = restore(copy, places)["seconds"]
             begun, faults = time.monotonic(), _lost_rows(facts, addresses)
             count, odd = _differences(settings, beside) if "registry" in facts.databases else (0, [])
+            faults += [] if count else ["the copy has no version: nothing could answer from it"]
             seconds["answers"] = round(time.monotonic() - begun, 1)
     return {"versions": count, "faults": [*faults, *odd], "seconds": seconds}

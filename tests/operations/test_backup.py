@@ -224,6 +224,12 @@ def test_a_row_that_is_carried_while_the_copy_is_taken_is_in_it(
     assert open_store(other.predictions).count()["predictions"] == 6
 
 
+def test_a_drill_in_which_nothing_could_answer_is_not_passed(tmp_path: Path) -> None:
+    code, answer, _ = command(elsewhere(tmp_path), "drill")
+
+    assert (code, answer["faults"]) == (1, ["the copy has no version: nothing could answer from it"])
+
+
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for name, value in (
