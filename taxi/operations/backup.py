@@ -8,7 +8,6 @@ import logging
 import os
 import shutil
 import sqlite3
-import subprocess
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -43,6 +42,7 @@ from taxi.files import (
     write_model,
 )
 from taxi.operations.databases import ADMIN, WHAT
+from taxi.processes import run_with
 
 Json = dict[str, Any]
 _LOG = logging.getLogger(__name__)
@@ -123,9 +123,7 @@ def _call(name: str, address: str, *words: str) -> None:
     url = make_url(address)
     words = (*words, f"--dbname={url.set(drivername='postgresql', password=None).render_as_string()}")
     secret = {"PGPASSWORD": str(url.password)} if url.password else {}
-    done = subprocess.run(
-        [_program(name), "--no-password", *words], env=os.environ | secret, capture_output=True, text=True, check=False
-    )
+    done = run_with([_program(name), "--no-password", *words], secret)
     if done.returncode:
         raise TaxiError(f"{name} of {shown(address)} failed: {redact(done.stderr.strip().partition(chr(10))[0])}")
 
@@ -226,17 +224,14 @@ def _experiments(address: str) -> dict[str, str]:
 
 def _copy_models(address: str, folder: Path) -> dict[str, str]:
     """Fetch the artifacts of our experiments; return the folder of the copy that each is in, and where it was."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from taxi.registry.mlflow_client import fetch_artifacts
 
     places = {}
     for name, place in _experiments(address).items():
         on_s3 = urlsplit(place).scheme == "s3"
         into = f"buckets/artifacts{urlsplit(place).path}" if on_s3 else f"artifacts/{name}"
         places[into] = place
-        repository = get_artifact_repository(place)
-        if repository.list_artifacts():
-            (folder / into).mkdir(parents=True)
-            repository.download_artifacts("", str(folder / into))
+        fetch_artifacts(place, folder / into)
     return places
 
 
@@ -338,9 +333,7 @@ def _check_places(facts: Facts, places: Places) -> None:
 
 def _place_models(folder: Path, facts: Facts, places: Places) -> None:
     """Put the models where this installation keeps them, and tell the registry: it names every place from its root on."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    from taxi.registry.mlflow_client import MOVES, prepare
+    from taxi.registry.mlflow_client import MOVES, prepare, store_artifacts
 
     address = places.addresses["registry"]
     experiments = {place: name for name, place in _experiments(address).items()}
@@ -350,7 +343,7 @@ def _place_models(folder: Path, facts: Facts, places: Places) -> None:
             continue  # moved before the restore was killed
         new = places.root(experiments[old])
         if (folder / into).is_dir():
-            get_artifact_repository(new).log_artifacts(str(folder / into))
+            store_artifacts(folder / into, new)
         with engine.begin() as connection:
             for move in MOVES:
                 connection.execute(sql.text(move), {"old": f"{old.rstrip('/')}/", "new": f"{new.rstrip('/')}/"})
