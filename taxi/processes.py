@@ -7,9 +7,11 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
@@ -172,3 +174,8 @@ def end_with_parent(by: signal.Signals = signal.SIGTERM) -> None:
             os.kill(os.getpid(), signal.SIGKILL)  # its main thread hangs
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
+
+def run_with(command: Sequence[str], variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end with more variables in its environment; returns its status and what it said."""
+    return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False)

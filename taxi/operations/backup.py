@@ -8,7 +8,6 @@ import logging
 import os
 import shutil
 import sqlite3
-import subprocess
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -43,6 +42,7 @@ from taxi.files import (
     write_model,
 )
 from taxi.operations.databases import ADMIN, WHAT
+from taxi.processes import run_with
 
 Json = dict[str, Any]
 _LOG = logging.getLogger(__name__)
@@ -123,9 +123,7 @@ def _call(name: str, address: str, *words: str) -> None:
     url = make_url(address)
     words = (*words, f"--dbname={url.set(drivername='postgresql', password=None).render_as_string()}")
     secret = {"PGPASSWORD": str(url.password)} if url.password else {}
-    done = subprocess.run(
-        [_program(name), "--no-password", *words], env=os.environ | secret, capture_output=True, text=True, check=False
-    )
+    done = run_with([_program(name), "--no-password", *words], secret)
     if done.returncode:
         raise TaxiError(f"{name} of {shown(address)} failed: {redact(done.stderr.strip().partition(chr(10))[0])}")
 
@@ -226,17 +224,14 @@ def _experiments(address: str) -> dict[str, str]:
 
 def _copy_models(address: str, folder: Path) -> dict[str, str]:
     """Fetch the artifacts of our experiments; return the folder of the copy that each is in, and where it was."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from taxi.registry.mlflow_client import fetch_artifacts
 
     places = {}
     for name, place in _experiments(address).items():
         on_s3 = urlsplit(place).scheme == "s3"
         into = f"buckets/artifacts{urlsplit(place).path}" if on_s3 else f"artifacts/{name}"
         places[into] = place
-        repository = get_artifact_repository(place)
-        if repository.list_artifacts():
-            (folder / into).mkdir(parents=True)
-            repository.download_artifacts("", str(folder / into))
+        fetch_artifacts(place, folder / into)
     return places
 
 
@@ -338,9 +333,7 @@ def _check_places(facts: Facts, places: Places) -> None:
 
 def _place_models(folder: Path, facts: Facts, places: Places) -> None:
     """Put the models where this installation keeps them, and tell the registry: it names every place from its root on."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    from taxi.registry.mlflow_client import MOVES, prepare
+    from taxi.registry.mlflow_client import MOVES, prepare, store_artifacts
 
     address = places.addresses["registry"]
     experiments = {place: name for name, place in _experiments(address).items()}
@@ -350,7 +343,7 @@ def _place_models(folder: Path, facts: Facts, places: Places) -> None:
             continue  # moved before the restore was killed
         new = places.root(experiments[old])
         if (folder / into).is_dir():
-            get_artifact_repository(new).log_artifacts(str(folder / into))
+            store_artifacts(folder / into, new)
         with engine.begin() as connection:
             for move in MOVES:
                 connection.execute(sql.text(move), {"old": f"{old.rstrip('/')}/", "new": f"{new.rstrip('/')}/"})
@@ -398,8 +391,11 @@ def _database_beside(address: str) -> Iterator[str]:
         engine.dispose()
 
 
+MOVING = {"approved", "rolled_back", "raw", "counts", "checks", "faults", "verified"}  # what may have come after a copy
+
+
 def _differences(settings: Settings, restored: Settings) -> tuple[int, list[str]]:
-    """Ask both installations for every version's way back, golden trips included; return how many, and which answer otherwise."""
+    """Ask both installations for every version's way back, golden trips included; return how many, and what a copy answers otherwise."""
     from taxi.registry.lineage import verify_version
     from taxi.registry.versions import ENVIRONMENTS, versions
 
@@ -408,11 +404,24 @@ def _differences(settings: Settings, restored: Settings) -> tuple[int, list[str]
         live = {one.number: one for one in versions(settings.tracking_uri, service, environment)}
         for one in versions(restored.tracking_uri, service, environment):
             count += 1
-            there = verify_version(settings, live[one.number]) if one.number in live else {}
-            here = verify_version(restored, one)
-            if odd := sorted(name for name in here if here[name] != there.get(name)):
-                faults.append(f"{one.label} answers otherwise on {', '.join(odd)}: {'; '.join(here['faults'][:2])}")
+            if one.number not in live:
+                faults.append(f"{one.label} is in the copy, and the installation does not have it")
+            else:
+                odd = _lost_answers(verify_version(settings, live[one.number]), verify_version(restored, one))
+                faults += [f"{one.label}: {said}" for said in odd]
     return count, faults
+
+
+def _lost_answers(there: Json, here: Json) -> Iterator[str]:
+    """Say what a version answers otherwise in a copy: whatever is as recorded in the installation is so in the copy."""
+    for name in sorted(here.keys() - MOVING):
+        if here[name] != there[name]:
+            yield f"expected {name} {there[name]!r:.60}; the copy says {here[name]!r:.60}"
+    copied = {(check["what"], check["name"]): check for check in here["checks"]}
+    for check in there["checks"]:
+        same = copied.get((check["what"], check["name"]), {"status": "gone", "reason": "is not in the copy"})
+        if check["status"] == "same" != same["status"]:
+            yield f"{check['what']} {check['name']} {same['reason']}"
 
 
 def _lost_rows(facts: Facts, addresses: Mapping[str, str]) -> list[str]:
@@ -442,5 +451,6 @@ def drill(settings: Settings, copy: Path | None = None, within: Path | None = No
             seconds["restore"] = restore(copy, places)["seconds"]
             begun, faults = time.monotonic(), _lost_rows(facts, addresses)
             count, odd = _differences(settings, beside) if "registry" in facts.databases else (0, [])
+            faults += [] if count else ["the copy has no version: nothing could answer from it"]
             seconds["answers"] = round(time.monotonic() - begun, 1)
     return {"versions": count, "faults": [*faults, *odd], "seconds": seconds}

@@ -18,6 +18,7 @@ from mlflow.environment_variables import (
     MLFLOW_HTTP_REQUEST_MAX_RETRIES,
 )
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.db.utils import _initialize_tables
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
@@ -114,6 +115,19 @@ def artifact_root(settings: Settings, service: str) -> str | None:
     if not database and _scheme(settings.tracking_uri) != "postgresql":
         return None
     return ((database.parent if database else settings.data) / ARTIFACTS / service).as_uri()
+
+
+def fetch_artifacts(place: str, folder: Path) -> None:
+    """Copy all artifacts of an experiment into a new folder, wherever MLflow keeps them; none is made where there are none."""
+    repository = get_artifact_repository(place)
+    if repository.list_artifacts():
+        folder.mkdir(parents=True)
+        repository.download_artifacts("", str(folder))
+
+
+def store_artifacts(folder: Path, place: str) -> None:
+    """Put what ``fetch_artifacts`` copied where an experiment's artifacts are to lie."""
+    get_artifact_repository(place).log_artifacts(str(folder))
 
 
 # --- Failures: a registry that is away is told from one that answers with an error.

@@ -106,3 +106,34 @@ def test_an_up_to_date_store_is_opened_without_alembic(tmp_path: Path) -> None:
     script = f"import sys; from taxi.monitoring.metric_store import open_metrics; print(len(open_metrics({address!r}).read('month')), 'alembic' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", script], check=True, capture_output=True).stdout == b"1 False\n"
+
+
+def make_second_edition(address: str) -> None:
+    """Leave the prediction store as the second edition had it, with a row."""
+    open_store(address).write_predictions([make_row(1)])
+    with sql.create_engine(address).begin() as connection:
+        connection.execute(sql.text("DROP TABLE erased"))
+        connection.execute(sql.text("UPDATE alembic_version_predictions SET version_num = '0002'"))
+
+
+def test_a_store_of_the_edition_before_is_no_empty_one_to_those_who_only_read(address: str) -> None:
+    make_second_edition(address)
+
+    assert open_store(address, make=False).count()["predictions"] == 1
+
+
+def test_whoever_may_add_predictions_may_read_the_marks_of_erased_trips_after_an_upgrade(postgres: Postgres) -> None:
+    (address,) = make_databases(postgres, "marks")
+    make_second_edition(address)
+    engine = sql.create_engine(address)
+    with engine.begin() as connection:
+        for role in ("adder", "Looker"):
+            connection.execute(sql.text(f'DROP ROLE IF EXISTS "{role}"'))
+            connection.execute(sql.text(f'CREATE ROLE "{role}"'))
+        connection.execute(sql.text("GRANT INSERT ON predictions TO adder"))
+
+    open_store(address).upgrade()
+
+    asked = sql.text("SELECT has_table_privilege(:role, 'erased', 'SELECT')")
+    with engine.connect() as connection:
+        assert [connection.scalar(asked, {"role": role}) for role in ("adder", "Looker")] == [True, False]
