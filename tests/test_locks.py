@@ -4,8 +4,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from multiprocessing.process import BaseProcess
+from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
@@ -16,7 +15,7 @@ from taxi import locks
 from taxi.errors import UsageError
 from taxi.files import LockHeld
 from taxi.locks import LockLost, hold, holder_of, lock_place
-from taxi.processes import FORKING
+from tests.support.forks import fork
 from tests.support.postgres import Postgres
 
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -54,18 +53,6 @@ def test_one_holds_a_lock_and_who_waits_too_long_is_told_who(place: str) -> None
     assert holder_of(place, "one") == ""
     with hold(place, "one", timeout=0):
         pass
-
-
-def fork(target: Callable[..., None], *arguments: object) -> BaseProcess:
-    """Start a process in today's environment: what it is forked from may have been started in another."""
-    process = FORKING.Process(target=_in_environment, args=(dict(os.environ), target, *arguments))
-    process.start()
-    return process
-
-
-def _in_environment(environment: dict[str, str], target: Callable[..., None], *arguments: object) -> None:
-    os.environ.update(environment)
-    target(*arguments)
 
 
 def add_often(place: str, counter: Path, times: int) -> None:

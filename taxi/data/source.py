@@ -1,5 +1,6 @@
 """Sources of months: the publisher's site, a folder, or S3, all in the publisher's layout."""
 
+import errno
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from botocore.exceptions import BotoCoreError
 from taxi.addresses import redact
 from taxi.addresses import shown as shown_address
 from taxi.data.download import OTHER, Offline, Patience, Unreachable, ask_over_http, check_size, download
-from taxi.errors import NotPublished, UsageError
+from taxi.errors import NotPublished, TaxiError, UsageError
 from taxi.files import NoRoom, making_room_known, remove
 
 Shown = Callable[[int, int | None], None]
@@ -22,6 +23,18 @@ S3_OPTIONS = {
     "config_kwargs": {"connect_timeout": 3, "retries": {"total_max_attempts": 2}},  # botocore: 60 s, five times
 }
 OF_S3 = "; look at AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID), or name another source by --source or TAXI_SOURCE"
+
+BAD_KEYS = (
+    *(
+        "AuthFailure",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidToken",
+    ),
+    *("RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired"),
+)
 
 
 class Source(Protocol):
@@ -99,19 +112,41 @@ class StoreSource:
         except PermissionError:
             return
 
+    def _refusal(self, name: str, error: Exception) -> str:
+        """Return why S3 does not let these keys in; "" where it does not say, and of a file that is not there it says no more either.
+
+        To HEAD it answers with a number alone (403, or 400 for an expired token); asked for a list, it names the reason.
+        """
+        if not isinstance(error, PermissionError) and getattr(error, "errno", None) != errno.EINVAL:
+            return ""
+        bucket, key = urlsplit(self.base).netloc, urlsplit(self.address(name)).path.lstrip("/")
+        try:
+            listed = self._system().call_s3("list_objects_v2", Bucket=bucket, Prefix=key, MaxKeys=1)
+        except self._faults() as refusal:
+            code = getattr(refusal.__cause__, "response", {}).get("Error", {}).get("Code")
+            return f"S3 refuses the keys ({code})" if code in BAD_KEYS else ""
+        there = any(entry["Key"] == key for entry in listed.get("Contents", ()))
+        return "it is there, and these keys may not read it (s3:GetObject)" if there else ""
+
+    def _failure(self, name: str, error: Exception) -> TaxiError:
+        """Return what came of asking for a file: it is not there (NotPublished), or nobody can say (Offline)."""
+        address, on_s3 = self.address(name), self.protocol == "s3"
+        if on_s3 and (refusal := self._refusal(name, error)):
+            return Offline(f"{address} cannot be asked for: {refusal}{OF_S3}")
+        if not isinstance(error, FileNotFoundError | PermissionError):
+            hint = OF_S3 if on_s3 else OTHER
+            return Offline(f"the source did not answer: {address}: {self._explain(error)}{hint}")
+        refused = on_s3 and isinstance(error, PermissionError)
+        if on_s3 and not refused:
+            self._check_bucket()
+        return NotPublished(f"{address} is not there{', or may not be read with these keys' * refused}")
+
     def ask(self, name: str) -> dict[str, Any]:
         """Ask the file system; a local file's ETag is its size and time of change."""
-        address = self.address(name)
         try:
-            info = self._system().info(address)
-        except (FileNotFoundError, PermissionError) as error:
-            refused = isinstance(error, PermissionError) and self.protocol == "s3"
-            if self.protocol == "s3" and not refused:
-                self._check_bucket()
-            raise NotPublished(f"{address} is not there{', or may not be read with these keys' * refused}") from error
+            info = self._system().info(self.address(name))
         except self._faults() as error:
-            hint = OF_S3 if self.protocol == "s3" else OTHER
-            raise Offline(f"the source did not answer: {address}: {self._explain(error)}{hint}") from error
+            raise self._failure(name, error) from error
         changed = info.get("LastModified") or info.get("mtime")
         return {
             "etag": info.get("ETag") or f"{info['size']}-{changed}",

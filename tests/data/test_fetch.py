@@ -257,10 +257,16 @@ def test_months_come_from_s3_too(bucket: str, paths: MonthPaths) -> None:
         fetch_month(open_source("s3://other/tlc"), "green", "2030-01", paths)
 
 
-class Store(BaseHTTPRequestHandler):
-    """An S3 that answers all with a status, or cuts its answers off where ``status`` is 0."""
+REFUSAL = "<Error><Code>{}</Code><Message>said</Message></Error>"
+LISTED = (
+    "<ListBucketResult><Contents><Key>tlc/trip-data/green_tripdata_2024-01.parquet</Key></Contents></ListBucketResult>"
+)
 
-    protocol_version, status = "HTTP/1.1", 0
+
+class Store(BaseHTTPRequestHandler):
+    """An S3 that answers all with a status, or cuts its answers off where ``status`` is 0; asked for a list, it says ``listed``."""
+
+    protocol_version, status, listed = "HTTP/1.1", 0, ""
 
     def do_HEAD(self) -> None:
         self.send_response(self.status or 200)
@@ -270,6 +276,12 @@ class Store(BaseHTTPRequestHandler):
         self.end_headers()
 
     def do_GET(self) -> None:
+        if "list-type" in self.path and self.listed:
+            self.send_response(200 if "Contents" in self.listed else self.status)
+            self.send_header("Content-Length", str(len(self.listed)))
+            self.end_headers()
+            self.wfile.write(self.listed.encode())
+            return
         self.do_HEAD()
         self.wfile.write(b"x" * (0 if self.status else 300))
         self.close_connection = True
@@ -286,13 +298,25 @@ class Store(BaseHTTPRequestHandler):
         ({"AWS_ENDPOINT_URL": "nonsense"}, "Invalid endpoint: nonsense; look at AWS_ENDPOINT_URL"),
         ({"status": "301"}, "redirected for ever; .* AWS_DEFAULT_REGION"),
         ({"status": "403"}, "may not be read with these keys"),
+        (
+            {"status": "403", "listed": REFUSAL.format("AccessDenied")},
+            "is not there, or may not be read with these keys",
+        ),
+        (
+            {"status": "403", "listed": REFUSAL.format("InvalidAccessKeyId")},
+            r"cannot be asked for: S3 refuses the keys \(InvalidAccessKeyId\); look at AWS_ENDPOINT_URL, .*AWS_ACCESS_KEY",
+        ),
+        ({"status": "400", "listed": REFUSAL.format("ExpiredToken")}, r"S3 refuses the keys \(ExpiredToken\)"),
+        ({"status": "403", "listed": LISTED}, r"it is there, and these keys may not read it \(s3:GetObject\)"),
         ({"status": "0"}, "reading s3://months/tlc/trip-data/.* failed: .*received 300 of 1000 bytes"),
     ],
 )
 def test_what_is_wrong_with_s3_is_one_line(
     environment: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch, paths: MonthPaths, tmp_path: Path
 ) -> None:
+    environment = dict(environment)
     monkeypatch.setattr(Store, "status", int(environment.pop("status", 0)))
+    monkeypatch.setattr(Store, "listed", environment.pop("listed", ""))
     with ThreadingHTTPServer(("127.0.0.1", 0), Store) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         own = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}", "AWS_EC2_METADATA_DISABLED": "true"}
@@ -305,4 +329,6 @@ def test_what_is_wrong_with_s3_is_one_line(
         finally:
             server.shutdown()
 
+    not_published = "is not there" in says or says.startswith("may not be read")
+    assert isinstance(refusal.value, NotPublished) == not_published
     assert "\n" not in str(refusal.value) and not list(paths.raw.parent.glob(".*.download"))

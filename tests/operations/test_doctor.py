@@ -268,6 +268,34 @@ def test_models_that_only_one_machine_can_read_are_told(
     assert levels == ["broken", "warn", "ok", "ok"]
 
 
+SHARED_LOCKS = [
+    ("sqlite:///registry.db", None, "ok", "files beside the registry, which is one machine's"),
+    ("http://mlflow:5000", None, "warn", "keep no other machine from moving an alias of this registry"),
+    ("http://mlflow:5000", "locks", "ok", "locks/ gives a lock to one at a time"),
+]
+
+
+@pytest.mark.parametrize(("registry", "locks", "level", "says"), SHARED_LOCKS)
+def test_whether_the_locks_of_a_registry_hold_between_machines_is_tried(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, registry: str, locks: str | None, level: str, says: str
+) -> None:
+    monkeypatch.chdir(settings.data)
+    monkeypatch.setenv("TAXI_LOCKS", locks) if locks else monkeypatch.delenv("TAXI_LOCKS", raising=False)
+
+    finding = check("shared-locks", replace(settings, tracking_uri=registry))
+
+    assert (finding.level, says in finding.says) == (level, True)
+
+
+def test_locks_that_two_may_hold_at_once_are_broken(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAXI_LOCKS", str(settings.data))
+    monkeypatch.setattr("taxi.locks._FileLock.take", lambda lock: True)
+
+    finding = check("shared-locks", replace(settings, tracking_uri="http://mlflow:5000"))
+
+    assert finding.level == "broken" and "gives a lock to two at once" in finding.says
+
+
 @pytest.mark.parametrize("name", ["packages", "disk", "registry", "prefect", "databases", "served"])
 def test_a_sound_installation_has_nothing_to_say(name: str, settings: Settings) -> None:
     assert check(name, settings).level == "ok"

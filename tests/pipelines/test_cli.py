@@ -12,6 +12,7 @@ import pytest
 from taxi.config import NOTEBOOKS
 from taxi.data.synthetic import write_sample
 from taxi.files import read_json, sha256_file
+from taxi.registry.versions import versions
 from taxi.training.policy import TrainingDecision, replay
 from tests.support.automation import SMALL, make_checkout
 from tests.support.campaign import only_in_campaign
@@ -120,6 +121,28 @@ def test_a_finished_month_publishes_what_is_missing_again_without_a_flow_run(cop
     assert [one["finished_before"] for one in months["months"]] == [True] * 3
     assert [path for path in missing if not path.is_file()] == []
     assert before and flow_runs(prefect, "green-2025") == before
+
+
+def test_another_installation_on_the_same_registry_takes_a_month_up_and_trains_nothing(
+    world: World, results: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    shared = {name: world.environment[name] for name in ("MLFLOW_TRACKING_URI", "TAXI_SOURCE")}
+    other, uri = World(tmp_path, world.more | shared, world.root), world.environment["MLFLOW_TRACKING_URI"]
+    before = len(versions(uri, "green"))
+
+    code, answer = other.month(MONTHS[0])
+
+    assert code == 0
+    assert set(answer["seconds"]) == {"fetch", "clean", "plan", "publish"}
+    apart = {"reports", "seconds", "alarm_check", "edition"}
+    assert {name: answer[name] for name in set(answer) - apart} == {
+        name: results[0][name] for name in set(answer) - apart
+    }
+    assert [page for page in answer["reports"] if not Path(page).is_file()] == []
+    assert str(tmp_path) in answer["reports"][0]
+    assert len(versions(uri, "green")) == before
+    assert other.taxi("lineage", "green/1").returncode == 0
+    assert other.month(MONTHS[0])[1]["finished_before"] is True
 
 
 def test_a_month_that_is_not_published_is_code_3(world: World) -> None:

@@ -2,10 +2,13 @@
 
 import shutil
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
+from pipelines import monthly
 from taxi.config import Settings
 from taxi.files import remove, sha256_tree
 from taxi.models.model import DurationModel
@@ -14,6 +17,7 @@ from taxi.registry.versions import versions
 from taxi.runs.mlflow_run import seal_result, take_up_month
 from taxi.training.plan import Plan, make_plan
 from tests.support.registered import MONTHS, record, settings_with_months, small_model
+from tests.support.worlds import ROOT
 
 MONTH = MONTHS[0]
 PLAN: Plan = make_plan("green", MONTH, [], 12, None)
@@ -90,3 +94,32 @@ def test_where_the_artifacts_are_out_of_reach_the_month_is_run(first: Settings, 
     remove(place)
 
     assert take_up_month(second, PLAN, PRINT) is None
+
+
+class Guarded(BaseHTTPRequestHandler):
+    """A registry that is there, and refuses every password."""
+
+    def do_GET(self) -> None:
+        code, body = (200, b"OK") if self.path == "/health" else (401, b"You are not authenticated")
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_wrong_password_of_the_registry_is_told_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monthly, "fetch", lambda *_: pytest.fail("it fetched first"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        registry = f"http://127.0.0.1:{server.server_port}"
+        settings = Settings(ROOT, "unused", tmp_path / "data", tmp_path / "reports", registry)
+        try:
+            with pytest.raises(RegistryError, match="refused the user or his password: set MLFLOW_TRACKING_USERNAME"):
+                monthly._run(settings, "green", MONTH, False)
+        finally:
+            server.shutdown()
