@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from terraform.operate import cost, drift, moto_server
-from terraform.operate.workspace import MODULE, Terraform, copy_module
+from terraform.operate.workspace import MODULE, PLAN, Terraform, copy_module
 
 ROOT = MODULE.parent
 BUILD = ROOT / "build/terraform"
@@ -20,27 +20,23 @@ ENVIRONMENTS = {"lean": "dev", "prod": "prod"}
 DOCS = ROOT / "docs/aws.md"
 
 
-def copy_to(name: str, without: Any = (), environment: dict[str, str] | None = None) -> Terraform:
+def copy_to(name: str, environment: dict[str, str] | None = None) -> Terraform:
     """Return Terraform in a fresh copy of the module, initialised."""
     shutil.rmtree(BUILD / name, ignore_errors=True)
-    terraform = Terraform(copy_module(BUILD / name, without), environment or {})
+    terraform = Terraform(copy_module(BUILD / name), environment or {})
     terraform.init()
     return terraform
 
 
-def prove_form() -> str:
-    """Format and validity."""
-    Terraform(MODULE, {}).call("fmt", "-check", "-recursive", "-diff")
-    copy_to("form").call("validate")
-    return "formatted and valid"
-
-
 def prove_rules() -> str:
-    """``terraform test``: every resource, both profiles, a mocked provider."""
-    done = copy_to("rules").call("test", allowed=(0, 1))
+    """``fmt``, ``validate`` and ``terraform test``: every resource, both profiles, a mocked provider."""
+    Terraform(MODULE, {}).call("fmt", "-check", "-recursive", "-diff")
+    terraform = copy_to("rules")
+    terraform.call("validate")
+    done = terraform.call("test", "-no-color", allowed=(0, 1))
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
-    return done.stdout.strip().splitlines()[-1]
+    return f"formatted, valid; {done.stdout.strip().splitlines()[-1]}"
 
 
 def prove_checkov() -> str:
@@ -153,12 +149,14 @@ def prove_apply() -> str:
             profile: [f"-var-file=environments/{name}.tfvars", *moto_server.variables(zone)]
             for profile, name in ENVIRONMENTS.items()
         }
-        whole = copy_to("costs", environment=moto_server.environment(address))
-        costs = prove_costs({profile: whole.plan(*options) for profile, options in given.items()})
-        terraform = copy_to("apply", moto_server.UNKNOWN_FILES, moto_server.environment(address))
+        terraform = copy_to("apply", environment=moto_server.environment(address))
+        plans = {"lean": terraform.plan(*given["lean"])}
+        for name in moto_server.UNKNOWN_FILES:
+            (terraform.folder / name).unlink()
+        costs = prove_costs(plans | {"prod": terraform.plan(*given["prod"])})
         with ThreadPoolExecutor(1) as pool:
             locking = pool.submit(prove_lock, address)
-            terraform.call("apply", "-input=false", "-auto-approve", "-parallelism=20", *given["prod"])
+            terraform.call("apply", "-input=false", "-parallelism=20", PLAN)
             locking.result()
         _expect_none(terraform.plan(*given["prod"]), "after an apply")
         outputs = terraform.outputs()
@@ -170,7 +168,7 @@ def prove_apply() -> str:
     return f"applied; no change left, nor after a delivery; drift named; second apply refused; $ a month: {costs}"
 
 
-PROOFS = {"form": prove_form, "rules": prove_rules, "checkov": prove_checkov, "apply": prove_apply}
+PROOFS = {"rules": prove_rules, "checkov": prove_checkov, "apply": prove_apply}
 
 
 def _timed(name: str) -> str | None:

@@ -60,9 +60,11 @@ def test_the_pattern_of_each_metric_filter_is_in_a_line_that_the_code_writes() -
     assert "is refused as %s" in source and "%s: predictions are being lost" in source
 
 
-def test_every_mutant_changes_something_that_stands_there() -> None:
-    for name, (file, before, _) in MUTANTS.items():
-        assert before in (MODULE / file).read_text(), name
+def test_every_mutant_changes_something_that_stands_there_and_names_a_rule() -> None:
+    rules = re.findall(r'error_message = "(.+)"', (MODULE / "tests/rules.tftest.hcl").read_text())
+    for name, mutant in MUTANTS.items():
+        assert mutant.before in (MODULE / mutant.file).read_text(), name
+        assert len([rule for rule in rules if mutant.rule in rule]) == 1, name
 
 
 # --- Costs.
