@@ -44,6 +44,11 @@ demo: setup ## six synthetic months, end to end: shift, alarm, retrain, reports
 loop-demo: setup ## the whole loop live: slow roads, alarm, event, retrain, swap, recovery; under 8 minutes on 2 quiet cores
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/loop-demo $(LOOP)
 
+.PHONY: cloud-demo
+cloud-demo: setup ## from an empty account on moto to a prediction traced to bytes: Terraform, images, months on S3 and PostgreSQL, a task that answers
+	@rm -rf build/cloud-demo
+	@$(BIN)/python -m benchmarks.cloud_demo --place build/cloud-demo $(CLOUD)
+
 run: setup ## one month of the publisher's: make run SERVICE=green MONTH=2023-03
 	@test -n "$(SERVICE)" -a -n "$(MONTH)" || { echo "expected: make run SERVICE=green MONTH=2023-03" >&2; exit 2; }
 	$(BIN)/taxi run --service $(SERVICE) --month $(MONTH)

@@ -19,19 +19,19 @@ UNKNOWN_FILES = {
     "budget.tf": "moto has no list_tags_for_resource of Budgets, and no anomaly monitors",
 }
 
-# attributes that moto does not give back, so that they stand in every plan; any other change fails the proof
-FORGOTTEN = {
-    ("aws_vpc_security_group_ingress_rule", "description"),
-    ("aws_vpc_security_group_egress_rule", "description"),
-    ("aws_secretsmanager_secret_rotation", "rotation_rules"),
-    ("aws_db_parameter_group", "parameter"),
-    ("aws_ecs_service", "availability_zone_rebalancing"),
-    ("aws_ecs_service", "health_check_grace_period_seconds"),
+# what moto gives in the place of attributes that it forgets; any other value of them, and any other attribute, fails the proof
+FORGOTTEN: dict[tuple[str, str], Any] = {
+    ("aws_vpc_security_group_ingress_rule", "description"): None,
+    ("aws_vpc_security_group_egress_rule", "description"): None,
+    ("aws_secretsmanager_secret_rotation", "rotation_rules"): [],
+    ("aws_db_parameter_group", "parameter"): [],
+    ("aws_ecs_service", "availability_zone_rebalancing"): "",
+    ("aws_ecs_service", "health_check_grace_period_seconds"): 0,
 }
 
 
-def start() -> tuple[Any, str]:
-    """Start moto's server on a free port; return it, for ``stop()``, and its address."""
+def start() -> str:
+    """Start moto's server on a free port, until this process ends; return its address."""
     # AWS's own policies, as ReadOnlyAccess, are read when moto is imported
     os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -40,7 +40,7 @@ def start() -> tuple[Any, str]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    return server, f"http://{host}:{port}"
+    return f"http://{host}:{port}"
 
 
 def environment(address: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 MODULE = Path(__file__).resolve().parents[1]
 PROVIDER = "registry.terraform.io/hashicorp/aws/5.100.0"
 PLUGINS = "TAXI_TF_PLUGINS"
+PLAN = "plan.bin"
 ROOTS = ("/opt/*", "/usr/local/share/terraform/*", "/usr/share/terraform/*")
 
 
@@ -25,12 +26,11 @@ def find_plugins() -> Path | None:
     return next((folder for folder in usual if (folder / PROVIDER).is_dir()), None)
 
 
-def copy_module(to: Path, without: Collection[str] = ()) -> Path:
-    """Copy the module, ``without`` some files, so that its state lies in the folder; S3 is its backend no more."""
+def copy_module(to: Path) -> Path:
+    """Copy the module, so that its state lies in the folder; S3 is its backend no more."""
     to.mkdir(parents=True)
     for path in [*sorted(MODULE.glob("*.tf")), MODULE / ".terraform.lock.hcl"]:
-        if path.name not in without:
-            shutil.copy(path, to)
+        shutil.copy(path, to)
     for folder in ("environments", "tests"):
         shutil.copytree(MODULE / folder, to / folder)
     (to / "backend_override.tf").write_text('terraform {\n  backend "local" {}\n}\n', encoding="utf-8")
@@ -64,8 +64,8 @@ class Terraform:
 
     def plan(self, *arguments: str) -> dict[str, Any]:
         """Return a plan as ``terraform show -json`` gives it."""
-        self.call("plan", "-input=false", "-out=plan.bin", "-detailed-exitcode", *arguments, allowed=(0, 2))
-        return json.loads(self.call("show", "-json", "plan.bin").stdout)
+        self.call("plan", "-input=false", f"-out={PLAN}", "-detailed-exitcode", *arguments, allowed=(0, 2))
+        return json.loads(self.call("show", "-json", PLAN).stdout)
 
     def outputs(self) -> dict[str, Any]:
         """Return the outputs' values by name."""

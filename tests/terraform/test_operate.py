@@ -11,7 +11,7 @@ import pytest
 from moto import mock_aws
 
 from taxi.environment import Environment
-from terraform.operate import cost, destroy, drift, drill
+from terraform.operate import cost, destroy, drift, drill, prove
 from terraform.operate.state_bucket import make_state_bucket
 from tests.support.mutants import MUTANTS
 
@@ -42,6 +42,14 @@ def test_every_variable_of_a_task_is_one_that_the_code_or_its_libraries_read() -
 
     assert given - {"TAXI_API_KEYS", "TAXI_ALARM_CHANNELS"} <= declared
     assert {"TAXI_DATA", "TAXI_PREDICTIONS", "TAXI_METRICS", "TAXI_ARTIFACTS", "TAXI_SOURCE", "TAXI_API_KEYS"} <= given
+    assert "TAXI_PROXIES = " in text
+
+
+def test_staging_is_dev_by_another_name() -> None:
+    for ending in ("tfvars", "s3.tfbackend"):
+        dev, staging = ((MODULE / f"environments/{name}.{ending}").read_text() for name in ("dev", "staging"))
+
+        assert re.sub(r"\bdev\b", "staging", dev) == staging
 
 
 def test_the_pattern_of_each_metric_filter_is_in_a_line_that_the_code_writes() -> None:
@@ -60,9 +68,11 @@ def test_the_pattern_of_each_metric_filter_is_in_a_line_that_the_code_writes() -
     assert "is refused as %s" in source and "%s: predictions are being lost" in source
 
 
-def test_every_mutant_changes_something_that_stands_there() -> None:
-    for name, (file, before, _) in MUTANTS.items():
-        assert before in (MODULE / file).read_text(), name
+def test_every_mutant_changes_something_that_stands_there_and_names_a_rule() -> None:
+    rules = re.findall(r'error_message = "(.+)"', (MODULE / "tests/rules.tftest.hcl").read_text())
+    for name, mutant in MUTANTS.items():
+        assert mutant.before in (MODULE / mutant.file).read_text(), name
+        assert len([rule for rule in rules if mutant.rule in rule]) == 1, name
 
 
 # --- Costs.
@@ -127,6 +137,16 @@ def test_what_is_gone_is_drift_and_what_is_not_known_yet_is_none() -> None:
     assert drift.changes(change(None, {"id": None}, actions=("create",))) == [("a.b", "", "not there", "there")]
     assert drift.changes(change({"arn": "x"}, {}, {"arn": True})) == []
     assert drift.changes(change({"arn": "x"}, {"arn": "y"}, actions=("no-op",))) == []
+
+
+def test_what_moto_forgets_is_no_drift_and_another_value_of_it_is() -> None:
+    def plan(before: Any) -> dict[str, Any]:
+        told = change({"parameter": before}, {"parameter": [{"name": "rds.force_ssl", "value": "1"}]})
+        told["resource_changes"][0] |= {"type": "aws_db_parameter_group"}
+        return told
+
+    assert prove.unexpected(plan([])) == []
+    assert "a.b: parameter[0].value is '0'" in prove.unexpected(plan([{"name": "rds.force_ssl", "value": "0"}]))[0]
 
 
 # --- The alarm drill.

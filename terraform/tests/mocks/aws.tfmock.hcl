@@ -123,3 +123,12 @@ mock_resource "aws_ecr_repository" {
 mock_resource "aws_ce_anomaly_monitor" {
   defaults = { arn = "arn:aws:ce::123456789012:anomalymonitor/00000000-0000-0000-0000-000000000000" }
 }
+
+# named so that their ids are known when planning
+mock_resource "aws_security_group" {
+  defaults = {}
+}
+
+mock_resource "aws_route_table" {
+  defaults = { route = [] }
+}
