@@ -152,11 +152,16 @@ def _copy_database(address: str, role: str, folder: Path) -> str | None:
     return name
 
 
+def _open(address: str) -> sql.Engine:
+    """Return an engine that leaves a SQLite file's journal as it is: MLflow's is no WAL, and may be copied as one file."""
+    return sql.create_engine(address) if sqlite_file(address) else open_engine(address, "database", "its address")
+
+
 def count_rows(address: str) -> dict[str, int]:
     """Return the number of rows in each table of a database; nothing of a SQLite file that is not there."""
     if (file := sqlite_file(address)) and not file.is_file():
         return {}
-    engine = open_engine(address, "database", "its address")
+    engine = _open(address)
     try:
         with reaching("database", shown(address)), engine.connect() as connection:
             tables = [sql.table(name) for name in sql.inspect(connection).get_table_names()]
@@ -213,7 +218,7 @@ def _copy_file(path: Path, target: Path) -> None:
 
 def _experiments(address: str) -> dict[str, str]:
     """Return where each of our MLflow experiments keeps its artifacts."""
-    engine = open_engine(address, "model registry", VARIABLES["registry"])
+    engine = _open(address)
     try:
         with reaching("model registry", shown(address)), engine.connect() as connection:
             asked = "SELECT name, artifact_location FROM experiments WHERE name LIKE 'taxi-%'"
@@ -337,7 +342,7 @@ def _place_models(folder: Path, facts: Facts, places: Places) -> None:
 
     address = places.addresses["registry"]
     experiments = {place: name for name, place in _experiments(address).items()}
-    engine = open_engine(address, "model registry", VARIABLES["registry"])
+    engine = _open(address)
     for into, old in facts.artifacts.items():
         if old not in experiments:
             continue  # moved before the restore was killed

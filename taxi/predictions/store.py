@@ -166,6 +166,7 @@ def with_durations(joined: pd.DataFrame) -> pd.DataFrame:
 # --- The prediction store's tables.
 
 PREPARING = 7_012_023  # the number of PostgreSQL's advisory lock under which the tables are made
+ERASING = 7_012_027  # and of the one that writers share and an erasure has alone
 TABLES = sql.MetaData()
 PREDICTIONS = sql.Table(
     "predictions",
@@ -332,7 +333,11 @@ class Store(Database):
 
     def _without_erased(self, connection: Connection, rows: Sequence[Json]) -> list[Json]:
         """Return the rows but those of trips that were erased after they were made; an erasure waits for this transaction."""
-        if connection.dialect.name == "sqlite" and not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
+        if (
+            connection.dialect.name == "postgresql"
+        ):  # a lock of the table's would wait for a `pg_dump`, and all behind it
+            connection.execute(sql.select(sql.func.pg_advisory_xact_lock_shared(ERASING)))
+        elif not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
             connection.exec_driver_sql("BEGIN IMMEDIATE")  # else the marks would be read outside of it
         oldest = min(_moment(row) for row in rows)
         marks = {row.key: row.at for row in connection.execute(sql.select(ERASED).where(ERASED.c.at >= oldest))}
@@ -416,7 +421,7 @@ class Store(Database):
         mark = self._insert(ERASED).values(key=erased_key(service, trip), at=as_utc(datetime.now(UTC)))
         with self._transaction() as connection:
             if connection.dialect.name == "postgresql":  # so that it waits for whoever has read the marks of before
-                connection.execute(sql.text("LOCK TABLE erased IN ACCESS EXCLUSIVE MODE"))
+                connection.execute(sql.select(sql.func.pg_advisory_xact_lock(ERASING)))
             connection.execute(mark.on_conflict_do_update(index_elements=["key"], set_={"at": mark.excluded.at}))
 
     def trip_predictions(self, service: str, trip: str) -> list[str]:

@@ -109,6 +109,9 @@ def test_a_copy_restored_in_another_folder_answers_the_same(live: Settings, copy
     assert found["verified"] and "golden trips" in {one["what"] for one in found["checks"] if one["status"] == "same"}
     with closing(sqlite3.connect(tmp_path / "other" / "mlflow.db")) as database:
         assert str(live.data.parent) not in "\n".join(database.iterdump())
+    for settings in (live, other):
+        with closing(sqlite3.connect(settings.tracking_uri.removeprefix("sqlite:///"))) as database:
+            assert database.execute("PRAGMA journal_mode").fetchone() == ("delete",), "it is still one file"
     carry_spool(other)
     assert open_store(other.predictions).count()["predictions"] == 6
     assert [one.exists() for one in (other.alarm_book, other.alarm_log)] == [True, True]

@@ -191,3 +191,19 @@ def test_parts_of_logs_that_were_put_aside_are_pruned_by_age(settings: Settings)
 
     assert sorted(gone.files) == sorted(old)
     assert not any(path.exists() for path in old) and fresh.exists() and all(log.exists() for log in logs)
+
+
+@pytest.mark.parametrize("stores", ["postgresql"], indirect=True)
+def test_neither_an_erasure_nor_who_writes_waits_for_a_dump(stores: str, settings: Settings) -> None:
+    """`pg_dump` holds a lock on every table until it ends."""
+    store = open_store(stores)
+    store.write_predictions([make_row(1, trip_id="a")])
+    with sql.create_engine(stores).connect() as dumping:
+        dumping.execute(sql.text("LOCK TABLE predictions, outcomes, erased IN ACCESS SHARE MODE"))
+        erasing = Thread(target=erase_trip, args=(settings, "green", "a"), daemon=True)
+        erasing.start()
+        erasing.join(20)
+        store.write_predictions([make_row(2, trip_id="b")])
+
+        assert not erasing.is_alive()
+    assert store.count()["predictions"] == 1
