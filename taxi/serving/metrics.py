@@ -75,6 +75,8 @@ def begin_at_zero(routes: Iterable[str], arms: Iterable[str]) -> None:
     """Export counters at 0 before they count: Prometheus' rate and increase do not see the rise to the first number of a new series."""
     for route in routes:
         ERRORS.labels(route)
+        _requests(route, 200)
+        _latency(route)
     for arm in arms:
         PREDICTIONS.labels(arm)
         SWAPS.labels(arm)

@@ -109,6 +109,7 @@ def test_its_numbers_are_prometheus_and_add_up(service: Running) -> None:
         'taxi_errors_total{route="other"}',
         'taxi_swaps_total{arm="challenger"}',
     )
+    assert 'taxi_request_seconds_count{route="/outcomes"}' in before
     assert [before[name] for name in first] == [0, 0, 0], "a rate does not see a series that begins at 1"
     gained = {name: after[name] - before.get(name, 0) for name in after}
     assert gained['taxi_predictions_total{arm="champion"}'] == 3
