@@ -81,6 +81,9 @@ def tagged(flow: Callable[..., Answer]) -> Callable[..., Answer]:
     A Prefect server that no longer answers is one explained line; if it was ended by the signal that ended us, it is none.
     """
 
+    for name in ("flow_runs", "task_runs"):
+        logging.getLogger(f"prefect.{name}").addFilter(_is_news)
+
     def run(*arguments: Any, **named: Any) -> Answer:
         try:
             with explaining_refusals(), tags(f"{TAG}{machine_mark()}"):
@@ -106,6 +109,11 @@ def _asked_to_end(error: BaseException | None) -> int | None:
     return _asked_to_end(error.__context__) if error else None
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Filter out what Prefect says of a server that was ended by the signal that ended us."""
+    return not (record.exc_info and _asked_to_end(record.exc_info[1]))
+
+
 def sign(flow: Any, flow_run: FlowRun, state: Any) -> None:
     """Label a run that begins with its process, whoever started it: a hook for ``on_running``.
 
@@ -126,7 +134,12 @@ PATIENCE_SECONDS = 7200.0
 
 
 def is_transient(error: BaseException | None) -> bool:
-    """Say whether something did not answer that may later: Prefect's server, the publisher, the registry, a store, a lock."""
+    """Say whether something did not answer that may later: Prefect's server, the publisher, the registry, a store, a lock.
+
+    Nothing is waited for any more once this process was asked to end.
+    """
+    if _asked_to_end(error):
+        return False
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code >= 500
     return isinstance(error, NoAnswer | httpx.TransportError | LockHeld) or (

@@ -1,5 +1,6 @@
 """Flows begin again when something does not answer, under a worker; a command ends at once, with one line."""
 
+import logging
 import signal
 import subprocess
 import sys
@@ -102,6 +103,28 @@ def test_a_signal_that_ended_the_server_too_is_no_failure(
     with pytest.raises(SystemExit) as ended:
         tagged(flow)()
     assert ended.value.code == code
+
+
+def ended_with_us() -> httpx.ConnectError:
+    """What Prefect's client says while it is told of our end, of a server that was ended too."""
+    try:
+        try:
+            raise TerminationSignal(signal.SIGTERM)
+        except TerminationSignal:
+            raise httpx.ConnectError("All connection attempts failed", request=ADDRESS)  # noqa: B904
+    except httpx.ConnectError as error:
+        return error
+
+
+def test_who_was_asked_to_end_waits_for_no_server_and_leaves_no_traceback() -> None:
+    tagged(lambda: None)
+    logger, told = logging.getLogger("prefect.flow_runs"), []
+    for error in (ended_with_us(), ValueError("a bug")):
+        raised = (type(error), error, error.__traceback__)
+        told.append(bool(logger.filter(logger.makeRecord("", logging.ERROR, "", 0, "it failed", (), raised))))
+
+    assert told == [False, True]
+    assert not is_transient(ended_with_us())
 
 
 def test_a_child_that_was_ended_and_not_waited_for_is_none_to_fork_from() -> None:

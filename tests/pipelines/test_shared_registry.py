@@ -9,7 +9,6 @@ from pathlib import Path
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from taxi.config import Settings
 from taxi.locks import lock_place
@@ -19,11 +18,11 @@ from taxi.registry.mlflow_client import connect, prepare
 from taxi.registry.provenance import result_digest
 from taxi.registry.versions import read_registered, versions
 from taxi.runs.month_result import read_result, result_file
-from tests.pipelines.test_stack import KEYS, USER, running_mlflow
 from tests.support.aliased import fill
 from tests.support.campaign import at_scale
 from tests.support.contenders import move_often, read_lines, run_month
 from tests.support.forks import fork
+from tests.support.mlflow_server import KEYS, USER, running_mlflow, running_s3
 from tests.support.month_results import write_acceptance
 from tests.support.postgres import Postgres, make_databases
 from tests.support.registered import settings_with_months, small_model
@@ -43,16 +42,13 @@ def uri(
     if request.param == "postgresql":
         yield database
         return
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    endpoint = "http://{}:{}".format(*server.get_host_and_port())
-    keys = KEYS | {"AWS_ENDPOINT_URL": endpoint, "MLFLOW_S3_ENDPOINT_URL": endpoint}
-    for name, value in (keys | USER | {"TAXI_LOCKS": "s3://mlflow/locks"}).items():
-        monkeypatch.setenv(name, value)
-    boto3.client("s3").create_bucket(Bucket="mlflow")
-    with running_mlflow(database, tmp_path, keys) as address:
-        yield address
-    server.stop()
+    with running_s3() as endpoint:
+        keys = KEYS | {"AWS_ENDPOINT_URL": endpoint, "MLFLOW_S3_ENDPOINT_URL": endpoint}
+        for name, value in (keys | USER | {"TAXI_LOCKS": "s3://mlflow/locks"}).items():
+            monkeypatch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket="mlflow")
+        with running_mlflow(database, tmp_path, keys) as address:
+            yield address
 
 
 def check_one_history(uri: str, name: str) -> None:
