@@ -15,7 +15,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help setup lock demo loop-demo run test test-fast campaign lint notebooks nbval bench lab terraform clean
+.PHONY: help setup lock demo loop-demo run test test-fast campaign lint notebooks nbval bench lab terraform images clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -33,9 +33,10 @@ $(VENV)/.ready: $(BIN)/uv requirements.lock pyproject.toml
 setup: $(VENV)/.ready ## make .venv with the locked packages; does nothing when that is done
 
 lock: COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet
-lock: $(BIN)/uv ## resolve pyproject.toml anew into requirements.lock (universal, hashed, no addresses), and service.lock from it
+lock: $(BIN)/uv ## resolve pyproject.toml anew into requirements.lock (universal, hashed, no addresses), and the images' locks from it
 	$(COMPILE) pyproject.toml --all-extras -o requirements.lock
 	$(COMPILE) --group pyproject.toml:service -c requirements.lock -o service.lock
+	$(COMPILE) pyproject.toml --extra dask --extra serve --extra server -c requirements.lock -o jobs.lock
 
 demo: setup ## six synthetic months, end to end: shift, alarm, retrain, reports
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/demo $(DEMO)
@@ -72,6 +73,10 @@ build/checkov/.ready: $(VENV)/.ready terraform/checkov.lock
 
 terraform: setup build/checkov/.ready ## prove terraform/ without an account: form, rules, an apply on moto's server, costs, drift, checkov
 	$(BIN)/python -m terraform.operate.prove
+
+images: setup ## images of the commit, by buildah, to build/images: make images BASE=python:3.11-slim-bookworm@sha256:… [REGISTRY=localhost:5000/taxi-dev]
+	@test -n "$(BASE)" || { echo "expected: make images BASE=image@sha256:digest, or BASE=debootstrap (as root: Debian's own packages)" >&2; exit 2; }
+	$(BIN)/python -m images.build --base "$(BASE)" $(REGISTRY:%=--registry %)
 
 $(LAB)/.ready: $(VENV)/.ready params.yaml scripts/lab scripts/demo $(wildcard taxi/*.py taxi/*/*.py)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/lab $(LAB)

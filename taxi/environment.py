@@ -25,5 +25,6 @@ class Environment(BaseSettings):
     engine: str = "local"
     scheduler: str | None = None
     attempt: str | None = None
+    commit: str | None = None  # of an image, which holds no git
     tracking_uri: str = Field(default="sqlite:///mlflow.db", validation_alias="MLFLOW_TRACKING_URI")
     prefect: str | None = Field(default=None, validation_alias="PREFECT_API_URL")

@@ -1,13 +1,14 @@
 """Provenance of a model: code, lock and the publisher's bytes."""
 
 import hashlib
+import shutil
 import subprocess
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from taxi.config import MonthPaths, Settings
+from taxi.config import MonthPaths, Settings, read_environment
 from taxi.data.origin import read_origin
 from taxi.files import sha256_file, sha256_json
 from taxi.params import Params
@@ -32,16 +33,19 @@ def requirements() -> list[str]:
     return pinned
 
 
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
+def _git(root: Path, *arguments: str) -> bytes | None:
+    """Return what git prints; None where it fails, or is not installed, as in an image."""
+    if not shutil.which("git"):
+        return None
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, check=False)
+    return done.stdout if done.returncode == 0 else None
 
 
 def describe_code(root: Path) -> dict[str, str]:
-    """Return the git commit (``none`` outside git), whether the tree had changes, and the lock's sha256."""
-    lock = root / "requirements.lock"
+    """Return the git commit (outside git what TAXI_COMMIT says, or ``none``), whether the tree had changes, and the lock's sha256."""
+    lock, head = root / "requirements.lock", (_git(root, "rev-parse", "HEAD") or b"").decode().strip()
     return {
-        "git_commit": _git(root, "rev-parse", "HEAD") or "none",
+        "git_commit": head or read_environment().commit or "none",
         "git_dirty": str(bool(_git(root, "status", "--porcelain", "--untracked-files=no"))).lower(),
         "lock_sha256": sha256_file(lock) if lock.is_file() else "none",
     }
@@ -49,8 +53,8 @@ def describe_code(root: Path) -> dict[str, str]:
 
 def committed_sha256(root: Path, commit: str, name: str) -> str | None:
     """Return the SHA-256 of a file as it is in ``commit``; None if that commit, or the file in it, is not on hand."""
-    shown = subprocess.run(["git", "-C", str(root), "show", f"{commit}:{name}"], capture_output=True, check=False)
-    return hashlib.sha256(shown.stdout).hexdigest() if shown.returncode == 0 else None
+    content = _git(root, "show", f"{commit}:{name}")
+    return None if content is None else hashlib.sha256(content).hexdigest()
 
 
 def describe_inputs(settings: Settings, service: str, months: list[str]) -> dict[str, dict[str, Any]]:

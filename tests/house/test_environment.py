@@ -47,7 +47,7 @@ def test_the_services_lock_is_a_part_of_the_whole_one_without_training_notebooks
     assert not {"mlflow", "prefect", "dvc", "evidently", "papermill", "jupyterlab", "optuna", "pytest"} & set(service)
 
 
-@pytest.mark.parametrize(("name", "least"), [("requirements.lock", 200), ("service.lock", 60)])
+@pytest.mark.parametrize(("name", "least"), [("requirements.lock", 200), ("service.lock", 60), ("jobs.lock", 200)])
 def test_every_locked_package_has_a_hash_and_no_address(name: str, least: int) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     blocks = re.split(r"\n(?=[A-Za-z0-9])", text.strip())
@@ -88,7 +88,9 @@ def test_the_packages_that_everything_rests_on_can_be_imported(package: str) -> 
 
 def test_the_makefile_describes_every_target_and_shows_them_by_default() -> None:
     shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    targets = ["setup", "demo", "run", "test", "test-fast", "campaign", "lint", "notebooks", "bench", "lab", "clean"]
+    targets = [
+        "setup", "demo", "run", "test", "test-fast", "campaign", "lint", "notebooks", "bench", "lab", "images", "clean"
+    ]  # fmt: skip
 
     assert [target for target in targets if not re.search(rf"^  make {target} +\w", shown, re.MULTILINE)] == []
 

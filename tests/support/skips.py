@@ -17,6 +17,8 @@ REASONS = (
     Reason("this XGBoost may find a GPU", "install xgboost-cpu, the locked one", "the test is about machines without one"),
     Reason("other systems do not say", "run on Linux", "the lock is for all systems"),
     Reason("every command of README", "make campaign", "it costs minutes; the weekly campaign runs it"),
+    Reason("images are built and run", "make campaign", "it costs minutes; the weekly campaign is for it"),
+    Reason("images need root", "be root; apt-get install buildah skopeo debootstrap docker-registry", "CI's user is not root"),
     Reason("chromium", "apt-get install chromium"),
     Reason("nginx", "apt-get install nginx-light"),
     Reason("promtool", "apt-get install prometheus"),

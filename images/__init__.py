@@ -1,0 +1,1 @@
+"""Container images: what is installed in them (Containerfile), how they are built and described."""
