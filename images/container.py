@@ -26,8 +26,8 @@ mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev"
 root=$0 user=${2%:*} group=${2#*:}
 shift 2
 cd "$root"
-exec setpriv --no-new-privs --bounding-set=-all --inh-caps=-all \
-  chroot --userspec="$user:$group" --groups= . /bin/sh -c 'cd /data && exec "$@"' container "$@"
+exec chroot . setpriv --reuid="$user" --regid="$group" --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all \
+  sh -c 'cd /data && exec "$@"' container "$@"
 """
 
 
