@@ -62,6 +62,8 @@ def make_base() -> str:
             for waste in ("var/cache/apt", "var/lib/apt/lists", "var/log"):
                 shutil.rmtree(Path(place, waste))
                 Path(place, waste).mkdir()
+            for of_this_machine in ("etc/hostname", "etc/resolv.conf"):
+                Path(place, of_this_machine).write_text("")
             container = call("buildah", "from", "scratch")
             call("buildah", "add", "--quiet", container, place, "/")
             call("buildah", "commit", "--quiet", "--rm", container, OUR_BASE)
@@ -117,6 +119,7 @@ def lay_context(commit: str) -> Path:
         subprocess.run(["tar", "-x"], cwd=place, input=archive, check=True)
         fetch_packages(context, Path(place))
         make_wheels(context / "wheels", "--no-build-isolation", "--no-index", ".", cwd=place)
+        shutil.copy(Path(place, "prefect.yaml"), context)
         shutil.copytree(Path(place, "images"), context / "images", dirs_exist_ok=True)
     return context
 
@@ -160,13 +163,16 @@ def inspect(image: str) -> dict[str, Any]:
 
 
 def forget_builder(folder: Path) -> str:
-    """Take the builder's container and host out of an image's configuration, so that a second build is the same; return its digest."""
+    """Take names of the build's containers out of an image's configuration, so that a second build is the same; return its digest."""
     manifest = json.loads((folder / "manifest.json").read_text())
     before = folder / manifest["config"]["digest"].removeprefix("sha256:")
     config = json.loads(before.read_text())
     for name in ("container", "container_config"):
         config.pop(name, None)
     config["config"].update(Hostname="", Image="")
+    for step in config["history"]:
+        step.pop("comment", None)  # names the image of the step before, whose configuration had such names
+        step["created_by"] = re.sub(r"dir:[0-9a-f]{64}", "dir", step["created_by"])
     content = json.dumps(config, sort_keys=True).encode()
     before.unlink()
     digest = hashlib.sha256(content).hexdigest()

@@ -16,11 +16,12 @@ INSTALLED = Path(sysconfig.get_path("purelib"))
 
 
 def import_whole(name: str) -> None:
-    """Import a module, or all modules of one of our packages."""
+    """Import a module, or all modules of one of our packages but its migrations, which Alembic alone can run."""
     module = import_module(name)
     if name in ("taxi", "pipelines"):
         for found in pkgutil.walk_packages(module.__path__, f"{name}."):
-            import_module(found.name)
+            if not found.name.startswith("taxi.migrations."):
+                import_module(found.name)
 
 
 def imported_sources() -> list[Path]:

@@ -21,12 +21,13 @@ CONFINE = """
 set -e
 mount --bind "$0" "$0" && mount -o remount,bind,ro "$0"
 mount --bind "$1" "$0/data" && mount -t tmpfs -o mode=1777 tmpfs "$0/tmp"
+[ ! -f "$0/etc/resolv.conf" ] || mount --bind /etc/resolv.conf "$0/etc/resolv.conf"
 mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev"
 root=$0 user=${2%:*} group=${2#*:}
 shift 2
 cd "$root"
-exec setpriv --no-new-privs --bounding-set=-all --inh-caps=-all \
-  chroot --userspec="$user:$group" --groups= . /bin/sh -c 'cd /data && exec "$@"' container "$@"
+exec chroot . setpriv --reuid="$user" --regid="$group" --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all \
+  sh -c 'cd /data && exec "$@"' container "$@"
 """
 
 

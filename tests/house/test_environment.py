@@ -89,19 +89,8 @@ def test_the_packages_that_everything_rests_on_can_be_imported(package: str) -> 
 def test_the_makefile_describes_every_target_and_shows_them_by_default() -> None:
     shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = [
-        "setup",
-        "demo",
-        "run",
-        "test",
-        "test-fast",
-        "campaign",
-        "lint",
-        "notebooks",
-        "bench",
-        "lab",
-        "images",
-        "clean",
-    ]
+        "setup", "demo", "run", "test", "test-fast", "campaign", "lint", "notebooks", "bench", "lab", "images", "clean"
+    ]  # fmt: skip
 
     assert [target for target in targets if not re.search(rf"^  make {target} +\w", shown, re.MULTILINE)] == []
 
