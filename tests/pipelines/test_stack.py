@@ -1,6 +1,5 @@
 """The commands of README on what production has: PostgreSQL for MLflow and for both stores, an MLflow server, S3 for all files."""
 
-import os
 import shutil
 import subprocess
 import sys
