@@ -311,11 +311,17 @@ def lock_is_held(path: Path) -> bool:
 
 
 def lock_holder(path: Path) -> str:
-    """Return which process holds the lock, as far as the system says so of this machine's (and this container's) processes."""
+    """Return which process holds the lock, and since when it runs, as far as the system says so of this machine's (and container's)."""
+    import psutil  # only where somebody waits
+
     table, inode = Path("/proc/locks"), path.stat().st_ino if path.exists() else 0
     lines = [line.split() for line in table.read_text().splitlines()] if table.exists() else []
     pids = [line[4] for line in lines if line[1] == "FLOCK" and line[5].endswith(f":{inode}") and int(line[4]) > 0]
-    return f"process {pids[0]}" if pids else "another process"
+    try:
+        begun = datetime.fromtimestamp(psutil.Process(int(pids[0])).create_time(), UTC)
+    except (IndexError, psutil.NoSuchProcess):
+        return "another process"
+    return f"process {pids[0]} that runs since {begun:%Y-%m-%dT%H:%M:%SZ}"
 
 
 class LockFailed(TaxiError):

@@ -44,7 +44,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_one_holds_a_lock_and_who_waits_too_long_is_told_who(place: str) -> None:
     with hold(place, "one") as lock:
         lock.check()
-        with pytest.raises(LockHeld, match=f"the lock one at .* is held by process {os.getpid()}.*; waited for 0.1 s"):
+        with pytest.raises(
+            LockHeld, match=f"the lock one at .* is held by process {os.getpid()} .*since 20.*Z.*; waited for 0.1 s"
+        ):
             with hold(place, "one", timeout=0.1):
                 pass
         with hold(place, "another", timeout=0):

@@ -279,8 +279,9 @@ SHARED_LOCKS = [
 def test_whether_the_locks_of_a_registry_hold_between_machines_is_tried(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, registry: str, locks: str | None, level: str, says: str
 ) -> None:
-    monkeypatch.chdir(settings.data)
-    monkeypatch.setenv("TAXI_LOCKS", locks) if locks else monkeypatch.delenv("TAXI_LOCKS", raising=False)
+    monkeypatch.setenv("TAXI_LOCKS", str(settings.data / locks)) if locks else monkeypatch.delenv(
+        "TAXI_LOCKS", raising=False
+    )
 
     finding = check("shared-locks", replace(settings, tracking_uri=registry))
 

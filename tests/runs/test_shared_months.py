@@ -11,6 +11,7 @@ import pytest
 from pipelines import monthly
 from taxi.config import Settings
 from taxi.files import remove, sha256_tree
+from taxi.locks import LockLost
 from taxi.models.model import DurationModel
 from taxi.registry.mlflow_client import RegistryError, connect
 from taxi.registry.versions import versions
@@ -94,6 +95,22 @@ def test_where_the_artifacts_are_out_of_reach_the_month_is_run(first: Settings, 
     remove(place)
 
     assert take_up_month(second, PLAN, PRINT) is None
+
+
+@pytest.mark.parametrize(("losses", "ends"), [(2, "done"), (3, "lost")])
+def test_a_month_whose_lock_is_lost_takes_it_again_and_not_for_ever(losses: int, ends: str) -> None:
+    lost = iter([LockLost("lost")] * losses)
+
+    def run_under_the_lock() -> str:
+        for loss in lost:
+            raise loss
+        return "done"
+
+    if ends == "done":
+        assert monthly.keep_trying.copy()(run_under_the_lock) == "done"
+    else:
+        with pytest.raises(LockLost, match="lost"):
+            monthly.keep_trying.copy()(run_under_the_lock)
 
 
 class Guarded(BaseHTTPRequestHandler):
