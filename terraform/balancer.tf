@@ -29,7 +29,7 @@ resource "aws_lb" "this" {
   load_balancer_type         = "application"
   internal                   = false
   subnets                    = aws_subnet.public[*].id
-  security_groups            = [aws_security_group.balancer.id]
+  security_groups            = [aws_security_group.this["balancer"].id]
   drop_invalid_header_fields = true
   enable_deletion_protection = var.deletion_protection
   idle_timeout               = 60

@@ -35,7 +35,7 @@ resource "aws_db_instance" "this" {
   port                        = local.ports.postgres
   multi_az                    = local.profile.multi_az
   db_subnet_group_name        = aws_db_subnet_group.this.name
-  vpc_security_group_ids      = [aws_security_group.database.id]
+  vpc_security_group_ids      = [aws_security_group.this["database"].id]
   parameter_group_name        = aws_db_parameter_group.this.name
   ca_cert_identifier          = "rds-ca-rsa2048-g1"
   publicly_accessible         = false

@@ -44,7 +44,7 @@ resource "aws_scheduler_schedule" "job" {
       # the publisher is on the internet; a NAT gateway would cost $33 a month for some hours of it
       network_configuration {
         subnets          = aws_subnet.public[*].id
-        security_groups  = [aws_security_group.jobs.id]
+        security_groups  = [aws_security_group.this["jobs"].id]
         assign_public_ip = true
       }
     }

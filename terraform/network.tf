@@ -85,7 +85,7 @@ resource "aws_vpc_endpoint" "interface" {
   service_name        = "com.amazonaws.${var.region}.${each.key}"
   vpc_endpoint_type   = "Interface"
   subnet_ids          = aws_subnet.private[*].id
-  security_group_ids  = [aws_security_group.endpoints.id]
+  security_group_ids  = [aws_security_group.this["endpoints"].id]
   private_dns_enabled = true
 
   tags = { Name = "${local.name}-${each.key}" }
@@ -101,39 +101,24 @@ resource "aws_flow_log" "rejected" {
   depends_on = [aws_s3_bucket_policy.this]
 }
 
-resource "aws_security_group" "balancer" {
-  name        = "${local.name}-balancer"
-  description = "Callers, by HTTPS; HTTP only to be sent there"
-  vpc_id      = aws_vpc.this.id
+locals {
+  # EC2 takes no apostrophe in a description
+  security_groups = {
+    balancer  = "Callers, by HTTPS; HTTP only to be sent there"
+    service   = "Tasks behind the balancer: the service and the pages of MLflow"
+    jobs      = "Jobs: nothing comes in"
+    database  = "PostgreSQL, from tasks only"
+    files     = "EFS, from jobs only"
+    endpoints = "Services of AWS, from within the network"
+  }
 }
 
-resource "aws_security_group" "service" {
-  name        = "${local.name}-service"
-  description = "Tasks behind the balancer: the service and MLflow's pages"
-  vpc_id      = aws_vpc.this.id
-}
+resource "aws_security_group" "this" {
+  #checkov:skip=CKV2_AWS_5:the jobs' group is attached by the scheduler's network configuration, which checkov does not follow
+  for_each = local.security_groups
 
-resource "aws_security_group" "jobs" {
-  name        = "${local.name}-jobs"
-  description = "Jobs: nothing comes in"
-  vpc_id      = aws_vpc.this.id
-}
-
-resource "aws_security_group" "database" {
-  name        = "${local.name}-database"
-  description = "PostgreSQL, from tasks only"
-  vpc_id      = aws_vpc.this.id
-}
-
-resource "aws_security_group" "files" {
-  name        = "${local.name}-files"
-  description = "EFS, from jobs only"
-  vpc_id      = aws_vpc.this.id
-}
-
-resource "aws_security_group" "endpoints" {
-  name        = "${local.name}-endpoints"
-  description = "AWS's services, from within the network"
+  name        = "${local.name}-${each.key}"
+  description = each.value
   vpc_id      = aws_vpc.this.id
 }
 
@@ -148,22 +133,14 @@ locals {
     endpoints-from-tasks  = { to = "endpoints", from = "service", port = 443 }
     endpoints-from-jobs   = { to = "endpoints", from = "jobs", port = 443 }
   }
-  groups = {
-    balancer  = aws_security_group.balancer.id
-    service   = aws_security_group.service.id
-    jobs      = aws_security_group.jobs.id
-    database  = aws_security_group.database.id
-    files     = aws_security_group.files.id
-    endpoints = aws_security_group.endpoints.id
-  }
 }
 
 resource "aws_vpc_security_group_ingress_rule" "inside" {
   for_each = local.reaches
 
   description                  = each.key
-  security_group_id            = local.groups[each.value.to]
-  referenced_security_group_id = local.groups[each.value.from]
+  security_group_id            = aws_security_group.this[each.value.to].id
+  referenced_security_group_id = aws_security_group.this[each.value.from].id
   ip_protocol                  = "tcp"
   from_port                    = each.value.port
   to_port                      = each.value.port
@@ -173,8 +150,8 @@ resource "aws_vpc_security_group_egress_rule" "inside" {
   for_each = local.reaches
 
   description                  = each.key
-  security_group_id            = local.groups[each.value.from]
-  referenced_security_group_id = local.groups[each.value.to]
+  security_group_id            = aws_security_group.this[each.value.from].id
+  referenced_security_group_id = aws_security_group.this[each.value.to].id
   ip_protocol                  = "tcp"
   from_port                    = each.value.port
   to_port                      = each.value.port
@@ -184,7 +161,7 @@ resource "aws_vpc_security_group_ingress_rule" "callers" {
   for_each = { for pair in setproduct(var.caller_cidrs, [80, 443]) : "${pair[0]}-${pair[1]}" => pair }
 
   description       = "callers"
-  security_group_id = aws_security_group.balancer.id
+  security_group_id = aws_security_group.this["balancer"].id
   cidr_ipv4         = each.value[0]
   ip_protocol       = "tcp"
   from_port         = each.value[1]
@@ -193,10 +170,10 @@ resource "aws_vpc_security_group_ingress_rule" "callers" {
 
 # AWS's addresses, the publisher's site and the alarms' channels, all by HTTPS
 resource "aws_vpc_security_group_egress_rule" "https" {
-  for_each = { service = aws_security_group.service.id, jobs = aws_security_group.jobs.id }
+  for_each = toset(["service", "jobs"])
 
   description       = "HTTPS out"
-  security_group_id = each.value
+  security_group_id = aws_security_group.this[each.key].id
   cidr_ipv4         = "0.0.0.0/0"
   ip_protocol       = "tcp"
   from_port         = 443

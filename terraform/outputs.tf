@@ -50,7 +50,7 @@ output "task_definitions" {
 
 output "job_network" {
   description = "Subnets and security group that a job is run in by hand."
-  value       = { subnets = aws_subnet.public[*].id, security_groups = [aws_security_group.jobs.id], assign_public_ip = "ENABLED" }
+  value       = { subnets = aws_subnet.public[*].id, security_groups = [aws_security_group.this["jobs"].id], assign_public_ip = "ENABLED" }
 }
 
 output "listener_arn" {

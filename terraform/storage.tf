@@ -250,7 +250,7 @@ resource "aws_efs_mount_target" "data" {
 
   file_system_id  = aws_efs_file_system.data.id
   subnet_id       = aws_subnet.private[count.index].id
-  security_groups = [aws_security_group.files.id]
+  security_groups = [aws_security_group.this["files"].id]
 }
 
 resource "aws_efs_access_point" "data" {

@@ -30,7 +30,7 @@ locals {
     service = {
       image       = "service"
       command     = ["taxi", "serve", "--service", var.service, "--host", "0.0.0.0", "--port", tostring(local.ports.service), "--workers", "1"]
-      environment = local.stores
+      environment = merge(local.stores, { TAXI_PROXIES = join(",", aws_subnet.public[*].cidr_block) })
       port        = local.ports.service
       volumes     = { data = "/data", tmp = "/tmp" }
       stop        = 90
@@ -166,7 +166,7 @@ resource "aws_ecs_service" "this" {
 
   network_configuration {
     subnets          = local.profile.private_service ? aws_subnet.private[*].id : aws_subnet.public[*].id
-    security_groups  = [aws_security_group.service.id]
+    security_groups  = [aws_security_group.this["service"].id]
     assign_public_ip = !local.profile.private_service
   }
 

@@ -106,6 +106,11 @@ run "prod" {
     error_message = "Expected a balancer that is protected, refuses malformed headers and keeps a log."
   }
 
+  assert {
+    condition     = alltrue([for one in aws_security_group.this : can(regex("^[0-9A-Za-z_ .:/()#,@+=&;{}!$*-]{1,255}$", one.description))])
+    error_message = "Expected descriptions of security groups in the characters that EC2 takes."
+  }
+
   # tasks
   assert {
     condition     = aws_ecs_service.this["stable"].desired_count == 2 && aws_ecs_service.this["canary"].desired_count == 0
@@ -126,6 +131,11 @@ run "prod" {
   assert {
     condition     = alltrue([for one in aws_ecs_task_definition.this : alltrue([for variable in jsondecode(one.container_definitions)[0].environment : !can(regex("(?i)password|api_key|token", variable.name)) && !can(regex("://[^/@]+:[^/@]+@", variable.value))])])
     error_message = "Expected secrets by their ARN alone, in no variable."
+  }
+
+  assert {
+    condition     = [for variable in jsondecode(aws_ecs_task_definition.this["service"].container_definitions)[0].environment : variable.value if variable.name == "TAXI_PROXIES"] == ["10.40.0.0/24,10.40.1.0/24"]
+    error_message = "Expected the service to take the caller's address from the balancer's subnets alone."
   }
 
   assert {

@@ -32,6 +32,8 @@ MUTANTS = {
     "alarm-removed": Mutant("observability.tf", "predictions-lost  = merge(local.own", "predictions-gone  = merge(local.own", "the thirteen alarms"),
     "end-not-told": Mutant("observability.tf", "ok_actions          = [aws_sns_topic.alarms.arn]", "ok_actions          = []", "and its end too"),
     "old-tls": Mutant("balancer.tf", "ELBSecurityPolicy-TLS13-1-2-2021-06", "ELBSecurityPolicy-2016-08", "TLS 1.3"),
+    "anybody-a-proxy": Mutant("tasks.tf", 'join(",", aws_subnet.public[*].cidr_block)', '"0.0.0.0/0"', "from the balancer's subnets alone"),
+    "description-refused": Mutant("network.tf", '"Jobs: nothing comes in"', '"Nothing comes into the jobs\' group"', "in the characters that EC2 takes"),
     "root-container": Mutant("tasks.tf", '"1000:1000"', '"0:0"', "containers without root"),
     "writable-root": Mutant("tasks.tf", "readonlyRootFilesystem = true", "readonlyRootFilesystem = false", "containers without root"),
     "no-rollback": Mutant("tasks.tf", "enable   = true\n    rollback = true", "enable   = true\n    rollback = false", "roll back by themselves"),

@@ -42,6 +42,7 @@ def test_every_variable_of_a_task_is_one_that_the_code_or_its_libraries_read() -
 
     assert given - {"TAXI_API_KEYS", "TAXI_ALARM_CHANNELS"} <= declared
     assert {"TAXI_DATA", "TAXI_PREDICTIONS", "TAXI_METRICS", "TAXI_ARTIFACTS", "TAXI_SOURCE", "TAXI_API_KEYS"} <= given
+    assert "TAXI_PROXIES = " in text
 
 
 def test_the_pattern_of_each_metric_filter_is_in_a_line_that_the_code_writes() -> None:
