@@ -40,7 +40,7 @@ def prove_rules() -> str:
 
 
 def prove_checkov() -> str:
-    """Checkov's findings, each skip of which has its reason in .checkov.yaml."""
+    """Checkov's findings, each skip of which stands in its resource, with a reason."""
     command = [str(CHECKOV), "--config-file", str(MODULE / ".checkov.yaml"), "-d", str(MODULE), "--output", "json"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode not in (0, 1) or not done.stdout.startswith(("{", "[")):
