@@ -15,7 +15,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help setup lock demo loop-demo cloud-demo run test test-fast campaign lint notebooks nbval bench lab terraform clean
+.PHONY: help setup lock demo loop-demo run test test-fast campaign lint notebooks nbval bench lab terraform clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,7 @@ demo: setup ## six synthetic months, end to end: shift, alarm, retrain, reports
 loop-demo: setup ## the whole loop live: slow roads, alarm, event, retrain, swap, recovery; under 8 minutes on 2 quiet cores
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/loop-demo $(LOOP)
 
+.PHONY: cloud-demo
 cloud-demo: setup ## from an empty account on moto to a prediction traced to bytes: Terraform, images, months on S3 and PostgreSQL; under 12 minutes on 2 quiet cores
 	@$(BIN)/python -m benchmarks.cloud_demo --place build/cloud-demo $(CLOUD)
 

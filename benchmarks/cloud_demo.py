@@ -454,8 +454,7 @@ def main() -> int:
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     with ExitStack() as stack:
-        server, address = moto_server.start()
-        stack.callback(server.stop)
+        address = moto_server.start()
         database = stack.enter_context(running_postgres())
         prepare_tls(database)
         registry = None if given.checkout else stack.enter_context(running_registry(place))

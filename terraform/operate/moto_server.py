@@ -30,8 +30,8 @@ FORGOTTEN = {
 }
 
 
-def start() -> tuple[Any, str]:
-    """Start moto's server on a free port; return it, for ``stop()``, and its address."""
+def start() -> str:
+    """Start moto's server on a free port, until this process ends; return its address."""
     # AWS's own policies, as ReadOnlyAccess, are read when moto is imported
     os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -40,7 +40,7 @@ def start() -> tuple[Any, str]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    return server, f"http://{host}:{port}"
+    return f"http://{host}:{port}"
 
 
 def environment(address: str) -> dict[str, str]:

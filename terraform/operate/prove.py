@@ -142,29 +142,26 @@ def prove_costs(plans: dict[str, dict[str, Any]]) -> str:
 
 def prove_apply() -> str:
     """Apply the prod profile on moto; nothing is left to change, also after a delivery; what is changed by hand is named."""
-    server, address = moto_server.start()
-    try:
-        zone = moto_server.prepare(address, "taxi.example.org")
-        given = {
-            profile: [f"-var-file=environments/{name}.tfvars", *moto_server.variables(zone)]
-            for profile, name in ENVIRONMENTS.items()
-        }
-        terraform = copy_to("apply", environment=moto_server.environment(address))
-        plans = {"lean": terraform.plan(*given["lean"])}
-        for name in moto_server.UNKNOWN_FILES:
-            (terraform.folder / name).unlink()
-        costs = prove_costs(plans | {"prod": terraform.plan(*given["prod"])})
-        with ThreadPoolExecutor(1) as pool:
-            locking = pool.submit(prove_lock, address)
-            terraform.call("apply", "-input=false", "-parallelism=20", PLAN)
-            locking.result()
-        _expect_none(terraform.plan(*given["prod"]), "after an apply")
-        outputs = terraform.outputs()
-        deploy(address, outputs)
-        _expect_none(terraform.plan(*given["prod"]), "after a delivery")
-        prove_drift(address, outputs, lambda: terraform.plan(*given["prod"]))
-    finally:
-        server.stop()
+    address = moto_server.start()
+    zone = moto_server.prepare(address, "taxi.example.org")
+    given = {
+        profile: [f"-var-file=environments/{name}.tfvars", *moto_server.variables(zone)]
+        for profile, name in ENVIRONMENTS.items()
+    }
+    terraform = copy_to("apply", environment=moto_server.environment(address))
+    plans = {"lean": terraform.plan(*given["lean"])}
+    for name in moto_server.UNKNOWN_FILES:
+        (terraform.folder / name).unlink()
+    costs = prove_costs(plans | {"prod": terraform.plan(*given["prod"])})
+    with ThreadPoolExecutor(1) as pool:
+        locking = pool.submit(prove_lock, address)
+        terraform.call("apply", "-input=false", "-parallelism=20", PLAN)
+        locking.result()
+    _expect_none(terraform.plan(*given["prod"]), "after an apply")
+    outputs = terraform.outputs()
+    deploy(address, outputs)
+    _expect_none(terraform.plan(*given["prod"]), "after a delivery")
+    prove_drift(address, outputs, lambda: terraform.plan(*given["prod"]))
     return f"applied; no change left, nor after a delivery; drift named; second apply refused; $ a month: {costs}"
 
 
