@@ -19,14 +19,14 @@ UNKNOWN_FILES = {
     "budget.tf": "moto has no list_tags_for_resource of Budgets, and no anomaly monitors",
 }
 
-# attributes that moto does not give back, so that they stand in every plan; any other change fails the proof
-FORGOTTEN = {
-    ("aws_vpc_security_group_ingress_rule", "description"),
-    ("aws_vpc_security_group_egress_rule", "description"),
-    ("aws_secretsmanager_secret_rotation", "rotation_rules"),
-    ("aws_db_parameter_group", "parameter"),
-    ("aws_ecs_service", "availability_zone_rebalancing"),
-    ("aws_ecs_service", "health_check_grace_period_seconds"),
+# what moto gives in the place of attributes that it forgets; any other value of them, and any other attribute, fails the proof
+FORGOTTEN: dict[tuple[str, str], Any] = {
+    ("aws_vpc_security_group_ingress_rule", "description"): None,
+    ("aws_vpc_security_group_egress_rule", "description"): None,
+    ("aws_secretsmanager_secret_rotation", "rotation_rules"): [],
+    ("aws_db_parameter_group", "parameter"): [],
+    ("aws_ecs_service", "availability_zone_rebalancing"): "",
+    ("aws_ecs_service", "health_check_grace_period_seconds"): 0,
 }
 
 

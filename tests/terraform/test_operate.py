@@ -11,7 +11,7 @@ import pytest
 from moto import mock_aws
 
 from taxi.environment import Environment
-from terraform.operate import cost, destroy, drift, drill
+from terraform.operate import cost, destroy, drift, drill, prove
 from terraform.operate.state_bucket import make_state_bucket
 from tests.support.mutants import MUTANTS
 
@@ -130,6 +130,16 @@ def test_what_is_gone_is_drift_and_what_is_not_known_yet_is_none() -> None:
     assert drift.changes(change(None, {"id": None}, actions=("create",))) == [("a.b", "", "not there", "there")]
     assert drift.changes(change({"arn": "x"}, {}, {"arn": True})) == []
     assert drift.changes(change({"arn": "x"}, {"arn": "y"}, actions=("no-op",))) == []
+
+
+def test_what_moto_forgets_is_no_drift_and_another_value_of_it_is() -> None:
+    def plan(before: Any) -> dict[str, Any]:
+        told = change({"parameter": before}, {"parameter": [{"name": "rds.force_ssl", "value": "1"}]})
+        told["resource_changes"][0] |= {"type": "aws_db_parameter_group"}
+        return told
+
+    assert prove.unexpected(plan([])) == []
+    assert "a.b: parameter[0].value is '0'" in prove.unexpected(plan([{"name": "rds.force_ssl", "value": "0"}]))[0]
 
 
 # --- The alarm drill.
