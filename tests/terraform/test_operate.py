@@ -45,6 +45,13 @@ def test_every_variable_of_a_task_is_one_that_the_code_or_its_libraries_read() -
     assert "TAXI_PROXIES = " in text
 
 
+def test_staging_is_dev_by_another_name() -> None:
+    for ending in ("tfvars", "s3.tfbackend"):
+        dev, staging = ((MODULE / f"environments/{name}.{ending}").read_text() for name in ("dev", "staging"))
+
+        assert re.sub(r"\bdev\b", "staging", dev) == staging
+
+
 def test_the_pattern_of_each_metric_filter_is_in_a_line_that_the_code_writes() -> None:
     text = (MODULE / "observability.tf").read_text()
     patterns = re.findall(r'pattern = "\\"(.+?)\\""', text)
