@@ -20,12 +20,13 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import psycopg2
 
 from taxi.config import TELEMETRY_OFF
@@ -225,6 +226,14 @@ def scheduled_command(cloud: Cloud, name: str) -> list[str]:
     return list(override["command"])
 
 
+def end_cleanly(process: "subprocess.Popen[bytes]", patience: float = 90) -> None:
+    """End a task by SIGTERM to its main process, as ECS does, and expect 0."""
+    inside = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    next(one for one in inside if "python" in Path(one.cmdline()[0]).name).terminate()
+    if process.wait(patience):
+        raise Failed(f"expected the service's task to end with 0 after SIGTERM; got {process.returncode}")
+
+
 @dataclass(frozen=True)
 class Host:
     """Where tasks run: their image by buildah in a chroot, or, where there is none, the packages of this checkout."""
@@ -291,9 +300,11 @@ class Host:
             )
         try:
             yield path
+            end_cleanly(process)
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(timeout=60)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     def remove(self) -> None:
         """Remove the working containers."""
