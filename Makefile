@@ -45,6 +45,7 @@ loop-demo: setup ## the whole loop live: slow roads, alarm, event, retrain, swap
 
 .PHONY: cloud-demo
 cloud-demo: setup ## from an empty account on moto to a prediction traced to bytes: Terraform, images, months on S3 and PostgreSQL; under 12 minutes on 2 quiet cores
+	@rm -rf build/cloud-demo
 	@$(BIN)/python -m benchmarks.cloud_demo --place build/cloud-demo $(CLOUD)
 
 run: setup ## one month of the publisher's: make run SERVICE=green MONTH=2023-03

@@ -35,7 +35,7 @@ from terraform.operate import moto_server, prove
 from terraform.operate.state_bucket import make_state_bucket
 from terraform.operate.workspace import Terraform, copy_module
 from tests.support.nginx import make_certificate
-from tests.support.postgres import Postgres, free_port, running_postgres
+from tests.support.postgres import Postgres, free_port, running_postgres, why_not
 from tests.support.serving_worlds import TRIP, wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -461,9 +461,15 @@ def main() -> int:
     )
     parser.add_argument("--base", default="debootstrap", help="base of the images, as BASE of `make images`")
     given = parser.parse_args()
+    needed = ["terraform", "openssl", *([] if given.checkout else ["buildah", "docker-registry"])]
+    if missing := [name for name in needed if not shutil.which(name)]:
+        parser.error(f"expected {', '.join(missing)} on the PATH; --checkout needs no buildah and no docker-registry")
+    if reason := why_not():
+        parser.error(reason)
     place = given.place.resolve()
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
+    place.mkdir(parents=True, exist_ok=True)
+    if any(place.iterdir()):
+        parser.error(f"expected an empty folder; got {place}")
     with ExitStack() as stack:
         address = moto_server.start()
         database = stack.enter_context(running_postgres())
@@ -472,8 +478,13 @@ def main() -> int:
         cloud = Cloud(address, place, database, registry)
         host = Host(cloud, not given.checkout)
         stack.callback(host.remove)
-        walk(cloud, host, given.base)
+        try:
+            walk(cloud, host, given.base)
+        except Failed as error:
+            print(error, file=sys.stderr)
+            return 1
     print(table(cloud.seconds))
+    print(f"months, reports and logs: {place}")
     return 0
 
 
