@@ -44,7 +44,7 @@ loop-demo: setup ## the whole loop live: slow roads, alarm, event, retrain, swap
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/loop-demo $(LOOP)
 
 .PHONY: cloud-demo
-cloud-demo: setup ## from an empty account on moto to a prediction traced to bytes: Terraform, images, months on S3 and PostgreSQL; under 12 minutes on 2 quiet cores
+cloud-demo: setup ## from an empty account on moto to a prediction traced to bytes: Terraform, images, months on S3 and PostgreSQL, a task that answers
 	@rm -rf build/cloud-demo
 	@$(BIN)/python -m benchmarks.cloud_demo --place build/cloud-demo $(CLOUD)
 

@@ -453,7 +453,7 @@ def table(seconds: dict[str, float]) -> str:
 
 
 def main() -> int:
-    """Walk from an empty account to a prediction whose bytes are known; under 12 minutes on 2 quiet cores."""
+    """Walk from an empty account to a prediction whose bytes are known."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cloud_demo", description=main.__doc__)
     parser.add_argument("--place", type=Path, required=True, help="an empty or missing folder")
     parser.add_argument(
