@@ -6,6 +6,7 @@ For machines that have root and buildah, and neither Docker nor a right to cgrou
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from images.build import call, inspect
 
@@ -50,6 +53,12 @@ class Container:
         return subprocess.Popen(command, env=given | {"PATH": f"{given['PATH']}:/usr/sbin:/sbin"}, **more)
 
 
+def stop(process: subprocess.Popen) -> None:
+    """Ask what was started to end, by SIGTERM to the first process of its namespace: ``unshare``, its parent, takes no signal."""
+    for first in psutil.Process(process.pid).children():
+        first.terminate()
+
+
 @contextmanager
 def container_of(image: str) -> Iterator[Container]:
     """Give an image's root file system; take it away at the end."""
@@ -70,7 +79,9 @@ def main() -> None:
     given = parser.parse_args()
     environment = dict(pair.split("=", 1) for pair in given.env)
     with container_of(given.image) as container:
-        sys.exit(container.start(given.data, *given.command, environment=environment).wait())
+        process = container.start(given.data, *given.command, environment=environment)
+        signal.signal(signal.SIGTERM, lambda *_: stop(process))
+        sys.exit(process.wait())
 
 
 if __name__ == "__main__":
