@@ -235,6 +235,7 @@ def test_every_alert_rule_is_sound_on_real_series_and_none_fires_but_that_of_old
 ) -> None:
     wait_for(lambda: len(ask(box, "up == 1")) == 2, "both targets", PATIENCE)
     wait_for(lambda: ask(box, 'rate(taxi_requests_total{route="/predict"}[30m]) > 0'), "a rate", 120)
+    wait_for(lambda: ask(box, 'ALERTS{alertname="ModelStale",alertstate="pending"}'), "an evaluation, each minute", 180)
     without = [rule["alert"] for rule in alert_rules() if not ask(box, COMPARISON.sub("", rule["expr"]))]
     url = f"http://127.0.0.1:{box.ports['prometheus']}/api/v1/rules"
     states = {
@@ -247,7 +248,7 @@ def test_every_alert_rule_is_sound_on_real_series_and_none_fires_but_that_of_old
     assert set(states) == {rule["alert"] for rule in alert_rules()}
     assert {health for health, _ in states.values()} == {"ok"}
     firing = [name for name, (_, state) in states.items() if state == "firing"]
-    assert not firing and states["ModelStale"][1] == "pending", "the sample's months are years ago"
+    assert not firing and states["ModelStale"][1] == "pending", states
 
 
 def test_every_dashboard_panel_has_series(box: Box, traffic: list[httpx.Response]) -> None:
