@@ -19,7 +19,7 @@ from taxi.config import Settings, resolve_address
 from taxi.data.origin import Edition, read_origin
 from taxi.data.schema import read_trips
 from taxi.errors import UsageError
-from taxi.files import read_json, read_model, sha256_file, sha256_json
+from taxi.files import read_json, read_model, sha256_file, sha256_json, write_model
 from taxi.models.evaluate import score
 from taxi.models.model import DurationModel, load_model
 from taxi.outputs import OUTPUTS
@@ -147,6 +147,24 @@ def _told(edition: Edition) -> dict[str, str]:
     return edition.model_dump(include={"sha256", "address", "fetched_at"}) | {"etag": edition.etag or "none"}
 
 
+def _recorded_origin(found: Version, month: str) -> dict[str, str]:
+    tags = {"sha256": "data", "address": "address", "etag": "etag", "fetched_at": "fetched_at"}
+    return {key: found.tags[f"{tag}.{month}"] for key, tag in tags.items()}
+
+
+def keep_origins(found: Version, settings: Settings) -> None:
+    """Keep among the editions of sidecars what was recorded elsewhere of the same bytes: this installation fetched them itself."""
+    for month in [*found.tags["months"].split(","), found.tags["judged_in"]]:
+        sidecar = settings.month(found.service, month).sidecar
+        if f"data.{month}" not in found.tags or (origin := read_origin(sidecar)) is None:
+            continue
+        recorded = _recorded_origin(found, month)
+        if origin.sha256 == recorded["sha256"] and recorded not in map(_told, [origin, *origin.previous]):
+            etag = None if recorded["etag"] == "none" else recorded["etag"]
+            theirs = Edition(**recorded | {"etag": etag, "size": origin.size})
+            write_model(sidecar, origin.model_copy(update={"previous": [theirs, *origin.previous]}))
+
+
 def check_origin(found: Version, month: str, settings: Settings) -> Comparison | None:
     """Compare what the month's sidecar says with what was recorded; None where there is none, or it is of another edition.
 
@@ -155,8 +173,7 @@ def check_origin(found: Version, month: str, settings: Settings) -> Comparison |
     sidecar, name = settings.month(found.service, month).sidecar, f"raw/{found.service}/{month}.json"
     if (origin := read_origin(sidecar)) is None or was_republished(found, month, settings):
         return None
-    tags = {"sha256": "data", "address": "address", "etag": "etag", "fetched_at": "fetched_at"}
-    recorded = {key: found.tags[f"{tag}.{month}"] for key, tag in tags.items()}
+    recorded = _recorded_origin(found, month)
     if recorded in map(_told, origin.previous):
         return Comparison("origin", name, "same")
     odd = {key: text for key, text in _told(origin).items() if text != recorded[key]}

@@ -25,6 +25,7 @@ from taxi.params import Params
 from taxi.registry.aliases import follow_tags, make_name
 from taxi.registry.golden import write_golden
 from taxi.registry.integrity import check_registered_folder, read_manifest, write_manifest
+from taxi.registry.lineage import keep_origins
 from taxi.registry.mlflow_client import Client, RegistryError, artifact_root, changing, connect, prepare, reaching
 from taxi.registry.provenance import (
     RESULT,
@@ -280,6 +281,7 @@ def take_up_month(settings: Settings, plan: Plan, fingerprint: str) -> Json | No
     for version in versions(uri, plan.service):
         if version.tags["fingerprint"] == fingerprint:
             download_model(uri, version, paths.models / version.tags["role"])
+            keep_origins(version, settings)
     said = "%s %s was run before, from the same inputs: result, pages and models come from the registry, to %s"
     _LOG.warning(said, plan.service, plan.month, paths.reports)
     return result | {"reports": [str(paths.reports / PurePath(page).name) for page in result["reports"]]}

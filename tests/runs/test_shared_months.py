@@ -10,13 +10,16 @@ import pytest
 
 from pipelines import monthly
 from taxi.config import Settings
-from taxi.files import remove, sha256_tree
+from taxi.data.origin import read_origin
+from taxi.files import remove, sha256_file, sha256_tree
 from taxi.locks import LockLost
 from taxi.models.model import DurationModel
+from taxi.registry.lineage import check_origin
 from taxi.registry.mlflow_client import RegistryError, connect
 from taxi.registry.versions import versions
 from taxi.runs.mlflow_run import seal_result, take_up_month
 from taxi.training.plan import Plan, make_plan
+from tests.support.month_results import write_origin
 from tests.support.registered import MONTHS, record, settings_with_months, small_model
 from tests.support.worlds import ROOT
 
@@ -68,6 +71,22 @@ def test_a_month_that_was_run_elsewhere_is_taken_up_with_its_pages_and_models(
     for role in ("challenger", "winner"):
         assert sha256_tree(ours.models / role) == sha256_tree(theirs.models / role)
     assert len(versions(second.tracking_uri, "green")) == 2
+
+
+def test_the_trail_of_a_month_that_was_taken_up_leads_to_the_bytes_that_were_fetched_here(
+    first: Settings, second: Settings
+) -> None:
+    shutil.copytree(first.data / "raw", second.data / "raw")
+    here = second.month("green", MONTH)
+    write_origin(here, sha256_file(here.raw), address="https://mirror.example/", fetched_at="2023-04-02T00:00:00+00:00")
+    (found, *_) = versions(second.tracking_uri, "green")
+
+    before = check_origin(found, MONTH, second)
+    take_up_month(second, PLAN, PRINT)
+    after = check_origin(found, MONTH, second)
+
+    assert (before and before.status, after and after.status) == ("differs", "same")
+    assert read_origin(here.sidecar).address == "https://mirror.example/"
 
 
 def test_other_inputs_and_a_run_that_did_not_come_to_its_end_are_not_taken_up(
