@@ -160,8 +160,9 @@ def keep_origins(found: Version, settings: Settings) -> None:
             continue
         recorded = _recorded_origin(found, month)
         if origin.sha256 == recorded["sha256"] and recorded not in map(_told, [origin, *origin.previous]):
-            etag = None if recorded["etag"] == "none" else recorded["etag"]
-            theirs = Edition(**recorded | {"etag": etag, "size": origin.size})
+            theirs = Edition.model_validate(
+                recorded | {"etag": None if recorded["etag"] == "none" else recorded["etag"], "size": origin.size}
+            )
             write_model(sidecar, origin.model_copy(update={"previous": [theirs, *origin.previous]}))
 
 
