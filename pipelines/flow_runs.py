@@ -27,7 +27,7 @@ from taxi.processes import lives_here, machine_mark
 
 TAG, LABEL = "process:", "taxi.process"
 UNDER_WAY = ("RUNNING", "PENDING", "CANCELLING")
-ENTRYPOINTS = "pipelines/"  # where prefect.yaml says that our flows are
+ENTRYPOINTS = ("pipelines.", "pipelines/")  # where prefect.yaml says that our flows are, and said before
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Automation]:
     put_month_on_hand(made.place)
     give_prefect_home(made.place / "prefect")
     try:
-        made.start_prefect("monthly/month")
+        made.start_prefect("month")
         yield made
     finally:
         made.stop()

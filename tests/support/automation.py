@@ -27,7 +27,7 @@ SMALL = {
     "rounds": 100, "learning_rate": 0.1, "max_depth": 6, "trips_per_round": 100, "head_rounds": 30,
     "head_max_depth": 5, "interval_rounds": 30, "interval_max_depth": 4, "planned_rounds": 60, "planned_max_depth": 6, "threads": 1,
 }  # fmt: skip
-DEPLOYMENT = "retrain/on-alarm"
+DEPLOYMENT = "on-alarm"  # not with its flow before it: Prefect looks for that in files only
 PATIENCE = 900  # seconds; on a quiet machine the server takes 8
 
 
