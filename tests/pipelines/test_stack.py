@@ -58,7 +58,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, prefect:
     """Everything from an empty folder, and one month run."""
     place = tmp_path_factory.mktemp("stack")
     write_sample(place / "published", "green", MONTHS, rows=1200)
-    registry, stores = make_databases(postgres, "mlflow", "taxi")
+    registry, stores = make_databases(postgres, "stack_mlflow", "stack_taxi")
     with running_s3() as s3, pytest.MonkeyPatch.context() as patch:
         keys = KEYS | {"AWS_ENDPOINT_URL": s3, "MLFLOW_S3_ENDPOINT_URL": s3}
         for name, value in keys.items():
