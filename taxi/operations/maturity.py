@@ -58,11 +58,18 @@ class Repository:
         parsed: dict[Any, Any] = self.workflows[workflow]
         return set(parsed.get(True) or parsed.get("on") or {})
 
+    def _is_script(self, word: str) -> bool:
+        file = self.root / word
+        if Path(word).is_absolute() or not file.is_file():
+            return False
+        with file.open("rb") as stream:
+            return b"\0" not in stream.read(1024)  # an interpreter is no script
+
     def steps(self, workflow: str) -> list[str]:
         """Return what the steps of a workflow run; of a script of the repository what that runs."""
         jobs = self.workflows[workflow].get("jobs", {}).values()
         lines = [str(step.get("run", "")) for job in jobs for step in job.get("steps", [])]
-        scripts = [self.text(word) for line in lines for word in line.split() if (self.root / word).is_file()]
+        scripts = [self.text(word) for line in lines for word in line.split() if self._is_script(word)]
         return [line for text in [*lines, *scripts] for line in text.splitlines() if line.strip()]
 
 
