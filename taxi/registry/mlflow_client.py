@@ -117,8 +117,16 @@ def artifact_root(settings: Settings, service: str) -> str | None:
     return ((database.parent if database else settings.data) / ARTIFACTS / service).as_uri()
 
 
+def _be_quiet() -> None:
+    """Leave out what MLflow says of each try, statement and file: an error says it once."""
+    for name in ("mlflow", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
+
+
 def fetch_artifacts(place: str, folder: Path) -> None:
     """Copy all artifacts of an experiment into a new folder, wherever MLflow keeps them; none is made where there are none."""
+    _be_quiet()
     repository = get_artifact_repository(place)
     if repository.list_artifacts():
         folder.mkdir(parents=True)
@@ -127,6 +135,7 @@ def fetch_artifacts(place: str, folder: Path) -> None:
 
 def store_artifacts(folder: Path, place: str) -> None:
     """Put what ``fetch_artifacts`` copied where an experiment's artifacts are to lie."""
+    _be_quiet()
     get_artifact_repository(place).log_artifacts(str(folder))
 
 
@@ -269,13 +278,11 @@ def connect(tracking_uri: str) -> Client:
 
     Raises RegistryUnreachable within seconds where it is a server that does not answer.
     """
-    for name in ("mlflow", "urllib3.connectionpool"):  # each try and its statement; the error says it once
-        logging.getLogger(name).setLevel(logging.ERROR)
+    _be_quiet()
     for limit, value in ((MLFLOW_HTTP_REQUEST_MAX_RETRIES, 3), (MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR, 1)):
         if not limit.is_set():
             limit.set(value)
     _knock(tracking_uri)
-    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
     mlflow.set_tracking_uri(tracking_uri)
     mlflow.set_registry_uri(tracking_uri)
     return MlflowClient(tracking_uri, tracking_uri)
