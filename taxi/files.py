@@ -106,6 +106,11 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def is_left(part: Path) -> bool:
+    """Say whether whoever writes a staging file or folder no longer lives."""
+    return not owner_lives(part, part.name.split(STAGING_MARK, 1)[1])
+
+
 def left_staging(folder: Path) -> list[Path]:
     """Return what processes that no longer live left half-written under ``folder``."""
     parts = (
@@ -114,7 +119,7 @@ def left_staging(folder: Path) -> list[Path]:
         for name in (*folders, *files)
         if name.startswith(".") and STAGING_MARK in name
     )
-    return [part for part in parts if not owner_lives(part, part.name.split(STAGING_MARK, 1)[1])]
+    return [part for part in parts if is_left(part)]
 
 
 def remove_staging(folder: Path) -> list[Path]:

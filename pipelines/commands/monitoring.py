@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.commands.options import AnyService, AsJson, NewestMonth, Service
+from pipelines.commands.options import AnyService, AsJson, NewestMonth, Service, answer
 from pipelines.runtime import deliver_waiting
 from taxi.config import SERVICES, load_settings
 from taxi.errors import UsageError
@@ -44,7 +44,7 @@ def collect(
     said = (
         f"{counts['months']} months and {counts['live']:,} live metrics are in {store.address}; open {result['page']}"
     )
-    print(json.dumps(result, allow_nan=False) if json_ else said, flush=True)
+    answer(result, said, json_)
 
 
 @metrics_app.command()
@@ -93,7 +93,7 @@ def page(json_: AsJson = False) -> None:
 
     settings = load_settings()
     written = str(write_live_page(open_metrics(settings.metrics, make=False), settings))
-    print(json.dumps({"page": written}) if json_ else f"Open {written}", flush=True)
+    answer({"page": written}, f"Open {written}", json_)
 
 
 @metrics_app.command()

@@ -3,11 +3,11 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.commands.options import AsJson, Service
+from pipelines.commands.options import AsJson, Service, answer
 from pipelines.runtime import prepare_reading
 from taxi.config import Settings, find_root, load_settings
 from taxi.errors import TaxiError
@@ -130,9 +130,9 @@ def maturity(
     cells = judge(Repository(find_root(), command_names(context)), read_model(), executed)
     shown = [cell for cell in cells if level in (None, cell.level)]
     if json_:
-        answer = maturity_answer(cells) | {"names": LEVELS}
-        chosen = [one for one in answer["cells"] if level in (None, one["level"])]
-        print(json.dumps(answer | {"cells": chosen}, allow_nan=False), flush=True)
+        judged = maturity_answer(cells) | {"names": LEVELS}
+        chosen = [one for one in judged["cells"] if level in (None, one["level"])]
+        print(json.dumps(judged | {"cells": chosen}, allow_nan=False), flush=True)
     else:
         _show_maturity(shown, level_reached(cells))
     raise typer.Exit(0 if level is None or all(cell.met for cell in shown) else 1)
@@ -159,7 +159,7 @@ def init(
     lines = [*result["done"], "set, each with its password in the place of PASSWORD (as in a URL: / is %2F):"]
     lines += [f"  {name}={address}" for name, address in result["set"].items()]
     lines.append("  the service uses taxi_service instead of the owners, Grafana and `metrics serve` taxi_reader")
-    print(json.dumps(result, allow_nan=False) if json_ else "\n".join(lines), flush=True)
+    answer(result, "\n".join(lines), json_)
 
 
 @database_app.command()
@@ -172,7 +172,7 @@ def upgrade(json_: AsJson = False) -> None:
     stores = (open_store(settings.predictions), open_metrics(settings.metrics))
     result = {store.folder: store.upgrade() for store in stores}
     said = "\n".join(f"{name}: edition {edition}" for name, edition in result.items())
-    print(json.dumps(result, allow_nan=False) if json_ else said, flush=True)
+    answer(result, said, json_)
 
 
 # --- ``taxi backup``: a copy of everything, restored, and drilled.
@@ -180,10 +180,6 @@ def upgrade(json_: AsJson = False) -> None:
 backup_app = typer.Typer(no_args_is_help=True, help="Backups: take a copy, check it, restore it, and drill that.")
 app.add_typer(backup_app, name="backup")
 Copy = Annotated[Path, typer.Argument(metavar="FOLDER", help="The copy's folder.", resolve_path=True)]
-
-
-def _print(result: dict[str, Any], said: str, json_: bool) -> None:
-    print(json.dumps(result, allow_nan=False) if json_ else said, flush=True)
 
 
 @backup_app.command()
@@ -197,7 +193,7 @@ def make(
 
     made = make_backup(load_settings(), folder, environment)
     said = f"{made['copy']}: {made['bytes']:,} bytes in {made['seconds']} s; its manifest's sha256 is {made['sha256']}"
-    _print(made, said, json_)
+    answer(made, said, json_)
 
 
 @backup_app.command()
@@ -207,7 +203,7 @@ def check(folder: Copy, json_: AsJson = False) -> None:
 
     facts = check_copy(folder)
     result = {"copy": str(folder), "taxi": facts.taxi, "databases": facts.databases}
-    _print(result, f"{folder} is whole: of taxi {facts.taxi}, with {', '.join(facts.databases.values())}", json_)
+    answer(result, f"{folder} is whole: of taxi {facts.taxi}, with {', '.join(facts.databases.values())}", json_)
 
 
 @backup_app.command(name="restore")
@@ -216,7 +212,7 @@ def restore_copy(folder: Copy, json_: AsJson = False) -> None:
     from taxi.operations.backup import restore
 
     made = restore(folder, load_settings())
-    _print(made, f"{folder} is restored, in {made['seconds']} s; look with `taxi doctor` and `taxi status`", json_)
+    answer(made, f"{folder} is restored, in {made['seconds']} s; look with `taxi doctor` and `taxi status`", json_)
 
 
 @backup_app.command(name="drill")
@@ -235,7 +231,7 @@ def drill_copy(
     result = drill(load_settings(), folder, within)
     took = ", ".join(f"{name} {seconds} s" for name, seconds in result["seconds"].items())
     faults = [f"  {fault}" for fault in result["faults"]] or ["the copy answers as the installation does"]
-    _print(result, "\n".join([f"{result['versions']} versions; {took}", *faults]), json_)
+    answer(result, "\n".join([f"{result['versions']} versions; {took}", *faults]), json_)
     raise typer.Exit(1 if result["faults"] else 0)
 
 
@@ -263,7 +259,7 @@ def prune(
         for one in entries
     ]
     lines.append("removed" if yes else "nothing was removed: --yes does it")
-    print(json.dumps({"removed": yes, "old": entries}) if json_ else "\n".join(lines), flush=True)
+    answer({"removed": yes, "old": entries}, "\n".join(lines), json_)
 
 
 @app.command()
@@ -280,5 +276,5 @@ def erase(
     counts = ", ".join(f"{count:,} in {what}" for what, count in result["found"].items())
     state = "gone" if result["gone"] else "predicted again meanwhile: type the command again"
     said = f"{service} trip {trip}: {counts}; {state}. {result['unreached']}"
-    print(json.dumps(result) if json_ else said, flush=True)
+    answer(result, said, json_)
     raise typer.Exit(0 if result["gone"] else 1)

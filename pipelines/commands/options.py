@@ -1,6 +1,7 @@
 """Options that several commands have, declared and checked once: a wrong one ends the command before anything starts."""
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 import typer
 
@@ -30,3 +31,8 @@ Scheduler = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object.")]
 NoVersion = Annotated[bool, typer.Option("--no-version", help="Do not take a DVC snapshot.")]
+
+
+def answer(result: dict[str, Any], said: str, as_json: bool) -> None:
+    """End stdout with a command's result: one JSON object where ``--json`` asks for it, else what is said of it."""
+    print(json.dumps(result, allow_nan=False) if as_json else said, flush=True)

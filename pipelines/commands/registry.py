@@ -1,13 +1,12 @@
 """Commands on registered versions: ``taxi rollback``, ``approve``, ``promote``, ``lineage``."""
 
 import getpass
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.commands.options import AsJson, Service
+from pipelines.commands.options import AsJson, Service, answer
 from taxi.config import load_settings
 from taxi.errors import UsageError
 
@@ -22,10 +21,6 @@ Wanted = Annotated[
 ]
 Environment = Annotated[str, typer.Option(help="dev, staging or prod.")]
 By = Annotated[str | None, typer.Option(help="Who does it; by default the user of this process.")]
-
-
-def _answer(result: dict[str, Any], words: str, as_json: bool) -> None:
-    print(json.dumps(result, allow_nan=False) if as_json else words, flush=True)
 
 
 @app.command()
@@ -43,13 +38,13 @@ def rollback(
     settings = load_settings()
     who = by or getpass.getuser()
 
-    def answer(before: "Version | None", now: "Version") -> None:
+    def tell(before: "Version | None", now: "Version") -> None:
         numbers = {"from": before and before.number, "to": now.number}
         was = before.label if before else "none"
         words = f"{service}: champion is {now.label}, trained to {now.trained_to}; it was {was}"
-        _answer({"service": service, "environment": environment, **numbers, "reason": reason, "by": who}, words, json_)
+        answer({"service": service, "environment": environment, **numbers, "reason": reason, "by": who}, words, json_)
 
-    roll_back(settings.tracking_uri, service, who, reason, to, environment, answer)
+    roll_back(settings.tracking_uri, service, who, reason, to, environment, tell)
 
 
 @app.command()
@@ -79,7 +74,7 @@ def approve(
     champion = champion_now(uri, found.service, environment)
     result = {"version": found.label, "approved_for": for_, "by": who, "report": report.name, "sha256": digest}
     now = f"the champion of {environment} is {champion.label if champion else 'none'}"
-    _answer(
+    answer(
         result | {"champion": champion and champion.number},
         f"{found.label} is approved for {for_} by {who}; {now}",
         json_,
@@ -104,14 +99,14 @@ def promote(
 
     one = find_version(settings.tracking_uri, version, environment=environment_before(to))
 
-    def answer(made: "Version", checks: "list[Condition]") -> None:
+    def tell(made: "Version", checks: "list[Condition]") -> None:
         passed = [{"check": check.name, "reason": check.reason} for check in checks]
         lines = [f"{one.label} is {made.label}, and champion there", *(f"  {c.name}: {c.reason}" for c in checks)]
         result = {"from": one.label, "to": made.label, "environment": to, "version": made.number, "checks": passed}
-        _answer(result, "\n".join(lines), json_)
+        answer(result, "\n".join(lines), json_)
 
     faults = gate_faults(settings, one, to)
-    enter(settings.tracking_uri, one, to, params, faults, by or getpass.getuser(), answer)
+    enter(settings.tracking_uri, one, to, params, faults, by or getpass.getuser(), tell)
 
 
 @app.command()
@@ -135,5 +130,5 @@ def lineage(
     trail = trace(settings, wanted, environment, predictions)
     if html:
         write_lineage_page(trail, html.absolute())
-    _answer(trail | {"page": str(html.absolute()) if html else None}, write_text(trail), json_)
+    answer(trail | {"page": str(html.absolute()) if html else None}, write_text(trail), json_)
     raise typer.Exit(0 if trail["verified"] else 1)

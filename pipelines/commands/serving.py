@@ -1,23 +1,18 @@
 """Commands on traffic: ``taxi serve``, ``replay``, ``outcomes``, ``score``."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pipelines.commands.options import AsJson, Month, Service
+from pipelines.commands.options import AsJson, Month, Service, answer
 from pipelines.runtime import prepare_server
 from pipelines.terminal import start_logging
 from taxi.config import load_api_keys, load_settings
 from taxi.processes import import_before_forking
 
 app = typer.Typer()
-
-
-def _answer(result: dict[str, Any], as_json: bool, sentence: str) -> None:
-    print(json.dumps(result, allow_nan=False) if as_json else sentence, flush=True)
 
 
 @app.command()
@@ -49,7 +44,7 @@ def score(
     result = score_file(path, out, service, month, load_model(folder), found.number, marks)
     left = ", ".join(f"{count:,} {reason}" for reason, count in result["not_scorable"].items()) or "none"
     said = f"{service} {month}: {result['scored']:,} of {result['rows']:,} trips scored by {service}/{found.number}"
-    _answer(result, json_, f"{said}; left out: {left}. {out}")
+    answer(result, f"{said}; left out: {left}. {out}", json_)
 
 
 @app.command()
@@ -74,7 +69,7 @@ def replay(
 
     sent = read_traffic(load_settings().month(service, month).trips, trips)
     result = replay_month(sent, service, month, url, speed, connections, batch, key, every=every)
-    _answer(result, json_, _replayed(result))
+    answer(result, _replayed(result), json_)
     raise typer.Exit(1 if result["failed"] or result["outcomes"] < result["trips"] else 0)
 
 
@@ -103,7 +98,7 @@ def outcomes(service: Service, month: Month, json_: AsJson = False) -> None:
     result = take_month(open_store(settings.predictions), settings, service, month)
     said = f"{service} {month}: {result['outcomes']:,} outcomes of {result['predicted']:,} predicted trips"
     left = f"{result['not_kept']:,} are not among the kept trips, {result['changed']:,} are others since"
-    _answer(result, json_, f"{said}; {left}")
+    answer(result, f"{said}; {left}", json_)
 
 
 # --- ``taxi serve``: a service's models over HTTP.

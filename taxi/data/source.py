@@ -25,16 +25,9 @@ S3_OPTIONS = {
 OF_S3 = "; look at AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID), or name another source by --source or TAXI_SOURCE"
 
 BAD_KEYS = (
-    *(
-        "AuthFailure",
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "InvalidAccessKeyId",
-        "InvalidClientTokenId",
-        "InvalidToken",
-    ),
-    *("RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired"),
-)
+    "AuthFailure", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidToken",
+    "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired",
+)  # fmt: skip
 
 
 class Source(Protocol):

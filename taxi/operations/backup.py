@@ -4,7 +4,6 @@ The order makes a copy consistent. Files come first, the registry after them, mo
 models that are there; files that are older than the registry are what a run that was killed leaves, and the next run mends.
 """
 
-import logging
 import os
 import shutil
 import sqlite3
@@ -31,8 +30,8 @@ from taxi.errors import TaxiError, UsageError
 from taxi.files import (
     STAGING_MARK,
     Damaged,
+    is_left,
     making_room_known,
-    owner_lives,
     read_json,
     read_model,
     remove,
@@ -45,7 +44,6 @@ from taxi.operations.databases import ADMIN, WHAT
 from taxi.processes import run_with
 
 Json = dict[str, Any]
-_LOG = logging.getLogger(__name__)
 MANIFEST, FACTS, MARK = "manifest.json", "facts.json", ".restoring"
 VARIABLES = {"registry": "MLFLOW_TRACKING_URI", "predictions": "TAXI_PREDICTIONS", "metrics": "TAXI_METRICS"}
 REBUILT = ("backtest", "serving", "split", "home", "mlartifacts")  # below TAXI_DATA; models have a place of their own
@@ -253,7 +251,7 @@ def make_backup(settings: Settings, target: Path, environment: str = "local") ->
     if any(target.is_relative_to(place) for place in (settings.data, settings.reports)):
         raise UsageError(f"expected a folder outside of TAXI_DATA and TAXI_REPORTS; got {target}")
     for left in target.parent.glob(f".{target.stem}{STAGING_MARK}*"):
-        if not owner_lives(left, left.name.split(STAGING_MARK, 1)[1]):
+        if is_left(left):
             remove(left)
     for role, address in addresses.items():
         if not (sqlite_file(address) or address.startswith("postgresql")):

@@ -253,9 +253,8 @@ class Store(Database):
     def __init__(self, engine: Engine, make: bool = True) -> None:
         super().__init__(engine, make)
         self._insert = INSERT[engine.dialect.name]
-        self._dropped = set[
-            str
-        ]()  # ids of erased trips' predictions that waited in a spool: their outcomes follow them
+        # ids of erased trips' predictions that waited in a spool: their outcomes follow them
+        self._dropped = set[str]()
 
     def write_predictions(self, rows: Sequence[Json]) -> None:
         """Keep predictions (keys: the table's columns; made_at in UTC); those that are kept already change nothing.
@@ -333,9 +332,8 @@ class Store(Database):
 
     def _without_erased(self, connection: Connection, rows: Sequence[Json]) -> list[Json]:
         """Return the rows but those of trips that were erased after they were made; an erasure waits for this transaction."""
-        if (
-            connection.dialect.name == "postgresql"
-        ):  # a lock of the table's would wait for a `pg_dump`, and all behind it
+        if connection.dialect.name == "postgresql":
+            # a lock of the table's would wait for a `pg_dump`, and all behind it
             connection.execute(sql.select(sql.func.pg_advisory_xact_lock_shared(ERASING)))
         elif not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
             connection.exec_driver_sql("BEGIN IMMEDIATE")  # else the marks would be read outside of it
@@ -344,9 +342,8 @@ class Store(Database):
         if not marks and not self._dropped:
             return list(rows)
         kept = [row for row in rows if row["prediction_id"] not in self._dropped and not _is_erased(row, marks)]
-        self._dropped |= {row["prediction_id"] for row in rows if "made_at" in row} - {
-            row["prediction_id"] for row in kept
-        }
+        made = {row["prediction_id"] for row in rows if "made_at" in row}
+        self._dropped |= made - {row["prediction_id"] for row in kept}
         if len(kept) < len(rows):
             _LOG.info("%d rows of erased trips were not written", len(rows) - len(kept))
         return kept

@@ -152,11 +152,17 @@ def _recorded_origin(found: Version, month: str) -> dict[str, str]:
     return {key: found.tags[f"{tag}.{month}"] for key, tag in tags.items()}
 
 
+def _recorded_months(found: Version) -> list[str]:
+    """Return the months that trained the version or judged it, as far as their bytes were recorded."""
+    months = dict.fromkeys([*found.tags["months"].split(","), found.tags["judged_in"]])
+    return [month for month in months if f"data.{month}" in found.tags]
+
+
 def keep_origins(found: Version, settings: Settings) -> None:
     """Keep among the editions of sidecars what was recorded elsewhere of the same bytes: this installation fetched them itself."""
-    for month in [*found.tags["months"].split(","), found.tags["judged_in"]]:
+    for month in _recorded_months(found):
         sidecar = settings.month(found.service, month).sidecar
-        if f"data.{month}" not in found.tags or (origin := read_origin(sidecar)) is None:
+        if (origin := read_origin(sidecar)) is None:
             continue
         recorded = _recorded_origin(found, month)
         if origin.sha256 == recorded["sha256"] and recorded not in map(_told, [origin, *origin.previous]):
@@ -187,8 +193,7 @@ def check_origin(found: Version, month: str, settings: Settings) -> Comparison |
 
 def check_months(found: Version, settings: Settings) -> list[Comparison]:
     """Compare raw bytes, and what was made and said of them, of all months that trained the version or judged it."""
-    months = dict.fromkeys([*found.tags["months"].split(","), found.tags["judged_in"]])
-    known = [month for month in months if f"data.{month}" in found.tags]
+    known = _recorded_months(found)
     origins = [check_origin(found, month, settings) for month in known]
     return [
         *(check_raw(found, month, settings) for month in known),

@@ -169,8 +169,7 @@ class Watch:
             if loaded:
                 AGE.labels(arm).set((now - datetime.fromisoformat(loaded.entry.since)).total_seconds())
                 TRAINED_TO.labels(arm).set(_end_of(loaded.entry.trained_to))
-        named = {arm: self.state.arm(arm) for arm in ARMS}
-        PENDING.set(sum(not self._has(arm, entry) for arm, entry in named.items() if entry))
+        PENDING.set(sum(not self._has(arm, entry) for arm in ARMS if (entry := self.state.arm(arm))))
         LOOKED.set(self._place.looked_at())
         DEGRADED.set(self.state.degraded)
         REFUSED.set(len(self.state.refused))
